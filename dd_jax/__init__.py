@@ -1,0 +1,46 @@
+"""dd_jax: dataset distillation as compositions of pure functions.
+
+Importing the package loads nothing: each part is imported when it is first used, so that a
+command-line error needs no JAX and no device is touched.
+
+Example:
+  >>> import dd_jax as dd
+  >>> data = dd.data.load("embedded")
+  >>> recipe = dd.methods.recipe("frepo", data, protocol="cpu", ipc=1, steps=100)
+  >>> distilled = dd.distil(recipe, data, key=0)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from dd_jax.versions import __version__
+
+_MODULES = ("augment", "backend", "data", "distill", "errors", "evaluate", "io", "methods", "nets",
+            "objectives", "pools", "report", "solvers", "synthetic", "types")
+_NAMES = {
+    "distil": "dd_jax.distill",
+    "distillation": "dd_jax.distill",
+    "Recipe": "dd_jax.distill",
+    "RealData": "dd_jax.types",
+    "SyntheticSet": "dd_jax.types",
+    "Split": "dd_jax.types",
+    "weighted_sum": "dd_jax.objectives",
+    "save": "dd_jax.io",
+    "load": "dd_jax.io",
+}
+
+__all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"dd_jax.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'dd_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

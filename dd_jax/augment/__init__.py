@@ -1,0 +1,10 @@
+"""Random image transformations: pure functions, with the draw apart from the application."""
+
+from __future__ import annotations
+
+from dd_jax.augment.compose import compose, identity, one_of
+from dd_jax.augment.dsa import dsa
+from dd_jax.augment.frepo import frepo_augmentation
+from dd_jax.augment.table import by_name
+
+__all__ = ["by_name", "compose", "dsa", "frepo_augmentation", "identity", "one_of"]

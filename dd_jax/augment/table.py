@@ -1,0 +1,43 @@
+"""The augmentations that a setting can name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from dd_jax.augment.compose import identity
+from dd_jax.augment.dsa import DIGITS_STRATEGY, dsa
+from dd_jax.augment.frepo import frepo_augmentation
+from dd_jax.errors import unknown
+from dd_jax.types import Augmentation
+
+AUGMENTATIONS: Mapping[str, Callable[[tuple[int, int, int]], Augmentation]] = {
+    "none": identity,
+    "dsa": dsa,
+    "dsa_digits": lambda shape: dsa(shape, strategy=DIGITS_STRATEGY),
+    "frepo": frepo_augmentation,
+    "frepo_digits": lambda shape: frepo_augmentation(shape, flip=False),
+}
+
+
+def by_name(name: str, shape: tuple[int, int, int]) -> Augmentation:
+    """Builds the augmentation of that name for images of that shape.
+
+    Args:
+      name: "none", "dsa", "dsa_digits" (no flip), "frepo" or "frepo_digits" (no flip).
+      shape: (H, W, C) of the images.
+
+    Returns:
+      An `Augmentation` with the published strengths.
+
+    Raises:
+      ConfigError: the name is not in the table, or `shape` is not three integers of at least 1.
+
+    Example:
+      >>> by_name("dsaa", (8, 8, 1))
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: unknown augmentation 'dsaa'; did you mean 'dsa'?
+    """
+    if name not in AUGMENTATIONS:
+        raise unknown("augmentation", name, AUGMENTATIONS)
+    return AUGMENTATIONS[name](shape)

@@ -1,0 +1,83 @@
+"""Choices that depend on the hardware, made in one place and at trace time.
+
+Nothing here runs at import: the functions ask JAX for its default backend when a program is traced.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import jax
+
+from dd_jax.errors import unknown
+
+PyTree = Any
+MAPPINGS = ("auto", "map", "vmap")
+
+
+def on_cpu() -> bool:
+    """True when new programs run on the CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def map_over(fn: Callable, xs: PyTree, *, how: str = "auto") -> PyTree:
+    """Applies `fn` along the leading axis of `xs`, one by one or all at once.
+
+    A CPU is faster one by one (the working set of one element stays in cache, and a `lax.switch`
+    runs only the chosen branch); an accelerator is faster all at once.
+
+    Args:
+      fn: function of one element.
+      xs: pytree with a common leading axis.
+      how: "map" (`lax.map`), "vmap", or "auto" for the backend's default.
+
+    Returns:
+      The stacked results.
+
+    Raises:
+      ConfigError: `how` is not one of the three.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> map_over(lambda x: x * 2, jnp.arange(3), how="map").tolist()
+      [0, 2, 4]
+    """
+    if how not in MAPPINGS:
+        raise unknown("mapping", how, MAPPINGS)
+    if how == "vmap" or (how == "auto" and not on_cpu()):
+        return jax.vmap(fn)(xs)
+    return jax.lax.map(fn, xs)
+
+
+def in_chunks(fn: Callable, xs: PyTree, *, size: int | None = None) -> PyTree:
+    """Applies a batched `fn` to `xs` chunk by chunk along the leading axis.
+
+    On a CPU chunks of some tens of images keep the activations in cache; on an accelerator the
+    whole batch goes at once. The result does not depend on the choice as long as `fn` treats the
+    rows independently (no batch statistics).
+
+    Args:
+      fn: function of a batch, [b, ...] -> pytree of [b, ...].
+      xs: pytree with a common leading axis B.
+      size: rows per chunk; None for the backend's default (16 on a CPU, B elsewhere).
+
+    Returns:
+      What `fn(xs)` returns.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> in_chunks(lambda x: x + 1, jnp.arange(5), size=2).tolist()
+      [1, 2, 3, 4, 5]
+    """
+    total = jax.tree.leaves(xs)[0].shape[0]
+    size = size or (16 if on_cpu() else total)
+    full = total // size
+    if full <= 1 and total <= size:
+        return fn(xs)
+    head = jax.tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs)
+    out = jax.lax.map(fn, head)
+    out = jax.tree.map(lambda y: y.reshape(full * size, *y.shape[2:]), out)
+    if full * size == total:
+        return out
+    tail = fn(jax.tree.map(lambda x: x[full * size :], xs))
+    return jax.tree.map(lambda a, b: jax.numpy.concatenate([a, b]), out, tail)

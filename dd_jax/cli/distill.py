@@ -1,0 +1,83 @@
+"""`python -m dd_jax distill METHOD`: distil, save, evaluate, show."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import sys
+import time
+from typing import Sequence
+
+from dd_jax import methods
+from dd_jax.cli.baselines import full_accuracy
+from dd_jax.cli.options import Command, Run, load_data, parse
+from dd_jax.cli.tables import print_results
+from dd_jax.distill import distil
+from dd_jax.distill.workdir import seconds_spent
+from dd_jax.errors import ConfigError
+from dd_jax.io import cost_bytes
+
+
+def run(words: Sequence[str]) -> int:
+    """Parses the words after `distill` and does it; returns the exit code."""
+    if not words or words[0].startswith("-"):
+        raise ConfigError("distill got no method",
+                          fix="name one of: " + ", ".join(sorted(methods.METHODS)))
+    method = methods.get(words[0])
+    program = f"python -m dd_jax distill {method.name}"
+    kind = Command[method.config]
+    # Twice: the protocol and the budget that the first reading finds set the second's defaults.
+    first = parse(kind, words[1:], program=program)
+    base = methods.preset(method, first.run.protocol, first.config.ipc)
+    command = parse(kind, words[1:], program=program, default=Command(Run(), base))
+    return _distill(method, command, words)
+
+
+def _distill(method, command: Command, words: Sequence[str]) -> int:
+    import jax
+
+    from dd_jax import evaluate
+    from dd_jax.report import save_grid
+    from dd_jax.report.result import build_result, write_result
+
+    options, config = command.run, command.config
+    folder = options.workdir or pathlib.Path("runs") / f"{method.name}_ipc{config.ipc}"
+    data = load_data(options.data)
+    recipe = method.recipe(config, data.train)
+    print(f"{method.name}: {recipe.steps} steps on {data.train.spec.name}, protocol "
+          f"{options.protocol}, in {folder}", file=sys.stderr)
+    start = time.perf_counter()
+    distilled = distil(recipe, data, key=options.seed, workdir=folder, log_every=options.log_every,
+                       save_seconds=options.save_seconds, save_every=options.save_every)
+    spent = max(seconds_spent(folder), 0.0) or time.perf_counter() - start
+    save_grid(folder / "grid.png", distilled)
+    if not options.evaluate:
+        print(f"saved {folder / 'set.safetensors'} and grid.png")
+        return 0
+    common = dict(protocol=recipe.evaluation, key=jax.random.key(options.seed + 1),
+                  seeds=options.seeds)
+    tested = evaluate.evaluate(distilled, data.test, **common)
+    labels = dict(normaliser=recipe.normaliser, label_kind=recipe.label_kind,
+                  label_scale=recipe.label_scale)
+    random = evaluate.evaluate_random(data, ipc=config.ipc, **labels, **common)
+    full = None
+    if options.full:
+        full = full_accuracy(data, recipe, seed=options.seed)
+    published = method.published.get((data.train.spec.name, config.ipc))
+    result = build_result(
+        method=method.name, data=data.train.spec.name, ipc=config.ipc, protocol=options.protocol,
+        accuracy_mean=tested.mean, accuracy_std=tested.std, networks=len(tested.accuracies),
+        accuracies=tested.accuracies.tolist(),
+        random_mean=random.mean, random_std=random.std, full_mean=full,
+        published=published and published._asdict(), distill_seconds=round(spent, 1),
+        evaluate_seconds=round(tested.seconds, 1), steps=recipe.steps,
+        bytes=cost_bytes(distilled.synthetic), seed=options.seed,
+        command="python -m dd_jax distill " + shlex.join(words),
+        settings=dict(recipe.settings), evaluation=dict(distilled.evaluation),
+    )
+    write_result(folder / "result.json", result)
+    if options.json:
+        write_result(options.json, result)
+    print_results([result])
+    print(f"set, picture, metrics and result are in {folder}")
+    return 0

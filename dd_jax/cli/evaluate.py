@@ -1,0 +1,91 @@
+"""`python -m dd_jax evaluate FILE`: test a saved set on fresh networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Annotated, Sequence
+
+import tyro
+
+from dd_jax.cli.options import load_data, parse
+from dd_jax.cli.tables import print_table
+from dd_jax.errors import ConfigError, SetFileError
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Options of `evaluate`.
+
+    Attributes:
+      file: a set that this library saved.
+      data: whose test part is used: "embedded", "fashion_mnist", "tfds:NAME" or a path.
+      networks: comma-separated names, for example convnet,mlp; the set's own by default.
+      seeds: networks to train of each architecture.
+      seed: of the networks.
+      random: also test random real images of the same budget.
+      json: also write the figures to this file.
+    """
+
+    file: Annotated[pathlib.Path, tyro.conf.Positional]
+    data: str = "embedded"
+    networks: str | None = None
+    seeds: int = 5
+    seed: int = 1
+    random: bool = True
+    json: pathlib.Path | None = None
+
+
+def protocol_of(distilled):
+    """The protocol that travels with a set."""
+    from dd_jax.evaluate import Protocol
+
+    try:
+        return Protocol(**distilled.evaluation)
+    except TypeError as error:
+        raise SetFileError(f"the set's evaluation protocol is not readable: {error}",
+                           fix="use the version of dd_jax that wrote the set") from error
+
+
+def run(words: Sequence[str]) -> int:
+    """Parses the words after `evaluate` and does it; returns the exit code."""
+    import jax
+
+    from dd_jax import evaluate, io
+    from dd_jax.report.result import percent, write_result
+
+    options = parse(Evaluate, words, program="python -m dd_jax evaluate")
+    if options.seeds < 1:
+        raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
+    distilled = io.load(options.file)
+    protocol = protocol_of(distilled)
+    names = (options.networks or protocol.network).split(",")
+    protocols = [evaluate.for_network(protocol, name.strip()) for name in names]
+    data = load_data(options.data)
+    rows, results = [], []
+    for each in protocols:
+        key = jax.random.key(options.seed)
+        tested = evaluate.evaluate(distilled, data.test, protocol=each, key=key,
+                                   seeds=options.seeds)
+        ipc = distilled.synthetic.images.shape[0] // distilled.spec.num_classes
+        random = None
+        if options.random and ipc >= 1:
+            random = evaluate.evaluate_random(
+                data, normaliser=distilled.normaliser, protocol=each, ipc=ipc, key=key,
+                label_kind=distilled.label_kind, label_scale=distilled.label_scale,
+                seeds=options.seeds,
+            )
+        rows.append((each.network, percent(tested.mean, tested.std),
+                     percent(random.mean, random.std) if random else "-",
+                     str(options.seeds), f"{tested.seconds:.0f} s"))
+        results.append({
+            "network": each.network, "accuracy_mean": tested.mean, "accuracy_std": tested.std,
+            "accuracies": tested.accuracies.tolist(), "seconds": round(tested.seconds, 1),
+            "random_mean": random and random.mean, "random_std": random and random.std,
+            "protocol": dataclasses.asdict(each),
+        })
+    print_table(("network", "accuracy", "random", "networks", "time"), rows)
+    if options.json:
+        write_result(options.json, {"file": options.file.name, "data": data.test.spec.name,
+                                    "seed": options.seed, "results": results})
+    return 0

@@ -1,0 +1,69 @@
+"""The command line: one thin dispatcher; errors are one line and an exit code, never a traceback.
+
+Exit codes: 0 done, 2 bad input, 3 a run that stopped being finite, 75 stopped by a signal (run the
+same command again to continue).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Sequence
+
+from dd_jax.errors import DDJaxError, NonFiniteError, unknown
+from dd_jax.versions import __version__
+
+_COMMANDS = {
+    "distill": ("dd_jax.cli.distill", "run", "distil a data set by a method and test the result"),
+    "evaluate": ("dd_jax.cli.evaluate", "run", "test a saved set on fresh networks"),
+    "methods": ("dd_jax.cli.sets", "run_methods", "list the methods"),
+    "show": ("dd_jax.cli.sets", "run_show", "describe a saved set"),
+    "export": ("dd_jax.cli.sets", "run_export", "write a saved set for other tools"),
+}
+_USAGE = "usage: python -m dd_jax COMMAND ...   (COMMAND --help for its options)\n\n" + "\n".join(
+    f"  {name:10} {text}" for name, (_, _, text) in _COMMANDS.items()
+)
+
+
+def _use_compilation_cache() -> None:
+    """Compiled programs are kept between calls, unless DD_JAX_COMPILATION_CACHE=0."""
+    if os.environ.get("DD_JAX_COMPILATION_CACHE") == "0" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax
+
+    from dd_jax.cli.baselines import cache_folder
+
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    words = list(sys.argv[1:] if words is None else words)
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        if words[0] not in _COMMANDS:
+            raise unknown("command", words[0], _COMMANDS)
+        module, function, _ = _COMMANDS[words[0]]
+        if words[0] in ("distill", "evaluate"):
+            from dd_jax.cli.allocator import keep_memory
+
+            keep_memory()
+            _use_compilation_cache()
+        return getattr(importlib.import_module(module), function)(words[1:])
+    except DDJaxError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return _exit_code(error)
+    except BrokenPipeError:
+        return 0
+
+
+def _exit_code(error: DDJaxError) -> int:
+    if isinstance(error, NonFiniteError):
+        return 3
+    return 75 if type(error).__name__ == "RunStopped" else 2

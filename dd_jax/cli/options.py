@@ -1,0 +1,65 @@
+"""From command-line words to typed records, by tyro; shared by the subcommands."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any, Generic, Sequence, TypeVar
+
+import tyro
+
+from dd_jax.data import load
+from dd_jax.types import Split
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Options of every run.
+
+    Attributes:
+      data: "embedded", "fashion_mnist", "tfds:NAME", or a folder or file of your own.
+      protocol: "cpu" for minutes on two cores, "official" for the paper's settings.
+      seed: of the run; the same seed gives the same set.
+      workdir: folder for checkpoints, metrics, the set and the result.
+      full: also train on the full data, for the ratio (cached).
+      seeds: networks to test; the protocol's number by default.
+      evaluate: train and test networks on the set at the end.
+      log_every: steps between two lines of metrics.jsonl.
+      save_seconds: seconds between two checkpoints.
+      save_every: steps between two checkpoints, as well.
+      json: also write the result to this file.
+    """
+
+    data: str = "embedded"
+    protocol: str = "cpu"
+    seed: int = 0
+    workdir: pathlib.Path | None = None
+    full: bool = False
+    seeds: int | None = None
+    evaluate: bool = True
+    log_every: int = 10
+    save_seconds: float = 60.0
+    save_every: int | None = None
+    json: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Command(Generic[Config]):
+    """A run's options and the method's settings, side by side on one command line."""
+
+    run: Run
+    config: Config
+
+
+def parse(kind: Any, words: Sequence[str], *, program: str, default: Any = None) -> Any:
+    """Parses words into the record `kind`; unknown words end with the nearest valid ones."""
+    options = {} if default is None else {"default": default}
+    return tyro.cli(kind, args=list(words), prog=program,
+                    config=(tyro.conf.OmitArgPrefixes,), **options)
+
+
+def load_data(name: str) -> Split:
+    """Loads what --data names."""
+    return load(name)

@@ -1,0 +1,197 @@
+"""A folder with one sub-folder of images per class."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from dd_jax.data.files import PathLike, checked_file
+from dd_jax.data.split import split_from_arrays, stratified_rows
+from dd_jax.errors import ConfigError, DataError, MissingPackageError
+from dd_jax.types import Split
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+TEST_NAMES = ("test", "val", "valid", "validation")
+MAX_PIXELS = 64 * 2**20
+_GREY = {"1", "L"}
+_WIDE = ("I;16", "I", "F")
+Size = Union[int, tuple[int, int], None]
+
+
+def from_folder(
+    root: PathLike,
+    *,
+    size: Size = None,
+    channels: Optional[int] = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    name: Optional[str] = None,
+    device: bool = True,
+) -> Split:
+    """Reads `root/<class>/*.png|jpg|...`, or `root/train/<class>` and `root/test/<class>`.
+
+    Classes are numbered in the order of their sorted folder names, files are read in sorted order.
+
+    Args:
+      root: the folder.
+      size: side in pixels, or (height, width): each image is cropped about its centre to that
+        shape and resized with an anti-aliased bilinear filter. None wants images of one size.
+      channels: 1 or 3; by default 1 when every image is grey and 3 otherwise.
+      test_fraction: share of each class for the test part, used only without a test folder.
+      seed: of that split.
+      name: of the set, by default the folder's.
+      device: as for `from_arrays`.
+
+    Returns:
+      `Split` of uint8 images.
+
+    Raises:
+      DataError: no classes, an empty class, an unreadable image, mixed sizes, a link that leaves
+        the folder.
+      ConfigError: bad `size` or `channels`.
+      MissingPackageError: Pillow is not installed.
+
+    Example:
+      >>> import tempfile
+      >>> from_folder(tempfile.mkdtemp())  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.DataError: ...: no class folder with images; ...
+    """
+    pillow = _pillow()
+    root = pathlib.Path(root)
+    shape = _check_size(size)
+    if channels not in (None, 1, 3):
+        raise ConfigError(f"channels is {channels!r}, expected 1, 3 or None", fix="pass 1 or 3")
+    name = name or root.resolve().name
+    parts = _parts(root)
+    listed = [_list_classes(part, root) for part in parts]
+    names = sorted(listed[0])
+    for part, classes in zip(parts[1:], listed[1:]):
+        if sorted(classes) != names:
+            odd = sorted(set(classes) ^ set(names))[:5]
+            raise DataError(
+                f"{part}: its classes differ from the training folder's in {odd}",
+                fix="give both folders the same class folders",
+            )
+    files = [
+        [(file, label) for label, each in enumerate(names) for file in classes[each]]
+        for classes in listed
+    ]
+    decoded = [[_open(pillow, file, shape) for file, _ in part] for part in files]
+    images = _stack(files, decoded, channels)
+    labels = [np.array([label for _, label in part], np.int32) for part in files]
+    if len(parts) == 1:
+        rows = stratified_rows(labels[0], test_fraction=test_fraction, seed=seed)
+        images, labels = [images[0][r] for r in rows], [labels[0][r] for r in rows]
+    pairs = list(zip(images, labels))
+    return split_from_arrays(pairs[0], pairs[1], name=name, class_names=names, device=device)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image, ImageOps
+    except Exception as error:  # a broken install fails in other ways than ImportError
+        raise MissingPackageError(
+            f"reading image folders needs Pillow, which does not import ({error})",
+            fix="install it with: pip install pillow",
+        ) from None
+    return Image, ImageOps
+
+
+def _check_size(size: Size) -> Optional[tuple[int, int]]:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    good = len(pair) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+    if not good or not 0 < pair[0] * pair[1] <= MAX_PIXELS or min(pair) < 1:
+        raise ConfigError(f"size is {size!r}", fix="pass a side in pixels or (height, width)")
+    return pair
+
+
+def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: cannot be listed ({error})", fix="check the path") from None
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _parts(root: pathlib.Path) -> list[pathlib.Path]:
+    """[train, test] where the folder has both, else [root]."""
+    folders = {folder.name: folder for folder in _subfolders(root)}
+    test = next((folders[each] for each in TEST_NAMES if each in folders), None)
+    if "train" in folders and test is not None and _subfolders(folders["train"]):
+        return [folders["train"], test]
+    return [root]
+
+
+def _list_classes(part: pathlib.Path, root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    inside = os.path.realpath(root) + os.sep
+    classes = {}
+    for folder in _subfolders(part):
+        found = sorted(
+            (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != "."),
+            key=lambda file: file.name,
+        )
+        for file in found:
+            if not os.path.realpath(file).startswith(inside):
+                raise DataError(f"{file}: a link that leaves {root}", fix="copy the image instead")
+        classes[folder.name] = found
+    if not any(classes.values()):
+        raise DataError(
+            f"{part}: no class folder with images", fix="lay images out as root/<class>/image.png"
+        )
+    for each, found in classes.items():
+        if not found:
+            raise DataError(f"{part / each}: no image in this class folder", fix="remove it")
+    return classes
+
+
+def _open(pillow: Any, file: pathlib.Path, shape: Optional[tuple[int, int]]) -> Any:
+    image_module, ops = pillow
+    checked_file(file)
+    try:
+        with image_module.open(file) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{file}: {width}x{height} pixels", fix="shrink it first")
+            image.load()
+            image = ops.exif_transpose(image)
+            if image.mode in _WIDE:
+                raise DataError(
+                    f"{file}: {image.mode} pixels of more than 8 bits", fix="save it with 8 bits"
+                )
+            image = image.convert("L" if image.mode in _GREY else "RGB")
+            if shape is not None:
+                method = image_module.Resampling.BILINEAR
+                image = ops.fit(image, (shape[1], shape[0]), method=method)
+            return image
+    except DataError:
+        raise
+    # Image decoders fail in many ways on damaged files; all mean that the file is unusable.
+    except Exception as error:
+        raise DataError(
+            f"{file}: not a readable image ({type(error).__name__}: {error})",
+            fix="remove or replace it",
+        ) from None
+
+
+def _stack(files: list, decoded: list, channels: Optional[int]) -> list[np.ndarray]:
+    """[N, H, W, C] uint8 per part, after checking that all images have one size."""
+    flat = [(file, image) for part, images in zip(files, decoded)
+            for (file, _), image in zip(part, images)]  # fmt: skip
+    first_file, first = flat[0]
+    for file, image in flat:
+        if image.size != first.size:
+            raise DataError(
+                f"mixed sizes (width, height): {first_file} is {first.size} and {file} "
+                f"is {image.size}",
+                fix="pass size=32, for example, to crop and resize every image",
+            )
+    grey = channels == 1 or (channels is None and all(image.mode == "L" for _, image in flat))
+    mode = "L" if grey else "RGB"
+    return [np.stack([np.asarray(image.convert(mode)) for image in images]) for images in decoded]

@@ -1,0 +1,11 @@
+"""The outer loop: recipes, pure stepping functions and complete runs."""
+
+from dd_jax.callable_module import make_callable
+from dd_jax.distill.outer import Distillation, DistillState, distillation
+from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.run import RunStopped, distil, package
+
+__all__ = ["DistillState", "Distillation", "Recipe", "RunStopped", "distil", "distillation",
+           "package"]
+
+make_callable(__name__, "distil")

@@ -1,0 +1,184 @@
+"""The outer loop as pure functions: `distillation(recipe)` is to a recipe what an optimiser is to a
+loss.
+
+Randomness: every key is fold_in(fold_in(base, consumer), step), so a run can stop and go on at any
+step; the state holds the base key as plain integers and nothing that advances.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.data import gather, normalise
+from dd_jax.distill.recipe import Recipe, grouped_optimizer
+from dd_jax.errors import ConfigError
+from dd_jax.types import Batch, PyTree, RealData, SyntheticSet
+
+_INIT, _SAMPLE, _DECODE, _LOSS, _ADVANCE = range(5)
+
+
+class DistillState(NamedTuple):
+    """Everything a run carries from step to step; plain arrays.
+
+    Attributes:
+      step: [] int32, steps done.
+      key: raw key data of the run's base key.
+      params: of the parameterization.
+      optimizer: of the outer optimiser.
+      objective: of the objective.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: PyTree
+    optimizer: PyTree
+    objective: PyTree
+
+
+class Distillation(NamedTuple):
+    """The pure functions of one recipe.
+
+    Attributes:
+      init: (key, data) -> DistillState.
+      sample: (state, data) -> rows of the real data that the next step needs, a pytree of int32.
+      fetch: (data, rows) -> stored images and labels at these rows, a pytree of `Batch`.
+      step: (state, batch) -> (state, metrics); normalises the batch itself.
+      run: (state, data, count, length) -> (state, metrics [length], done): `count` <= `length`
+        steps in one program, stopping early at a non-finite step.
+      decode: (state) -> SyntheticSet.
+    """
+
+    init: Callable[..., DistillState]
+    sample: Callable[..., PyTree]
+    fetch: Callable[..., PyTree]
+    step: Callable[..., tuple[DistillState, dict]]
+    run: Callable[..., tuple[DistillState, dict, jax.Array]]
+    decode: Callable[[DistillState], SyntheticSet]
+
+
+def _key(state: DistillState, consumer: int) -> jax.Array:
+    base = jax.random.wrap_key_data(state.key)
+    return jax.random.fold_in(jax.random.fold_in(base, consumer), state.step)
+
+
+def fetch(data: RealData, rows: PyTree) -> PyTree:
+    """Stored images and labels at `rows`, one `Batch` for each leaf of `rows`."""
+    return jax.tree.map(lambda r: Batch(*gather(data, r)), rows)
+
+
+def _all_finite(*trees: PyTree) -> jax.Array:
+    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(trees)
+              if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack(checks))
+
+
+def distillation(recipe: Recipe) -> Distillation:
+    """Turns a recipe into pure functions; jit, vmap or shard them as you like.
+
+    Args:
+      recipe: what to distil.
+
+    Returns:
+      A `Distillation`. `jax.vmap(d.step)` over states distils a population at once.
+
+    Example:
+      >>> import jax, numpy as np, dd_jax as dd
+      >>> rng = np.random.default_rng(0)
+      >>> real = dd.data.from_arrays(rng.integers(0, 256, (8, 8, 8, 1), np.uint8),
+      ...                            np.arange(8) % 2)
+      >>> recipe = dd.methods.recipe("dm", real, depth=1, width=4, batch_size=4, steps=2)
+      >>> d = distillation(recipe)
+      >>> state = d.init(jax.random.key(0), real)
+      >>> state, metrics = jax.jit(d.step)(state, d.fetch(real, d.sample(state, real)))
+      >>> int(state.step)
+      1
+    """
+    parameterization, objective = recipe.parameterization, recipe.objective
+
+    def optimizer(params) -> optax.GradientTransformation:
+        return grouped_optimizer(recipe, params)
+
+    def init(key: jax.Array, data: RealData) -> DistillState:
+        start_key, decode_key, params_key, objective_key = jax.random.split(
+            jax.random.fold_in(key, _INIT), 4
+        )
+        params = parameterization.init(params_key, recipe.initialise(data, start_key))
+        return DistillState(
+            step=jnp.zeros((), jnp.int32),
+            key=jax.random.key_data(key),
+            params=params,
+            optimizer=optimizer(params).init(params),
+            objective=objective.init(objective_key, parameterization.decode(params, decode_key)),
+        )
+
+    def sample(state: DistillState, data: RealData) -> PyTree:
+        return objective.sample(data, state.objective, _key(state, _SAMPLE))
+
+    def step(state: DistillState, batch: PyTree) -> tuple[DistillState, dict]:
+        batch = jax.tree.map(
+            lambda b: b._replace(images=normalise(recipe.normaliser, b.images)),
+            batch, is_leaf=lambda b: isinstance(b, Batch),
+        )
+        decode_key = _key(state, _DECODE)
+
+        def loss(params):
+            synthetic = parameterization.decode(params, decode_key)
+            value, metrics = objective.loss(synthetic, state.objective, batch, _key(state, _LOSS))
+            if jnp.shape(value) != ():
+                raise ConfigError(
+                    f"the objective's loss has shape {jnp.shape(value)}, expected a scalar",
+                    fix="reduce it with jnp.sum or jnp.mean",
+                )
+            return value, metrics
+
+        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer(state.params).update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        finite = _all_finite(value, grads, params)
+        # A non-finite step must not destroy what has been computed: it changes nothing but fails.
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (params, opt_state), (state.params, state.optimizer),
+        )
+        after = objective.advance(
+            parameterization.decode(params, decode_key), state.objective, batch,
+            _key(state, _ADVANCE),
+        )
+        metrics = {
+            "loss": value,
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
+            "finite": finite,
+            **metrics,
+        }
+        taken = state.step + finite.astype(jnp.int32)
+        state = DistillState(taken, state.key, params, opt_state, after)
+        return state, {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
+
+    def run(state: DistillState, data: RealData, count: jax.Array, length: int):
+        # A loop of traced length: one compilation, and the same bits, however steps are grouped.
+        shapes = jax.eval_shape(lambda s: step(s, fetch(data, sample(s, data)))[1], state)
+        buffers = jax.tree.map(lambda m: jnp.zeros((length,), m.dtype), shapes)
+
+        def go_on(carry):
+            i, _, _, finite = carry
+            return (i < count) & finite
+
+        def body(carry):
+            i, state, buffers, _ = carry
+            state, metrics = step(state, fetch(data, sample(state, data)))
+            buffers = jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
+            return i + 1, state, buffers, metrics["finite"] > 0
+
+        start = (jnp.zeros((), jnp.int32), state, buffers, jnp.asarray(True))
+        done, state, buffers, _ = jax.lax.while_loop(go_on, body, start)
+        return state, buffers, done
+
+    def decode(state: DistillState) -> SyntheticSet:
+        return parameterization.decode(state.params, _key(state, _DECODE))
+
+    return Distillation(init, sample, fetch, step, run, decode)

@@ -1,0 +1,246 @@
+"""Runs a recipe to its end: compiles once, reports, saves, stops and continues."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from typing import Any, Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.data import as_index, fingerprint
+from dd_jax.distill.metrics import MetricsWriter
+from dd_jax.distill.outer import Distillation, DistillState, distillation
+from dd_jax.distill.progress import progress, safe_callback
+from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.stop import StopSignals
+from dd_jax.distill.workdir import open_workdir
+from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError
+from dd_jax.io import DistilledSet, save
+from dd_jax.types import Batch, PyTree, RealData, Split
+from dd_jax.versions import versions
+
+_BUFFER = 512  # steps per dispatch at most; metrics of every step are kept on the device meanwhile
+_DISPATCH_SECONDS = 1.0  # what a dispatch should take, so that a stop signal is answered soon
+
+
+class RunStopped(DDJaxError):
+    """A signal ended the run early; its checkpoint is saved and the same call continues it."""
+
+
+def _as_key(key: Any) -> jax.Array:
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+        return key
+    raise ConfigError(f"key is {key!r}, expected an integer seed or one typed PRNG key",
+                      fix="pass key=0 or key=jax.random.key(0)")
+
+
+def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> PyTree:
+    """Shapes of the state, after a dry run of one step: user mistakes surface here, uncompiled."""
+    try:
+        like = jax.eval_shape(d.init, key, data)
+        rows = jax.eval_shape(d.sample, like, as_index(data))
+        batch = jax.tree.map(
+            lambda r: Batch(
+                jax.ShapeDtypeStruct((*r.shape, *data.spec.shape), data.images.dtype),
+                jax.ShapeDtypeStruct(r.shape, jnp.int32),
+            ),
+            rows,
+        )
+        after = jax.eval_shape(d.step, like, batch)[0]
+    except DDJaxError:
+        raise
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        raise ConfigError(
+            f"a dry run of one step failed: {type(error).__name__}: {error}",
+            fix="check the objective's and the parameterization's functions",
+        ) from error
+    before = jax.tree.map(lambda x: (x.shape, x.dtype), like)
+    if before != jax.tree.map(lambda x: (x.shape, x.dtype), after):
+        raise ConfigError("one step changes the shapes or dtypes of the state",
+                          fix="let the objective's advance return a state like the one it got")
+    return like
+
+
+class _Stepper:
+    """Compiled stepping: from data on the device in one program, else fed from the host."""
+
+    def __init__(self, d: Distillation, data: RealData):
+        self._data = data
+        self._count = 1
+        if isinstance(data.images, np.ndarray):
+            self._sample = jax.jit(d.sample)
+            self._step = jax.jit(d.step, donate_argnums=0)
+            self.advance = self._from_host
+        else:
+            self._run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
+            self.advance = self._on_device
+
+    def _on_device(self, state: DistillState, limit: int):
+        start = time.perf_counter()
+        count = min(self._count, limit, _BUFFER)
+        state, buffers, done = self._run(state, self._data, count, length=_BUFFER)
+        done = int(done)
+        buffers = {k: np.asarray(v)[:done] for k, v in buffers.items()}
+        per_step = (time.perf_counter() - start) / max(done, 1)
+        # The first dispatch is compilation: start again from a single step after it.
+        grown = max(1, min(4 * self._count, int(_DISPATCH_SECONDS / max(per_step, 1e-6))))
+        self._count = min(grown, _BUFFER)
+        return state, buffers
+
+    def _from_host(self, state: DistillState, limit: int):
+        del limit
+        rows = jax.tree.map(np.asarray, self._sample(state, as_index(self._data)))
+        labels = np.asarray(self._data.labels)
+        batch = jax.tree.map(lambda r: Batch(self._data.images[r], labels[r]), rows)
+        state, metrics = self._step(state, batch)
+        return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
+
+
+def distil(
+    recipe: Recipe,
+    data: RealData | Split,
+    *,
+    key: int | jax.Array = 0,
+    workdir: str | pathlib.Path | None = None,
+    log_every: int = 10,
+    save_seconds: float = 60.0,
+    save_every: int | None = None,
+    show_progress: bool | None = None,
+    callbacks: Sequence[Callable[[int, Mapping[str, float]], None]] = (),
+) -> DistilledSet:
+    """Distils `data` by `recipe` and returns the finished set.
+
+    With a `workdir` the run writes metrics, checkpoints and the set there; the same call continues
+    a run that was stopped or killed, to the same bits as if it had not been.
+
+    Args:
+      recipe: what to do, see `dd_jax.methods.recipe`.
+      data: the real set; of a `Split`, its training part. Images kept as NumPy arrays
+        (`from_arrays(..., device=False)`) are fed from the host step by step.
+      key: an integer seed or a typed PRNG key.
+      workdir: the run's folder, or None to keep nothing.
+      log_every: steps between two lines of metrics.jsonl.
+      save_seconds: seconds between checkpoints.
+      save_every: steps between checkpoints, as well.
+      show_progress: a progress bar; by default when there is somebody to see it.
+      callbacks: called as f(step, metrics) at each logged step; one that raises is switched off.
+
+    Returns:
+      The `DistilledSet`, also saved as workdir/set.safetensors.
+
+    Raises:
+      ConfigError, CheckpointError: before anything compiles.
+      NonFiniteError: loss, gradient or parameters stopped being finite; the state before is saved.
+      RunStopped: SIGINT or SIGTERM came; a checkpoint is saved.
+
+    Example:
+      >>> import numpy as np, dd_jax as dd
+      >>> rng = np.random.default_rng(0)
+      >>> real = dd.data.from_arrays(rng.integers(0, 256, (8, 8, 8, 1), np.uint8),
+      ...                            np.arange(8) % 2)
+      >>> recipe = dd.methods.recipe("dm", real, depth=1, width=4, batch_size=4, steps=2)
+      >>> distil(recipe, real, show_progress=False).synthetic.images.shape
+      (2, 8, 8, 1)
+    """
+    real = data.train if isinstance(data, Split) else data
+    for label, value in (("log_every", log_every), ("save_every", save_every or 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{label} is {value!r}, expected an integer of at least 1",
+                              fix=f"pass {label}=10")
+    key = _as_key(key)
+    d = distillation(recipe)
+    identity = {
+        "method": recipe.method,
+        "settings": dict(recipe.settings),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "data": fingerprint(real),
+        "log_every": log_every,
+    }
+    with open_workdir(workdir, identity) as folder, StopSignals() as stop:
+        like = _checked_state(d, key, real)
+        restored = folder.restore(like)
+        if restored is None:
+            # Copied, because the loop donates its state and may not donate what the user holds.
+            state = jax.tree.map(jnp.copy, jax.jit(d.init)(key, real))
+            step = 0
+        else:
+            step, state = restored
+        stepper = _Stepper(d, real)
+        writer = folder.metrics(step)
+        state = _loop(recipe, stepper, state, step, folder=folder, writer=writer, stop=stop,
+                      log_every=log_every, save_seconds=save_seconds, save_every=save_every,
+                      show_progress=show_progress, callbacks=[safe_callback(c) for c in callbacks])
+        finished = package(recipe, d.decode(state), real)
+        if folder.path is not None:
+            save(folder.path / "set.safetensors", finished)
+        return finished
+
+
+def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop, log_every,
+          save_seconds, save_every, show_progress, callbacks) -> DistillState:
+    saved_at, saved_step = time.monotonic(), step
+    bar = progress(recipe.steps, start=step, enabled=show_progress, description=recipe.method)
+    with bar as shown:
+        while step < recipe.steps:
+            limit = recipe.steps - step
+            if save_every:
+                limit = min(limit, save_every - step % save_every)
+            state, buffers = stepper.advance(state, limit)
+            count = len(buffers["loss"])
+            for i in range(count):
+                at = step + i + 1
+                metrics = {k: float(v[i]) for k, v in buffers.items() if k != "finite"}
+                if at % log_every == 0 or at == recipe.steps or not buffers["finite"][i]:
+                    if writer is not None:
+                        writer.write(at, metrics)
+                    for callback in callbacks:
+                        callback(at, metrics)
+            finite = bool(buffers["finite"][-1])
+            step += count if finite else count - 1
+            due = time.monotonic() - saved_at > save_seconds
+            due = due or (save_every is not None and step % save_every == 0)
+            if (due or stop.requested or not finite or step == recipe.steps) and step > saved_step:
+                folder.save(step, state)
+                saved_at, saved_step = time.monotonic(), step
+            if not finite:
+                raise NonFiniteError(
+                    f"step {step + 1} of {recipe.method} was not finite "
+                    f"(loss {buffers['loss'][-1]}, gradient norm {buffers['grad_norm'][-1]})",
+                    fix="lower the learning rate; the state before that step is kept",
+                )
+            shown.update(step, loss=float(buffers["loss"][-1]))
+            if stop.requested and step < recipe.steps:
+                raise RunStopped(f"stopped by {stop.signal_name} after step {step} of "
+                                 f"{recipe.steps}", fix="run the same command again to continue")
+    return state
+
+
+def package(recipe: Recipe, synthetic, data: RealData) -> DistilledSet:
+    """Puts a synthetic set together with everything that is needed to use it.
+
+    Args:
+      recipe: that made it.
+      synthetic: the arrays.
+      data: the real set, for its description and fingerprint.
+
+    Returns:
+      A `DistilledSet`, ready for `io.save` and `evaluate`.
+    """
+    return DistilledSet(
+        synthetic=jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic),
+        normaliser=recipe.normaliser,
+        label_kind=recipe.label_kind,
+        label_scale=recipe.label_scale,
+        spec=data.spec,
+        recipe={"method": recipe.method, **recipe.settings},
+        evaluation=dataclasses.asdict(recipe.evaluation),
+        versions=versions(),
+        data_fingerprint=fingerprint(data),
+        citation=recipe.citation,
+    )

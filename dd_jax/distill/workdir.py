@@ -1,0 +1,82 @@
+"""The folder of a run: lock, checkpoints, metrics and time, or nothing when there is no folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import time
+from typing import Any, Iterator, Mapping, Optional
+
+from dd_jax.distill.checkpoint import Checkpoints
+from dd_jax.distill.lock import RunLock, prepare_folder
+from dd_jax.distill.metrics import MetricsWriter
+from dd_jax.types import PyTree
+
+_SECONDS = "seconds.json"
+
+
+def seconds_spent(path: pathlib.Path) -> float:
+    """Seconds that a run has taken up to its newest checkpoint, over all its continuations."""
+    try:
+        return float(json.loads((path / _SECONDS).read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+class Workdir:
+    """What a run does with its folder; every method does nothing when `path` is None.
+
+    Attributes:
+      path: the folder, or None.
+    """
+
+    def __init__(self, path: Optional[pathlib.Path], identity: Mapping[str, Any]):
+        self.path = path
+        # Nothing is free to change: even the number of steps shapes the learning-rate schedule.
+        self._checkpoints = path and Checkpoints(
+            path / "checkpoints", identity=identity, free_fields=()
+        )
+        self._began = time.monotonic() - (seconds_spent(path) if path else 0.0)
+
+    def restore(self, like: PyTree) -> Optional[tuple[int, PyTree]]:
+        """(step, state) of the newest whole checkpoint, or None."""
+        return self._checkpoints.restore(like) if self._checkpoints else None
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Saves a checkpoint and the time spent so far."""
+        if self._checkpoints:
+            self._checkpoints.save(step, state)
+            spent = {"step": step, "seconds": round(time.monotonic() - self._began, 3)}
+            (self.path / _SECONDS).write_text(json.dumps(spent) + "\n")
+
+    def metrics(self, step: int) -> Optional[MetricsWriter]:
+        """The metrics file, without the lines of steps that are going to be repeated."""
+        if self.path is None:
+            return None
+        writer = MetricsWriter(self.path / "metrics.jsonl")
+        writer.truncate_after(step)
+        return writer
+
+
+@contextlib.contextmanager
+def open_workdir(
+    path: str | pathlib.Path | None, identity: Mapping[str, Any]
+) -> Iterator[Workdir]:
+    """Prepares and locks a run folder for the length of a `with` block.
+
+    Args:
+      path: the folder; made if missing. None for a run that keeps nothing.
+      identity: what must be equal for a run to be continued.
+
+    Raises:
+      ConfigError: the folder cannot be made or written.
+      CheckpointError: another process uses it.
+    """
+    if path is None:
+        yield Workdir(None, identity)
+        return
+    folder = pathlib.Path(path)
+    prepare_folder(folder)
+    with RunLock(folder):
+        yield Workdir(folder, identity)

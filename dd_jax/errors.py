@@ -1,0 +1,82 @@
+"""The typed errors of dd_jax: each message says what was found, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Iterable
+
+
+class DDJaxError(Exception):
+    """Base class of every error that dd_jax raises on purpose.
+
+    Args:
+      message: what was found and what was expected, with the offending value.
+      fix: the next action for the reader, in one sentence.
+
+    Example:
+      >>> raise ConfigError("ipc is 0, expected an integer of at least 1", fix="pass ipc=1 or more")
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: ipc is 0, expected an integer of at least 1; pass ipc=1 or more
+    """
+
+    def __init__(self, message: str, *, fix: str = ""):
+        self.message = message
+        self.fix = fix
+        super().__init__(f"{message}; {fix}" if fix else message)
+
+
+class ConfigError(DDJaxError):
+    """A setting is wrong, unknown or contradicts another."""
+
+
+class DataError(DDJaxError):
+    """Real data is missing, damaged, mislabelled or of the wrong kind."""
+
+
+class SetFileError(DDJaxError):
+    """A distilled-set file is damaged, foreign or does not fit its use."""
+
+
+class CheckpointError(DDJaxError):
+    """A run folder cannot be used, or its checkpoint does not belong to this run."""
+
+
+class NonFiniteError(DDJaxError):
+    """A loss, gradient or image stopped being finite during a run."""
+
+
+class MissingPackageError(DDJaxError):
+    """An optional package that this call needs is not installed or does not import."""
+
+
+def nearest(name: str, valid: Iterable[str], *, count: int = 3) -> str:
+    """Says which valid names are nearest to a misspelt one.
+
+    Args:
+      name: what the user wrote.
+      valid: all the names that would have been accepted.
+      count: how many suggestions at most.
+
+    Returns:
+      "did you mean 'a' or 'b'?" where something is near, else "valid are: ...".
+
+    Example:
+      >>> nearest("frepoo", ["frepo", "dm"])
+      "did you mean 'frepo'?"
+    """
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=count, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return "valid are: " + ", ".join(valid)
+
+
+def unknown(what: str, name: str, valid: Iterable[str]) -> ConfigError:
+    """Builds the ConfigError for a name that is not in a table.
+
+    Example:
+      >>> unknown("method", "frepoo", ["frepo", "dm"]).message
+      "unknown method 'frepoo'"
+    """
+    return ConfigError(f"unknown {what} {name!r}", fix=nearest(name, valid))

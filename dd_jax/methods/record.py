@@ -1,0 +1,97 @@
+"""What the library knows about a method: its settings, its recipe and its published figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Callable, Mapping, NamedTuple
+
+from dd_jax.distill.recipe import Recipe
+from dd_jax.errors import ConfigError, unknown
+from dd_jax.types import DataSpec, RealData
+
+
+class Published(NamedTuple):
+    """A published accuracy in percent, with its deviation (None where not given) and source."""
+
+    mean: float
+    std: float | None
+    source: str
+
+
+class Method(NamedTuple):
+    """One paper.
+
+    Attributes:
+      name: acronym in lower case with underscores.
+      title: of the paper.
+      config: the frozen dataclass of settings; its first field is `ipc`.
+      presets: protocol name -> (ipc) -> config; always "official" and "cpu".
+      recipe: (config, data) -> Recipe.
+      published: (data name, ipc) -> Published, accuracies of fresh networks.
+      citation: how to cite.
+    """
+
+    name: str
+    title: str
+    config: type
+    presets: Mapping[str, Callable[[int], Any]]
+    recipe: Callable[[Any, RealData], Recipe]
+    published: Mapping[tuple[str, int], Published]
+    citation: str
+
+
+def preset(method: Method, protocol: str, ipc: int, **changes) -> Any:
+    """The method's settings for a protocol and a budget, with single fields changed.
+
+    Raises:
+      ConfigError: unknown protocol or field, ipc below 1.
+    """
+    if protocol not in method.presets:
+        raise unknown(f"protocol of {method.name}", protocol, method.presets)
+    if isinstance(ipc, bool) or not isinstance(ipc, int) or ipc < 1:
+        raise ConfigError(f"ipc is {ipc!r}, expected an integer of at least 1", fix="pass ipc=1")
+    config = method.presets[protocol](ipc)
+    names = [field.name for field in dataclasses.fields(config)]
+    for name in changes:
+        if name not in names:
+            raise unknown(f"setting of {method.name}", name, names)
+    return dataclasses.replace(config, **changes)
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Refuses settings that are not positive integers, naming the field.
+
+    Raises:
+      ConfigError: as said.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} is {value!r}, expected an integer of at least 1",
+                              fix=f"pass {name}=1 or more")
+
+
+def require_rate(config: Any, *names: str) -> None:
+    """Refuses learning rates that are negative or not finite.
+
+    Raises:
+      ConfigError: as said.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
+            raise ConfigError(f"{name} is {value!r}, expected a finite number of at least 0",
+                              fix=f"pass for example {name}=0.001")
+
+
+def default_depth(spec: DataSpec) -> int:
+    """Blocks of a ConvNet that end at 4x4 maps: 3 for 28 and 32 pixels, 4 for 64, 5 for 128.
+
+    Example:
+      >>> default_depth(DataSpec("toy", (28, 28, 1), 2, ("a", "b")))
+      3
+    """
+    height, width, channels = spec.shape
+    side = min(height, width) + (4 if channels == 1 else 0)
+    return max(1, int(math.log2(max(side, 4) / 4)))

@@ -1,0 +1,43 @@
+"""Networks: the architectures of the field behind the `Network` record."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from dd_jax.errors import unknown
+from dd_jax.nets.conv import conv3x3
+from dd_jax.nets.convnet import convnet, convnet_doubling
+from dd_jax.nets.mlp import mlp
+from dd_jax.nets.record import from_linen, with_batch_stats
+from dd_jax.types import DataSpec, Network
+
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "convnet": convnet,
+    "convnet_doubling": convnet_doubling,
+    "mlp": mlp,
+}
+
+
+def by_name(name: str, spec: DataSpec, **options) -> Network:
+    """Builds a network from its name in `NETWORKS`.
+
+    Args:
+      name: "convnet", "convnet_doubling" or "mlp".
+      spec: the data it is for.
+      **options: what the factory takes (depth, width, norm, ...).
+
+    Raises:
+      ConfigError: unknown name.
+
+    Example:
+      >>> from dd_jax.types import DataSpec
+      >>> by_name("mlp", DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8).name
+      'mlp'
+    """
+    if name not in NETWORKS:
+        raise unknown("network", name, NETWORKS)
+    return NETWORKS[name](spec, **options)
+
+
+__all__ = ["NETWORKS", "by_name", "conv3x3", "convnet", "convnet_doubling", "from_linen", "mlp",
+           "with_batch_stats"]

@@ -1,0 +1,138 @@
+"""The ConvNet of Dataset Condensation and the width-doubling one of FRePo.
+
+One block is a 3x3 convolution, a normalisation, ReLU and 2x2 pooling. One-channel images are padded
+by 3 in the first convolution, so that 28x28 grows to 32x32 and ends, like 32x32, at 4x4.
+
+Source: VICO-UoE/DatasetCondensation (networks), yongchao97/FRePo (models).
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+
+from dd_jax.errors import ConfigError, unknown
+from dd_jax.nets.layers import NORMS, POOLINGS, Conv3x3, initialisers, normalise_maps, pool2x2
+from dd_jax.nets.record import from_linen
+from dd_jax.types import DataSpec, Network
+
+
+class ConvNet(nn.Module):
+    """Blocks of convolution, normalisation, ReLU and pooling, then one dense layer.
+
+    `norm_first` puts the normalisation before the convolution of every block but the first,
+    which is FRePo's order; otherwise it follows the convolution, which is DC's.
+    """
+
+    widths: tuple[int, ...]
+    num_classes: int
+    norm: str = "instance"
+    norm_first: bool = False
+    pooling: str = "avg"
+    init_style: str = "torch"
+    formulation: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False):
+        taps = []
+        for i, width in enumerate(self.widths):
+            padding = 3 if i == 0 and x.shape[-1] == 1 else 1
+            if self.norm_first and i > 0:
+                x = normalise_maps(x, self.norm, train=train, name=f"norm{i}")
+            conv = Conv3x3(width, padding, self.init_style, self.formulation, name=f"conv{i}")
+            x = conv(x)
+            if not self.norm_first:
+                x = normalise_maps(x, self.norm, train=train, name=f"norm{i}")
+            x = pool2x2(nn.relu(x), self.pooling)
+            taps.append(x)
+        features = x.reshape(x.shape[0], -1)
+        kernel, bias = initialisers(self.init_style, features.shape[-1])
+        head = nn.Dense(self.num_classes, kernel_init=kernel, bias_init=bias, name="head")
+        return head(features), features, tuple(taps)
+
+
+def _check(spec: DataSpec, depth: int, width: int, norm: str, pooling: str) -> None:
+    if norm not in NORMS:
+        raise unknown("normalisation", norm, NORMS)
+    if pooling not in POOLINGS:
+        raise unknown("pooling", pooling, POOLINGS)
+    for label, value in (("depth", depth), ("width", width)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{label} is {value!r}, expected an integer of at least 1",
+                              fix=f"pass {label}=3 or similar")
+    height, wide, channels = spec.shape
+    grow = 4 if channels == 1 else 0
+    size = min(height, wide) + grow
+    for block in range(depth if pooling != "none" else 0):
+        if size < 2:
+            raise ConfigError(
+                f"{height}x{wide} images shrink to {size}x{size} before the pooling of block "
+                f"{block + 1} of {depth}",
+                fix="use a smaller depth, larger images or pooling='none'",
+            )
+        size //= 2
+
+
+def convnet(
+    spec: DataSpec,
+    *,
+    depth: int = 3,
+    width: int = 128,
+    norm: str = "instance",
+    pooling: str = "avg",
+    init_style: str = "torch",
+    formulation: str = "auto",
+) -> Network:
+    """DC's ConvNet: `depth` blocks of constant width, normalisation after each convolution.
+
+    Args:
+      spec: the data it is for.
+      depth: number of blocks: 3 for 28 and 32 pixels, 4 for 64, 5 for 128.
+      width: channels of each block.
+      norm: "none", "batch", "instance" (default), "group" or "layer".
+      pooling: "avg", "max" or "none".
+      init_style: "torch" (PyTorch's default distribution) or "lecun" (Flax's).
+      formulation: of the convolution, see `nets.conv`.
+
+    Returns:
+      A `Network`; for 28x28x1 or 32x32 images features are [B, 16 * width].
+
+    Raises:
+      ConfigError: an unknown name, a non-positive size, or images too small for the depth.
+
+    Example:
+      >>> from dd_jax.types import DataSpec
+      >>> import jax
+      >>> network = convnet(DataSpec("toy", (28, 28, 1), 10, tuple("abcdefghij")))
+      >>> sum(x.size for x in jax.tree.leaves(network.init(jax.random.key(0))))
+      317706
+    """
+    _check(spec, depth, width, norm, pooling)
+    module = ConvNet((width,) * depth, spec.num_classes, norm, False, pooling, init_style,
+                     formulation)
+    return from_linen(module, spec.shape, name="convnet")
+
+
+def convnet_doubling(
+    spec: DataSpec,
+    *,
+    depth: int = 3,
+    width: int = 128,
+    norm: str = "batch",
+    pooling: str = "avg",
+    init_style: str = "lecun",
+    formulation: str = "auto",
+) -> Network:
+    """FRePo's ConvNet: widths width, 2 width, 4 width, ..., normalisation before convolutions.
+
+    The arguments are those of `convnet`. FRePo distils with norm "batch" and evaluates with "none".
+
+    Example:
+      >>> from dd_jax.types import DataSpec
+      >>> convnet_doubling(DataSpec("toy", (28, 28, 1), 10, tuple("abcdefghij"))).name
+      'convnet_doubling'
+    """
+    _check(spec, depth, width, norm, pooling)
+    widths = tuple(width * 2**i for i in range(depth))
+    module = ConvNet(widths, spec.num_classes, norm, True, pooling, init_style, formulation)
+    return from_linen(module, spec.shape, name="convnet_doubling")

@@ -1,0 +1,6 @@
+"""Where the networks of one step come from."""
+
+from dd_jax.pools.ageing import AgeingState, ageing_pool, squared_error
+from dd_jax.pools.fresh import fresh_pool
+
+__all__ = ["AgeingState", "ageing_pool", "fresh_pool", "squared_error"]

@@ -1,0 +1,126 @@
+"""Line charts, and the bare figure that pictures are drawn on; matplotlib only when drawing."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dd_jax.errors import ConfigError, MissingPackageError
+from dd_jax.io.atomic import PathLike, write_atomically
+
+_DPI = 100
+# Distinct in print, in grey and to most colour-blind readers.
+_COLOURS = ("#1b4f72", "#c0392b", "#1e8449", "#7d3c98", "#b9770e", "#566573")
+
+
+def figure_class() -> Any:
+    """`matplotlib.figure.Figure`, which unlike pyplot keeps no global state and opens no window.
+
+    Raises:
+      MissingPackageError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingPackageError(
+            "charts and captions need matplotlib, which does not import",
+            fix="pip install matplotlib, or pass titles=False for a grid without captions",
+        ) from error
+    return Figure
+
+
+def blank_figure(width: int, height: int) -> tuple[Any, Any]:
+    """A white figure whose one Axes counts in pixels from the top left.
+
+    Args:
+      width: in pixels.
+      height: in pixels.
+
+    Returns:
+      (figure, axes); `axes.pixel_limits` holds its x and y limits, which drawing may disturb.
+    """
+    made = figure_class()(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    axes = made.add_axes((0, 0, 1, 1))
+    axes.pixel_limits = ((0, width), (height, 0))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    return made, axes
+
+
+def caption(name: str, *, width: int) -> str:
+    """A class name as one short line that the default font can draw.
+
+    Args:
+      name: any text.
+      width: the most characters.
+
+    Returns:
+      The name with runs of blanks and control characters as one blank, characters that the
+      font lacks as "?", and the tail as an ellipsis where it is too long.
+    """
+    from matplotlib import font_manager
+
+    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
+    text = "".join(c if c.isprintable() else " " for c in name[: 8 * width + 64])
+    text = " ".join(text.split())
+    text = "".join(c if font.get_char_index(ord(c)) else "?" for c in text)
+    return text if len(text) <= width else text[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def curve(
+    path: PathLike,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> pathlib.Path:
+    """Writes a PNG line chart, for example of accuracy against seconds.
+
+    Args:
+      path: the PNG file; replaced if it exists.
+      series: name -> (xs, ys) of equal length; points that are not finite leave a gap.
+      xlabel: with the unit, for example "time (s)".
+      ylabel: likewise.
+
+    Returns:
+      The path.
+
+    Raises:
+      ConfigError: no series, or one whose xs and ys differ in length.
+      MissingPackageError: matplotlib is not installed.
+      SetFileError: the file cannot be written.
+    """
+    if not series:
+        raise ConfigError("series is empty", fix="pass at least one name: (xs, ys)")
+    points = {name: _points(name, xs, ys) for name, (xs, ys) in series.items()}
+    made = figure_class()(figsize=(6.4, 4.0), dpi=2 * _DPI, facecolor="white", layout="constrained")
+    axes = made.add_subplot()
+    for i, (name, (xs, ys)) in enumerate(points.items()):
+        marker = "o" if len(xs) <= 30 else None
+        axes.plot(
+            xs, ys, color=_COLOURS[i % len(_COLOURS)], linewidth=1.5, marker=marker, markersize=3.5,
+            linestyle=("-", "--", ":")[(i // len(_COLOURS)) % 3], label=caption(name, width=40),
+        )  # fmt: skip
+    axes.set_xlabel(xlabel, parse_math=False)
+    axes.set_ylabel(ylabel, parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    if len(points) > 1:
+        for text in axes.legend(frameon=False, fontsize=9).get_texts():
+            text.set_parse_math(False)
+    return write_atomically(path, lambda file: made.savefig(file, format="png"))
+
+
+def _points(name: str, xs: Sequence[float], ys: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    xs, ys = np.asarray(xs, np.float64), np.asarray(ys, np.float64)
+    if xs.ndim != 1 or xs.shape != ys.shape:
+        raise ConfigError(
+            f"series {name!r} has xs of shape {xs.shape} and ys of shape {ys.shape}, expected two "
+            "lists of equal length",
+            fix="pass one y for each x",
+        )
+    return xs, np.where(np.isfinite(ys), ys, np.nan)

@@ -1,0 +1,117 @@
+"""A quoted figure as one JSON file, and the table made of such files."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+from typing import Any, Mapping, Sequence
+
+import jax
+
+from dd_jax.errors import DataError
+from dd_jax.versions import versions
+
+FIELDS = ("method", "data", "ipc", "protocol", "accuracy_mean", "accuracy_std", "networks",
+          "random_mean", "random_std", "full_mean", "published", "distill_seconds",
+          "evaluate_seconds", "steps", "bytes", "device", "command", "seed", "versions",
+          "git_commit")
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package runs from, or None outside one."""
+    here = pathlib.Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True,
+                               text=True, timeout=10, check=True)
+        return found.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def device_name() -> str:
+    """Kind and number of the devices in use, for example "cpu x1"."""
+    devices = jax.devices()
+    return f"{devices[0].device_kind} x{len(devices)}"
+
+
+def build_result(**fields: Any) -> dict[str, Any]:
+    """A result with every field of `FIELDS`; device, versions and commit are filled in here.
+
+    Accuracies are fractions in [0, 1]; seconds are wall time; bytes those of the set's arrays.
+
+    Raises:
+      DataError: a field is missing.
+    """
+    fields = {"device": device_name(), "versions": versions(), "git_commit": git_commit(), **fields}
+    missing = [name for name in FIELDS if name not in fields]
+    if missing:
+        raise DataError(f"the result lacks {', '.join(missing)}", fix="give every field of FIELDS")
+    extra = [name for name in fields if name not in FIELDS]
+    return {name: fields[name] for name in (*FIELDS, *extra)}
+
+
+def write_result(path: str | pathlib.Path, result: Mapping[str, Any]) -> pathlib.Path:
+    """Writes a result as indented JSON, making the folder; returns the path."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def read_result(path: str | pathlib.Path) -> dict[str, Any]:
+    """Reads a result and checks that it has every field.
+
+    Raises:
+      DataError: not JSON, or fields are missing.
+    """
+    try:
+        result = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a result file: {error}", fix="write it again") from error
+    missing = [name for name in FIELDS if name not in result]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}", fix="write it again")
+    return result
+
+
+def percent(mean: float | None, std: float | None = None) -> str:
+    """"75.6 ± 0.3" from fractions; a dash for None.
+
+    Example:
+      >>> percent(0.756, 0.003)
+      '75.6 ± 0.3'
+    """
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
+
+
+COLUMNS = ("data", "images per class", "method", "protocol", "accuracy", "random", "full data",
+           "ratio", "published", "distilled in", "steps", "bytes", "device")
+
+
+def row(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """One result as the texts of a table row, in the order of `COLUMNS`; accuracies in percent."""
+    full, published = result["full_mean"], result["published"]
+    shown = "-"
+    if published:
+        shown = f"{published['mean']:.1f}"
+        shown += "" if published["std"] is None else f" ± {published['std']:.1f}"
+    seconds = result["distill_seconds"]
+    return (
+        result["data"], str(result["ipc"]), result["method"], result["protocol"],
+        percent(result["accuracy_mean"], result["accuracy_std"]),
+        percent(result["random_mean"], result["random_std"]),
+        percent(full), "-" if full is None else f"{result['accuracy_mean'] / full:.2f}", shown,
+        "-" if seconds is None else f"{seconds:.0f} s", str(result["steps"]),
+        f"{result['bytes']:,}", result["device"],
+    )
+
+
+def markdown_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Results as a Markdown table, sorted by data, budget, method and protocol."""
+    ordered = sorted(results, key=lambda r: (r["data"], r["ipc"], r["method"], r["protocol"]))
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row(r)) + " |" for r in ordered]
+    return "\n".join(lines) + "\n"

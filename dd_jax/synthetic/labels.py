@@ -1,0 +1,48 @@
+"""What labels mean, and how class indices become targets of that kind."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax.errors import unknown
+
+LABEL_KINDS = ("one_hot", "centred", "probabilities", "logits")
+
+
+def targets(labels: jax.Array, num_classes: int, *, kind: str, scale: float = 1.0) -> jax.Array:
+    """Class indices as targets: one-hot, or centred one-hot e_c - 1/K, times `scale`.
+
+    Args:
+      labels: [...] int32.
+      num_classes: K.
+      kind: one of `LABEL_KINDS`; "probabilities" and "logits" of a hard label are its one-hot.
+      scale: a positive factor.
+
+    Returns:
+      [..., K] float32.
+
+    Raises:
+      ConfigError: unknown kind.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> targets(jnp.array([1]), 2, kind="centred").tolist()
+      [[-0.5, 0.5]]
+    """
+    if kind not in LABEL_KINDS:
+        raise unknown("label kind", kind, LABEL_KINDS)
+    one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    if kind == "centred":
+        one_hot = one_hot - 1.0 / num_classes
+    return scale * one_hot
+
+
+def class_major_labels(num_classes: int, ipc: int) -> jax.Array:
+    """[K * ipc] int32 labels 0, 0, ..., 1, 1, ...: the order of every synthetic set.
+
+    Example:
+      >>> class_major_labels(2, 2).tolist()
+      [0, 0, 1, 1]
+    """
+    return jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), ipc)

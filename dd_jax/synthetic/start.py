@@ -1,0 +1,95 @@
+"""Where a synthetic set starts: real images, noise or class means."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax.data import check_classes, gather, normalise, real_rows
+from dd_jax.data.normalise import Normaliser
+from dd_jax.errors import ConfigError, unknown
+from dd_jax.synthetic.labels import class_major_labels
+from dd_jax.types import RealData
+
+
+def from_real(data: RealData, normaliser: Normaliser, key: jax.Array, ipc: int) -> jax.Array:
+    """Random distinct real images of each class, [K * ipc, H, W, C] in model space."""
+    images, _ = gather(data, real_rows(data, key, ipc))
+    return normalise(normaliser, images)
+
+
+def from_noise(data: RealData, normaliser: Normaliser, key: jax.Array, ipc: int) -> jax.Array:
+    """Standard normal pixels in model space."""
+    return jax.random.normal(key, (data.spec.num_classes * ipc, *data.spec.shape))
+
+
+def from_class_means(data: RealData, normaliser: Normaliser, key: jax.Array, ipc: int):
+    """The mean image of each class; with ipc above 1, means of random halves of the class."""
+    keys = jax.random.split(key, data.spec.num_classes * ipc)
+    labels = class_major_labels(data.spec.num_classes, ipc)
+
+    def mean(args):
+        k, label = args
+        count = data.class_counts[label]
+        share = 1.0 if ipc == 1 else 0.5
+        chosen = jax.random.bernoulli(k, share, data.class_rows.shape[1:])
+        weights = chosen & (jnp.arange(data.class_rows.shape[1]) < count)
+        images, _ = gather(data, data.class_rows[label])
+        weights = weights.astype(jnp.float32) / jnp.maximum(weights.sum(), 1)
+        return jnp.einsum("n,nhwc->hwc", weights, normalise(normaliser, images))
+
+    return jax.lax.map(mean, (keys, labels))
+
+
+STARTS: dict[str, Callable[..., jax.Array]] = {
+    "real": from_real,
+    "noise": from_noise,
+    "class_means": from_class_means,
+}
+
+
+def check_start(name: str, data: RealData, ipc: int) -> None:
+    """Refuses a start that cannot be, before anything compiles.
+
+    Raises:
+      ConfigError: unknown name, ipc below 1.
+      DataError: an empty class, or "real" with an ipc above a class's size.
+    """
+    if name not in STARTS:
+        raise unknown("initialisation", name, STARTS)
+    if isinstance(ipc, bool) or not isinstance(ipc, int) or ipc < 1:
+        raise ConfigError(f"ipc is {ipc!r}, expected an integer of at least 1", fix="pass ipc=1")
+    check_classes(data, at_least=ipc if name == "real" else 1)
+
+
+def start_images(
+    name: str, data: RealData, *, normaliser: Normaliser, key: jax.Array, ipc: int
+) -> jax.Array:
+    """Initial synthetic images by name.
+
+    Args:
+      name: "real", "noise" or "class_means".
+      data: the real set.
+      normaliser: of the run.
+      key: PRNG key.
+      ipc: images per class, at least 1.
+
+    Returns:
+      [K * ipc, H, W, C] float32 in model space, class-major.
+
+    Raises:
+      ConfigError: unknown name. `check_start` refuses the rest; call it outside jit.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> from dd_jax import data as dd_data
+      >>> real = dd_data.from_arrays(np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1]))
+      >>> start_images("noise", real, normaliser=dd_data.standardise(real),
+      ...              key=jax.random.key(0), ipc=1).shape
+      (2, 2, 2, 1)
+    """
+    if name not in STARTS:
+        raise unknown("initialisation", name, STARTS)
+    return STARTS[name](data, normaliser, key, ipc)

@@ -1,0 +1,182 @@
+"""The nouns of dd_jax: plain records of arrays and of pure functions, in the style of optax.
+
+Glossary of shapes used in every docstring:
+  N  real images            M  synthetic images         K  classes
+  H, W, C  height, width, channels                      B  images in a batch
+  P  features per image     R  rows of the longest class
+
+Images in *model space* are float32 and have been through the set's `Normaliser`;
+real images are stored as uint8 and normalised inside the step that uses them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, Mapping, NamedTuple, Optional
+
+import jax
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """What is static about a real data set: hashable, so that it can be a jit constant.
+
+    Attributes:
+      name: a short name for files and tables, for example "fashion_mnist".
+      shape: (H, W, C) of one image.
+      num_classes: K.
+      class_names: K names, only ever shown, never used in a path.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    num_classes: int
+    class_names: tuple[str, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RealData:
+    """A real labelled set that lives on the device and is sampled by row index inside jit.
+
+    Attributes:
+      images: [N, H, W, C] uint8, or float32 in [0, 1]; None for the index of a host-fed set.
+      labels: [N] int32 in 0..K-1.
+      class_rows: [K, R] int32, the rows of each class, padded by repeating them.
+      class_counts: [K] int32, how many rows of `class_rows` are real.
+      spec: the static description.
+
+    Build one with `dd_jax.data.from_arrays` or `dd_jax.data.load`, which validate.
+    """
+
+    images: Optional[jax.Array]
+    labels: jax.Array
+    class_rows: jax.Array
+    class_counts: jax.Array
+    spec: DataSpec = dataclasses.field(metadata=dict(static=True))
+
+
+class Split(NamedTuple):
+    """A data set with its held-out part: `train` and `test` are `RealData` of one spec."""
+
+    train: RealData
+    test: RealData
+
+
+class Batch(NamedTuple):
+    """Real data that one step needs, already in model space.
+
+    Attributes:
+      images: [..., H, W, C] float32.
+      labels: [...] int32.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+
+
+class SyntheticSet(NamedTuple):
+    """What the outside world sees of a distilled set: plain arrays, class-major.
+
+    Attributes:
+      images: [M, H, W, C] float32 in model space.
+      labels: [M, K] float32 targets; what they mean is recorded by the recipe.
+      learning_rate: learned inner learning rate(s), [] or [T], or None.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    learning_rate: Optional[jax.Array] = None
+
+
+class Parameterization(NamedTuple):
+    """How a synthetic set is stored and learned.
+
+    Attributes:
+      init: (key, start: SyntheticSet) -> params.
+      decode: (params, key) -> SyntheticSet; differentiable in the learned leaves.
+      cost: (params) -> int, the bytes that the stored form of `params` takes.
+      groups: (params) -> tree of str like `params`: the name of the optimiser group of each
+        leaf ("images", "labels", ...); leaves in group "constant" are never updated.
+    """
+
+    init: Callable[..., PyTree]
+    decode: Callable[..., SyntheticSet]
+    cost: Callable[[PyTree], int]
+    groups: Callable[[PyTree], PyTree]
+
+
+class Outputs(NamedTuple):
+    """What a network returns.
+
+    Attributes:
+      logits: [B, K] float32.
+      features: [B, P] float32, the flattened input of the last dense layer.
+      taps: the feature map after each block, a tuple of [B, h, w, c].
+      batch_stats: updated running statistics, or an empty dict where there are none.
+    """
+
+    logits: jax.Array
+    features: jax.Array
+    taps: tuple[jax.Array, ...] = ()
+    batch_stats: PyTree = {}
+
+
+class Network(NamedTuple):
+    """An architecture as two pure functions.
+
+    Attributes:
+      init: (key) -> variables, a dict with "params" and, where used, "batch_stats".
+      apply: (variables, images [B, H, W, C], train: bool = False) -> Outputs.
+      name: for tables and file names.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    apply: Callable[..., Outputs]
+    name: str = "network"
+
+
+class Pool(NamedTuple):
+    """Where the networks of one step come from.
+
+    Attributes:
+      init: (key, synthetic) -> state.
+      draw: (state, key) -> variables of the network that this step uses.
+      advance: (state, synthetic, key) -> state; trains, ages or replaces networks.
+    """
+
+    init: Callable[..., PyTree]
+    draw: Callable[..., PyTree]
+    advance: Callable[..., PyTree]
+
+
+class Augmentation(NamedTuple):
+    """A random image transformation, with the draw apart from the application.
+
+    Attributes:
+      draw: (key, count: int) -> params with leading axis `count`; count 1 serves a whole batch
+        (the same transformation for every image), count B one image each.
+      apply: (params, images [B, H, W, C]) -> images; differentiable in the images.
+    """
+
+    draw: Callable[..., PyTree]
+    apply: Callable[..., jax.Array]
+
+
+class Objective(NamedTuple):
+    """A scalar pure function of the synthetic set; `jax.grad` of `loss` is the meta-gradient.
+
+    Attributes:
+      init: (key, synthetic) -> state.
+      sample: (data: RealData, state, key) -> int32 rows, a pytree: which real data a step needs.
+      loss: (synthetic, state, batch, key) -> (scalar, metrics dict of scalars), where `batch` is
+        the `Batch` (or the same pytree of them) gathered at the rows of `sample`.
+      advance: (synthetic, state, batch, key) -> state of the same tree, shapes and dtypes.
+    """
+
+    init: Callable[..., PyTree]
+    sample: Callable[..., PyTree]
+    loss: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
+    advance: Callable[..., PyTree]

@@ -1,0 +1,32 @@
+"""Renders experiments/RESULTS.md from the files under experiments/results and nothing else.
+
+    python -m experiments.table
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from dd_jax.report.result import markdown_table, read_result
+
+HERE = pathlib.Path(__file__).parent
+HEADER = """# Results
+
+Made by `python -m experiments.table` from the files under `experiments/results`; do not edit.
+
+Accuracies are percent, mean and deviation over fresh networks. "random" is random real images of
+the same budget and "full data" the whole training set, both under the same protocol. Protocol
+"cpu" is the small one for two CPU cores (networks a quarter as wide, minutes instead of hours),
+"official" the paper's own; "published" is always the paper's figure, under its own protocol.
+
+"""
+
+
+def main() -> None:
+    results = [read_result(path) for path in sorted((HERE / "results").glob("*/*.json"))]
+    (HERE / "RESULTS.md").write_text(HEADER + markdown_table(results))
+    print(f"{len(results)} results in {HERE / 'RESULTS.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Every member of the library that the law suite runs over, on 8x8 images of two classes.
+
+A new objective or parameterization is added here once and meets every law.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax import augment, nets, objectives, pools, synthetic
+from dd_jax.data import from_arrays
+from dd_jax.types import DataSpec, SyntheticSet
+
+SHAPE = (8, 8, 1)
+CLASSES = 2
+SPEC = DataSpec("toy", SHAPE, CLASSES, ("dark top", "dark bottom"))
+
+
+@functools.cache
+def toy_data():
+    """Two classes that a network can tell apart: bright upper or bright lower half, with noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % CLASSES
+    images = rng.integers(0, 60, (64, *SHAPE))
+    images[labels == 0, :4] += 150
+    images[labels == 1, 4:] += 150
+    return from_arrays(images.astype(np.uint8), labels, name="toy", num_classes=CLASSES)
+
+
+def start(kind: str = "noise", *, labels: str = "centred") -> SyntheticSet:
+    """A synthetic set of two images per class."""
+    rng = np.random.default_rng(1)
+    images = {
+        "noise": rng.normal(size=(4, *SHAPE)),
+        "constant": np.ones((4, *SHAPE)),
+        "real": np.asarray(toy_data().images[:4]) / 255.0,
+    }[kind]
+    hard = jnp.repeat(jnp.arange(CLASSES), 2)
+    return SyntheticSet(jnp.asarray(images, jnp.float32),
+                        synthetic.targets(hard, CLASSES, kind=labels))
+
+
+def _mlp():
+    return nets.mlp(SPEC, width=16)
+
+
+def _convnet(norm="instance"):
+    return nets.convnet(SPEC, depth=1, width=4, norm=norm)
+
+
+def _feature_ridge_ageing():
+    network = nets.convnet_doubling(SPEC, depth=2, width=4)
+    pool = pools.ageing_pool(network, size=3, max_age=2)
+    return objectives.feature_ridge(network, pool, batch_size=32)
+
+
+def _feature_ridge_fresh():
+    network = _mlp()
+    return objectives.feature_ridge(network, pools.fresh_pool(network), batch_size=32, flip=True,
+                                    mode="trace_sum", margin=False)
+
+
+def _mean_embedding():
+    network = _convnet()
+    return objectives.mean_embedding(network, pools.fresh_pool(network), batch_size=16,
+                                     augmentation=augment.dsa(SHAPE))
+
+
+def _mean_embedding_batch_norm():
+    network = _convnet("batch")
+    return objectives.mean_embedding(network, pools.fresh_pool(network), batch_size=16)
+
+
+def _weighted_sum():
+    return objectives.weighted_sum([_feature_ridge_fresh(), _mean_embedding()], [1.0, 0.1])
+
+
+OBJECTIVES = {
+    "feature_ridge/ageing": _feature_ridge_ageing,
+    "feature_ridge/fresh": _feature_ridge_fresh,
+    "mean_embedding": _mean_embedding,
+    "mean_embedding/batch_norm": _mean_embedding_batch_norm,
+    "weighted_sum": _weighted_sum,
+}
+
+PARAMETERIZATIONS = {
+    "pixels/fixed": lambda: synthetic.pixels(labels="fixed"),
+    "pixels/learned": lambda: synthetic.pixels(labels="learned"),
+    "pixels/soft": lambda: synthetic.pixels(labels="soft"),
+}

@@ -1,0 +1,61 @@
+"""The laws of every parameterization."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import members  # noqa: E402
+
+
+@pytest.fixture(params=sorted(members.PARAMETERIZATIONS))
+def parameterization(request):
+    return members.PARAMETERIZATIONS[request.param]()
+
+
+def _start():
+    return members.start("real", labels="one_hot")
+
+
+def test_decoding_an_initialisation_gives_the_start(parameterization):
+    params = parameterization.init(jax.random.key(0), _start())
+    decoded = parameterization.decode(params, jax.random.key(1))
+    np.testing.assert_array_equal(decoded.images, _start().images)
+    np.testing.assert_allclose(decoded.labels, _start().labels, atol=2e-3)
+
+
+def test_cost_equals_the_stored_bytes(parameterization):
+    params = parameterization.init(jax.random.key(0), _start())
+    stored = sum(np.asarray(leaf).tobytes().__len__() for leaf in jax.tree.leaves(params))
+    assert parameterization.cost(params) == stored
+
+
+def test_groups_follow_the_params_and_constants_get_no_gradient(parameterization):
+    params = parameterization.init(jax.random.key(0), _start())
+    groups = parameterization.groups(params)
+    assert jax.tree.structure(groups) == jax.tree.structure(params)
+
+    def total(params):
+        decoded = parameterization.decode(params, jax.random.key(1))
+        return jnp.sum(decoded.images**2) + jnp.sum(decoded.labels[:, 0] ** 2)
+
+    gradient = jax.grad(total)(params)
+    for name, group in groups.items():
+        moving = bool(jnp.any(gradient[name] != 0))
+        assert moving == (group != "constant"), name
+
+
+def test_a_learned_rate_stays_positive(parameterization):
+    start = _start()._replace(learning_rate=jnp.float32(0.01))
+    params = parameterization.init(jax.random.key(0), start)
+    np.testing.assert_allclose(
+        parameterization.decode(params, jax.random.key(1)).learning_rate, 0.01, rtol=1e-5
+    )
+    pushed = {**params, "log_learning_rate": params["log_learning_rate"] - 50.0}
+    assert parameterization.decode(pushed, jax.random.key(1)).learning_rate > 0
