@@ -15,7 +15,8 @@ import pathlib
 import re
 import shutil
 import warnings
-from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp

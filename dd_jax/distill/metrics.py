@@ -11,7 +11,8 @@ import math
 import os
 import pathlib
 import warnings
-from typing import Any, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 

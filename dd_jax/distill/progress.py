@@ -10,7 +10,8 @@ import functools
 import sys
 import time
 import traceback
-from typing import Any, Callable, Iterator, Optional, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Optional, Protocol
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 _REDRAW_SECONDS = 0.1  # between two looks at the metrics, which may wait for the device

@@ -10,7 +10,8 @@ import functools
 import logging
 import os
 import pathlib
-from typing import Any, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import members  # noqa: E402
-
-from dd_jax.data import gather, normalise, standardise  # noqa: E402
-from dd_jax.types import Batch  # noqa: E402
+from dd_jax.data import gather, normalise, standardise
+from dd_jax.types import Batch
+from tests.laws import members
 
 
 @pytest.fixture(params=sorted(members.OBJECTIVES))

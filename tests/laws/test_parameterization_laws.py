@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import members  # noqa: E402
+from tests.laws import members
 
 
 @pytest.fixture(params=sorted(members.PARAMETERIZATIONS))

@@ -1,0 +1,31 @@
+"""Shared fixtures: a tiny real set, and recipes that run in a second."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.laws import members
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """Two easy classes of 8x8 images, 64 in all."""
+    return members.toy_data()
+
+
+@pytest.fixture
+def tiny_recipe(toy):
+    """A factory of recipes that take a second: tiny_recipe("frepo", steps=6, ...)."""
+    from dd_jax import methods
+
+    settings = {
+        "frepo": dict(width=4, depth=1, batch_size=16, pool_size=2, max_age=2, steps=6,
+                      learning_rate=1e-2, evaluation_width=4),
+        "dm": dict(width=4, depth=1, batch_size=8, steps=6, evaluation_width=4,
+                   evaluation_epochs=5),
+    }
+
+    def build(name="frepo", **changes):
+        return methods.recipe(name, toy, **{**settings[name], **changes})
+
+    return build

@@ -1,0 +1,158 @@
+"""Complete runs: determinism, continuation, host feeding, errors that teach."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dd_jax as dd
+from dd_jax.data import from_arrays
+from dd_jax.errors import CheckpointError, ConfigError, NonFiniteError
+
+
+def run(recipe, data, **options):
+    return dd.distil(recipe, data, **{"show_progress": False, **options})
+
+
+def images(distilled):
+    return np.asarray(distilled.synthetic.images)
+
+
+@pytest.mark.parametrize("name", ["frepo", "dm"])
+def test_same_seed_same_bits_other_seed_other_set(name, tiny_recipe, toy):
+    first, again = (run(tiny_recipe(name), toy, key=3) for _ in "ab")
+    np.testing.assert_array_equal(images(first), images(again))
+    assert not np.array_equal(images(first), images(run(tiny_recipe(name), toy, key=4)))
+
+
+def test_the_package_is_callable_as_distill(tiny_recipe, toy):
+    recipe = tiny_recipe("dm")
+    by_name = dd.distill(recipe, toy, key=0, show_progress=False)
+    np.testing.assert_array_equal(images(by_name), images(run(recipe, toy, key=0)))
+
+
+def test_the_users_key_survives(tiny_recipe, toy):
+    key = jax.random.key(5)
+    a = run(tiny_recipe("dm"), toy, key=key)
+    b = run(tiny_recipe("dm"), toy, key=key)  # a donated key would raise here
+    np.testing.assert_array_equal(images(a), images(b))
+
+
+def test_a_stopped_run_continues_to_the_same_bits(tiny_recipe, toy, tmp_path):
+    recipe = tiny_recipe("frepo", steps=9)
+    whole = run(recipe, toy, workdir=tmp_path / "whole", log_every=2)
+
+    class Stop(BaseException):
+        pass
+
+    for at in (2, 5, 8):
+        with pytest.raises(Stop):
+            _run_and_break(recipe, toy, tmp_path / "parts", at, Stop)
+    parts = run(recipe, toy, workdir=tmp_path / "parts", log_every=2, save_every=1)
+    np.testing.assert_array_equal(images(whole), images(parts))
+    for name in ("set.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def _run_and_break(recipe, data, folder, at, error):
+    """Runs with a checkpoint at every step and dies right after the one at step `at`."""
+    from dd_jax.distill import workdir
+
+    save = workdir.Workdir.save
+
+    def dying(self, step, state):
+        save(self, step, state)
+        if step == at:
+            raise error
+
+    workdir.Workdir.save = dying
+    try:
+        run(recipe, data, workdir=folder, log_every=2, save_every=1)
+    finally:
+        workdir.Workdir.save = save
+
+
+def test_a_finished_run_is_not_repeated(tiny_recipe, toy, tmp_path):
+    seen = []
+    options = dict(workdir=tmp_path, log_every=1, callbacks=[lambda step, m: seen.append(step)])
+    first = run(tiny_recipe("dm"), toy, **options)
+    second = run(tiny_recipe("dm"), toy, **options)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(images(first), images(second))
+
+
+def test_another_recipe_in_the_same_folder_is_refused_with_the_difference(
+    tiny_recipe, toy, tmp_path
+):
+    run(tiny_recipe("dm"), toy, workdir=tmp_path)
+    with pytest.raises(CheckpointError, match="learning_rate"):
+        run(tiny_recipe("dm", learning_rate=0.5), toy, workdir=tmp_path)
+
+
+def test_feeding_from_the_host_equals_the_device(tiny_recipe, toy):
+    on_host = from_arrays(np.asarray(toy.images), np.asarray(toy.labels), name="toy",
+                          num_classes=2, device=False)
+    for name in ("frepo", "dm"):
+        recipe = tiny_recipe(name)
+        np.testing.assert_allclose(
+            images(run(recipe, toy)), images(run(recipe, on_host)), atol=1e-4
+        )
+
+
+def test_metrics_are_json_lines_at_the_asked_steps(tiny_recipe, toy, tmp_path):
+    run(tiny_recipe("dm", steps=5), toy, workdir=tmp_path, log_every=2)
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 5]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+
+
+def test_a_faulty_callback_is_switched_off(tiny_recipe, toy, capfd):
+    calls = []
+
+    def faulty(step, metrics):
+        calls.append(step)
+        raise RuntimeError("plot back end is gone")
+
+    run(tiny_recipe("dm"), toy, log_every=1, callbacks=[faulty])
+    assert calls == [1]
+    assert "plot back end is gone" in capfd.readouterr().err
+
+
+def test_a_non_finite_run_keeps_the_last_good_state(tiny_recipe, toy, tmp_path):
+    recipe = tiny_recipe("dm", learning_rate=1e38, start="noise")
+    with pytest.raises(NonFiniteError, match="learning rate"):
+        run(recipe, toy, workdir=tmp_path)
+
+
+@pytest.mark.parametrize("loss,message", [
+    (lambda s, state, b, k: (s.images, {}), "scalar"),
+    (lambda s, state, b, k: None, "dry run"),
+    (lambda s, state, b, k: 1.0, "dry run"),
+    (lambda s, state, b, k: (s.images.sum() + s.no_such_field, {}), "no_such_field"),
+])
+def test_bad_objectives_are_refused_before_compiling(tiny_recipe, toy, loss, message):
+    recipe = tiny_recipe("dm")
+    bad = dataclasses.replace(recipe, objective=recipe.objective._replace(loss=loss))
+    with pytest.raises(ConfigError, match=message):
+        run(bad, toy)
+
+
+def test_an_objective_that_changes_its_state_is_refused(tiny_recipe, toy):
+    recipe = tiny_recipe("dm")
+    bad = dataclasses.replace(recipe, objective=recipe.objective._replace(
+        init=lambda key, synthetic: jnp.zeros(2),
+        advance=lambda synthetic, state, batch, key: jnp.zeros(3)))
+    with pytest.raises(ConfigError, match="shapes"):
+        run(bad, toy)
+
+
+@pytest.mark.parametrize("options", [{"key": "abc"}, {"key": 1.5}, {"log_every": 0},
+                                     {"save_every": -1}])
+def test_bad_options_are_refused(tiny_recipe, toy, options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        run(tiny_recipe("dm"), toy, **options)
