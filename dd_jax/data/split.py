@@ -120,9 +120,10 @@ def stratified_rows(
             fix="pass for example test_fraction=0.2",
         )
     train, test = [], []
-    for label in np.unique(labels):
+    # Seeded by position, not by value: labels are only validated afterwards and may be anything.
+    for position, label in enumerate(np.unique(labels)):
         rows = np.flatnonzero(labels == label)
-        order = np.random.default_rng([int(seed), int(label)]).permutation(rows)
+        order = np.random.default_rng([int(seed), position]).permutation(rows)
         held = min(max(1, round(test_fraction * len(rows))), len(rows) - 1)
         test.append(order[:held])
         train.append(order[held:])

@@ -1,0 +1,155 @@
+"""Wrong inputs on the command line: one typed line, an exit code, no traceback.
+
+Run as a program it prints each case with its message and time: `python -m tests.cli.test_wrong_inputs`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import pathlib
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+from dd_jax.cli.main import main
+
+FAST = ["--steps", "2", "--width", "4", "--depth", "1", "--batch-size", "4", "--no-evaluate"]
+
+
+def make_files(folder: pathlib.Path) -> dict[str, str]:
+    """Damaged and foreign files, by name."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(12) % 3
+
+    def npz(name, x, y, **more):
+        np.savez(folder / name, images=x, labels=y, **more)
+        return str(folder / name)
+
+    broken = images.astype(np.float32) / 255
+    broken[3, 1, 1, 0] = np.nan
+    idx = folder / "idx"
+    idx.mkdir()
+    for part in ("train", "t10k"):
+        payload = struct.pack(">IIII", 2051, 12, 8, 8) + images.tobytes()
+        packed = gzip.compress(payload)
+        (idx / f"{part}-images-idx3-ubyte.gz").write_bytes(packed[: len(packed) // 2])
+        (idx / f"{part}-labels-idx1-ubyte.gz").write_bytes(
+            gzip.compress(struct.pack(">II", 2049, 12) + labels.astype(np.uint8).tobytes())
+        )
+    (folder / "set.pkl").write_bytes(pickle.dumps({"images": images}))
+    (folder / "a_file").write_text("not a folder")
+    (folder / "short.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
+    return {
+        "good": npz("good.npz", images, labels),
+        "one_based": npz("one_based.npz", images, labels + 1),
+        "float_labels": npz("float_labels.npz", images, labels + 0.5),
+        "negative": npz("negative.npz", images, labels - 1),
+        "nan": npz("nan.npz", broken, labels),
+        "counts": npz("counts.npz", images, labels[:-1]),
+        "class_missing": npz("class_missing.npz", images, labels * 2),
+        "objects": npz("objects.npz", np.array([{}] * 12, dtype=object), labels),
+        "truncated_idx": str(idx),
+        "pickle": str(folder / "set.pkl"),
+        "a_file": str(folder / "a_file"),
+        "short_set": str(folder / "short.safetensors"),
+        "work": str(folder / "work"),
+    }
+
+
+def distill(*words, method="dm"):
+    return lambda files: ["distill", method, *FAST, "--workdir", files["work"],
+                          *(w.format(**files) for w in words)]
+
+
+def other(*words):
+    return lambda files: [w.format(**files) for w in words]
+
+
+# name -> (command line, a part of the message)
+CASES = {
+    "unknown command": (other("distil", "dm"), "did you mean 'distill'"),
+    "unknown method": (distill(method="frepoo"), "did you mean 'frepo'"),
+    "no method": (other("distill"), "name one of: dm, frepo"),
+    "misspelt option": (distill("--lerning-rate", "1"), "--learning-rate"),
+    "wrong type": (distill("--momentum", "fast"), "momentum"),
+    "unknown protocol": (distill("--protocol", "offical"), "did you mean 'official'"),
+    "unknown start": (distill("--start", "reall"), "did you mean 'real'"),
+    "unknown normaliser": (distill("--normaliser", "zcaa"), "did you mean 'zca'"),
+    "unknown augmentation": (distill("--augmentation", "dsaa"), "did you mean 'dsa'"),
+    "ipc zero": (distill("--ipc", "0"), "ipc is 0"),
+    "ipc above the class size": (distill("--data", "{good}", "--ipc", "50"), "expected at least 50"),
+    "steps zero": (distill("--steps", "0"), "steps is 0"),
+    "negative rate": (distill("--learning-rate", "-1"), "learning_rate is -1"),
+    "too deep": (distill("--depth", "9"), "shrink"),
+    "unknown data": (distill("--data", "fashion_mist"), "fashion_mnist"),
+    "data path missing": (distill("--data", "./no/such/folder"), "no/such/folder"),
+    "truncated idx.gz": (distill("--data", "{truncated_idx}"), "train-images-idx3-ubyte.gz"),
+    "labels from one": (distill("--data", "{one_based}"), "start"),
+    "labels not whole": (distill("--data", "{float_labels}"), "float"),
+    "labels negative": (distill("--data", "{negative}"), "-1"),
+    "NaN pixels": (distill("--data", "{nan}"), "NaN"),
+    "label count mismatch": (distill("--data", "{counts}"), "11"),
+    "class missing": (distill("--data", "{class_missing}"), "class"),
+    "object arrays": (distill("--data", "{objects}"), "object"),
+    "workdir is a file": (
+        lambda files: ["distill", "dm", *FAST, "--workdir", files["a_file"]], "a_file"),
+    "workdir not writable": (
+        lambda files: ["distill", "dm", *FAST, "--workdir", "/proc/no/run"], "/proc/no"),
+    "pickle instead of a set": (other("evaluate", "{pickle}"), "pickle"),
+    "set missing": (other("evaluate", "no.safetensors"), "no.safetensors"),
+    "set truncated": (other("show", "{short_set}"), "short.safetensors"),
+    "npz instead of a set": (other("export", "{good}", "--to", "npz"), "good.npz"),
+    "no seeds": (other("evaluate", "{short_set}", "--seeds", "0"), "seeds is 0"),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_wrong_input(name, files, capfd):
+    build, expected = CASES[name]
+    try:
+        code = main(build(files))
+    except SystemExit as stop:  # the option parser's own way out
+        code = stop.code
+    printed = "".join(capfd.readouterr())
+    assert code == 2, printed
+    assert "Traceback" not in printed
+    flat = " ".join(printed.replace("│", " ").split())
+    assert expected in flat, flat
+
+
+def test_right_input_is_not_refused(files, tmp_path, capfd):
+    words = distill("--data", "{good}")({**files, "work": str(tmp_path / "run")})
+    assert main(words) == 0
+    assert "set.safetensors" in capfd.readouterr().out
+
+
+def test_no_traceback_from_a_real_process(files):
+    done = subprocess.run([sys.executable, "-m", "dd_jax", "distill", "frepoo"],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("ConfigError: ")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_files(pathlib.Path(folder))
+        for case, (words, _) in CASES.items():
+            begin = time.perf_counter()
+            result = subprocess.run([sys.executable, "-m", "dd_jax", *words(made)],
+                                    capture_output=True, text=True)
+            seconds = time.perf_counter() - begin
+            flat = " ".join((result.stderr + result.stdout).split())
+            trouble = "TRACEBACK" if "Traceback" in flat else ""
+            print(f"{case:26} exit {result.returncode} {seconds:4.1f} s {trouble} {flat[:150]}")

@@ -1,0 +1,114 @@
+"""Training of one network against a plain NumPy loop."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dd_jax import augment
+from dd_jax.errors import ConfigError
+from dd_jax.evaluate import Protocol, for_network
+from dd_jax.evaluate.protocol import rate_schedule
+from dd_jax.evaluate.train import train, weighted_loss
+from dd_jax.types import Network, Outputs
+
+
+def linear(features=5, classes=3):
+    """Softmax regression that starts at zero."""
+
+    def apply(variables, images, train=False):
+        x = images.reshape(images.shape[0], -1)
+        return Outputs(x @ variables["params"]["w"], x)
+
+    return Network(lambda key: {"params": {"w": jnp.zeros((features, classes))}}, apply)
+
+
+def numpy_sgd(x, y, *, epochs, rate, momentum, decay, drop_epoch):
+    """Full-batch SGD with coupled weight decay; at the drop the buffer starts again."""
+    w, buffer = np.zeros((x.shape[1], y.shape[1])), 0.0
+    for epoch in range(epochs):
+        if epoch == drop_epoch:
+            rate, buffer = 0.1 * rate, 0.0
+        z = x @ w
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        gradient = x.T @ (p - y) / len(x) + decay * w
+        buffer = momentum * buffer + gradient
+        w = w - rate * buffer
+    return w
+
+
+def fitted(x, y, protocol, *, batch_size=256, loss="cross_entropy", key=0):
+    return train(
+        linear(x.shape[1], y.shape[1]), protocol, size=len(x),
+        take=lambda rows: (jnp.asarray(x)[rows, None, :, None], jnp.asarray(y)[rows]),
+        augmentation=augment.identity(), loss=loss, epochs=protocol.epochs,
+        batch_size=batch_size, key=jax.random.key(key),
+    )["params"]["w"]
+
+
+def problem(n=7):
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(n, 5)).astype(np.float32),
+            np.eye(3, dtype=np.float32)[rng.integers(0, 3, n)])
+
+
+def test_sgd_with_step_drop_equals_numpy():
+    x, y = problem()
+    protocol = Protocol("t", learning_rate=0.3, epochs=9, weight_decay=0.01)
+    expected = numpy_sgd(x, y, epochs=9, rate=0.3, momentum=0.9, decay=0.01, drop_epoch=5)
+    np.testing.assert_allclose(fitted(x, y, protocol), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_of_the_last_batch_does_not_count():
+    """One epoch of batches 4 + 3 at momentum 0: two steps, each a mean over its real rows."""
+    x, y = problem(7)
+    protocol = Protocol("t", learning_rate=1.0, epochs=1, weight_decay=0.0, momentum=0.0,
+                        schedule="constant")
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), 0)
+    order = np.asarray(jax.random.permutation(key, 7))
+    w = np.zeros((5, 3))
+    for rows in (order[:4], order[4:]):
+        p = np.exp(x[rows] @ w)
+        p /= p.sum(1, keepdims=True)
+        w -= x[rows].T @ (p - y[rows]) / len(rows)
+    np.testing.assert_allclose(fitted(x, y, protocol, batch_size=4), w, rtol=1e-4, atol=1e-5)
+
+
+def test_weighted_loss_by_hand():
+    logits, labels = jnp.array([[1.0, 0.0], [3.0, 3.0]]), jnp.array([[0.0, 0.0], [1.0, 3.0]])
+    weights = jnp.array([1.0, 0.0])
+    assert weighted_loss("squared_error", logits, labels, weights) == 0.5
+    soft = jnp.array([[0.5, 0.5], [0.5, 0.5]])
+    expected = np.log(1 + np.e) - 0.5
+    np.testing.assert_allclose(weighted_loss("cross_entropy", logits, soft, weights), expected,
+                               rtol=1e-5)
+
+
+def test_warmup_cosine_has_its_corners():
+    protocol = Protocol("t", schedule="warmup_cosine", learning_rate=2.0, warmup=10,
+                        final_fraction=0.01)
+    rate = rate_schedule(protocol, 110, 55)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)],
+                               [0.0, 1.0, 2.0, 1.01, 0.02], rtol=1e-5)
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"schedule": "step-drop"}, "step_drop"), ({"optimizer": "sdg"}, "sgd"),
+    ({"network": "convnt"}, "convnet"), ({"epochs": 0}, "epochs is 0"),
+    ({"loss": "mse"}, "squared_error"), ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+])
+def test_bad_protocols_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(Protocol("t"), **change)
+
+
+def test_another_network_keeps_the_rest():
+    moved = for_network(Protocol("t", epochs=7), "mlp")
+    assert (moved.network, moved.epochs) == ("mlp", 7)
+    with pytest.raises(ConfigError, match="convnet"):
+        for_network(Protocol("t"), "convne")

@@ -1,0 +1,27 @@
+"""Every notebook runs from top to bottom."""
+
+from __future__ import annotations
+
+import pathlib
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebook_runs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    pictures = [output for cell in notebook.cells for output in cell.get("outputs", [])
+                if "image/png" in output.get("data", {})]
+    assert len(pictures) >= 2
+
+
+def test_the_own_objective_fits_in_fifteen_lines():
+    notebook = nbformat.read(FOLDER / "01_first_distillation.ipynb", as_version=4)
+    cells = [c.source for c in notebook.cells if "weighted_sum" in c.source and c.cell_type == "code"]
+    assert len(cells) == 1 and len(cells[0].splitlines()) <= 15
