@@ -29,7 +29,8 @@ def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
 
     Returns:
       images [M, H, W, C] float32 in model space: train on these.
-      images_unit [M, H, W, C] float32 in [0, 1]: look at these.
+      images_unit [M, H, W, C] float32 in [0, 1]: look at these. Where the normaliser works per
+      image, brightness and contrast are lost, and each image is stretched to fill [0, 1].
       labels [M, K] float32 as stored; hard_labels [M] int32, the largest label.
       learning_rate [] or [T] float32, where one was learned.
       normaliser_mean [C], normaliser_std [C] and, where fitted, normaliser_pixel_mean [d],
@@ -53,10 +54,9 @@ def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
     validate(distilled)
     synthetic, normaliser = distilled.synthetic, distilled.normaliser
     labels = np.array(synthetic.labels)
-    unit = np.asarray(denormalise(normaliser, synthetic.images), dtype=np.float32)
     arrays = {
         "images": np.array(synthetic.images),
-        "images_unit": np.clip(unit, 0.0, 1.0),
+        "images_unit": _unit_images(distilled),
         "labels": labels,
         "hard_labels": np.argmax(labels, axis=1).astype(np.int32),
         "class_names": np.array(distilled.spec.class_names, dtype=np.str_),
@@ -156,6 +156,17 @@ def pillow_image() -> Any:
             "writing PNG images needs Pillow, which does not import", fix="pip install pillow"
         ) from error
     return Image
+
+
+def _unit_images(distilled: DistilledSet) -> np.ndarray:
+    """[M, H, W, C] in [0, 1] for the eye."""
+    unit = np.asarray(denormalise(distilled.normaliser, distilled.synthetic.images), np.float32)
+    if distilled.normaliser.per_image:
+        # Unit-norm images would otherwise all come out as nearly the same flat grey.
+        axes = (1, 2, 3)
+        low, high = unit.min(axes, keepdims=True), unit.max(axes, keepdims=True)
+        unit = np.where(high > low, (unit - low) / np.where(high > low, high - low, 1.0), 0.5)
+    return np.clip(unit, 0.0, 1.0).astype(np.float32)
 
 
 def _target(path: pathlib.Path, name: str, overwrite: bool) -> pathlib.Path:

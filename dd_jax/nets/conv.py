@@ -25,7 +25,7 @@ from dd_jax.errors import unknown
 
 # G maps a 3-tap kernel to the four points 0, 1, -1, infinity of the short convolution.
 _KERNEL_TRANSFORM = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-_WINOGRAD_MIN_CHANNELS = 64
+_WINOGRAD_MIN_CHANNELS = 32
 
 
 def native(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -49,11 +49,8 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     h, w = height // 2, width // 2
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    # The four phases of the even/odd grid: a 4x4 input tile is sixteen shifted views of them.
-    phases = padded.reshape(batch, h + 1, 2, w + 1, 2, channels)
-
-    def tile(r: int, s: int) -> jax.Array:
-        return phases[:, r // 2 : r // 2 + h, r % 2, s // 2 : s // 2 + w, s % 2]
+    # A 4x4 input tile is made of the even and odd rows and columns, here and one further.
+    halves = padded.reshape(batch, h + 1, 2, w + 1, 2, channels)
 
     def input_transform(v: list) -> list:
         return [v[0] - v[2], v[1] + v[2], v[2] - v[1], v[1] - v[3]]
@@ -61,16 +58,19 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def output_transform(m: list) -> list:
         return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
 
-    columns = [input_transform([tile(r, s) for r in range(4)]) for s in range(4)]
-    points = [input_transform([columns[s][i] for s in range(4)]) for i in range(4)]
-    v = jnp.stack([points[i][j].reshape(-1, channels) for i in range(4) for j in range(4)])
+    rows = input_transform([halves[:, :h, 0], halves[:, :h, 1], halves[:, 1:, 0], halves[:, 1:, 1]])
     g = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
-    u = jnp.einsum("ia,jb,abco->ijco", g, g, kernel).reshape(16, channels, -1)
-    m = jax.lax.dot_general(v, u, (((2,), (1,)), ((0,), (0,))))
-    m = m.reshape(4, 4, batch, h, w, -1)
-    columns = [output_transform([m[i, j] for i in range(4)]) for j in range(4)]
+    points = jnp.einsum("ia,jb,abco->ijco", g, g, kernel)
+    products = []
+    for i, row in enumerate(rows):
+        columns = [row[:, :, :w, 0], row[:, :, :w, 1], row[:, :, 1:, 0], row[:, :, 1:, 1]]
+        # Sixteen plain products: a batched one first copies its operands into a stack.
+        products.append([tile.reshape(-1, channels) @ points[i, j]
+                         for j, tile in enumerate(input_transform(columns))])
+    columns = [output_transform([products[i][j] for i in range(4)]) for j in range(4)]
     y = [output_transform([columns[j][a] for j in range(4)]) for a in range(2)]
-    y = jnp.stack([jnp.stack(y[0], axis=3), jnp.stack(y[1], axis=3)], axis=2)
+    y = jnp.stack([jnp.stack(pair, axis=1) for pair in y], axis=1)  # [B*h*w, 2, 2, Co]
+    y = y.reshape(batch, h, w, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(batch, height, width, -1)
 
 
@@ -82,10 +82,7 @@ def _choose(x: jax.Array, kernel: jax.Array) -> str:
     if not backend.on_cpu():
         return "native"
     even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
-    wide = min(kernel.shape[2:]) >= _WINOGRAD_MIN_CHANNELS
-    # Winograd's sixteen small products only pay where there are enough tiles to fill them.
-    large = x.shape[1] * x.shape[2] >= 144
-    return "winograd" if even and wide and large else "patches"
+    return "winograd" if even and x.shape[3] >= _WINOGRAD_MIN_CHANNELS else "patches"
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array, *, formulation: str = "auto") -> jax.Array:

@@ -12,6 +12,8 @@ from dd_jax.errors import ConfigError, MissingPackageError
 from dd_jax.io.atomic import PathLike, write_atomically
 
 _DPI = 100
+FONT_SIZE = 10  # points
+_ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 # Distinct in print, in grey and to most colour-blind readers.
 _COLOURS = ("#1b4f72", "#c0392b", "#1e8449", "#7d3c98", "#b9770e", "#566573")
 
@@ -56,7 +58,7 @@ def caption(name: str, *, width: int) -> str:
 
     Args:
       name: any text.
-      width: the most characters.
+      width: the most pixels that it may take at `FONT_SIZE`.
 
     Returns:
       The name with runs of blanks and control characters as one blank, characters that the
@@ -65,10 +67,21 @@ def caption(name: str, *, width: int) -> str:
     from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
-    text = "".join(c if c.isprintable() else " " for c in name[: 8 * width + 64])
-    text = " ".join(text.split())
+    font.set_size(FONT_SIZE, _DPI)
+
+    def fits(line: str) -> bool:
+        font.set_text(line)
+        return font.get_width_height()[0] / 64 <= width  # in 64ths of a pixel
+
+    # no caption shows more than 100 characters, so a huge name is cut before it is measured
+    text = "".join(c if c.isprintable() else " " for c in name[:1000])
+    text = " ".join(text.split())[:100]
     text = "".join(c if font.get_char_index(ord(c)) else "?" for c in text)
-    return text if len(text) <= width else text[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    if fits(text):
+        return text
+    while text and not fits(text + _ELLIPSIS):
+        text = text[:-1]
+    return text.rstrip() + _ELLIPSIS
 
 
 def curve(
@@ -103,7 +116,7 @@ def curve(
         marker = "o" if len(xs) <= 30 else None
         axes.plot(
             xs, ys, color=_COLOURS[i % len(_COLOURS)], linewidth=1.5, marker=marker, markersize=3.5,
-            linestyle=("-", "--", ":")[(i // len(_COLOURS)) % 3], label=caption(name, width=40),
+            linestyle=("-", "--", ":")[(i // len(_COLOURS)) % 3], label=caption(name, width=300),
         )  # fmt: skip
     axes.set_xlabel(xlabel, parse_math=False)
     axes.set_ylabel(ylabel, parse_math=False)

@@ -13,13 +13,13 @@ from dd_jax.errors import ConfigError
 from dd_jax.io.atomic import PathLike, write_atomically
 from dd_jax.io.export import as_numpy, pillow_image
 from dd_jax.io.setfile import DistilledSet
-from dd_jax.report.figures import blank_figure, caption
+from dd_jax.report.figures import FONT_SIZE, blank_figure, caption
 
 GAP = 2
 _WHITE = 255
 _TILE = 112  # pixels of an image where each stands alone, and where it is one of many
 _TILE_IN_ROW = 64
-_TEXT_HEIGHT, _TEXT_WIDTH = 20, 110
+_TEXT_HEIGHT, _TEXT_WIDTH = 20, 120
 # A picture is for looking at: beyond this it is cut, and says so. Also keeps it below the
 # 65,536 pixels a side that rasterisers stop at.
 MAX_CLASSES, MAX_CLASSES_IN_ROWS, MAX_PER_CLASS = 200, 50, 20
@@ -190,13 +190,10 @@ def _mosaic_figure(
     for i, (tile, name) in enumerate(zip(tiles, names)):
         left, top = 12 + (i % columns) * cell_w, 12 + (i // columns) * cell_h
         _draw(axes, tile, left, top, scale)
-        text = caption(name, width=max(4, cell_w // 8))
-        # parse_math would read a dollar sign in a class name as the start of a formula
-        axes.text(
-            left + width / 2, top + height + 4, text, ha="center", va="top", parse_math=False
-        )
+        text = caption(name, width=cell_w - 4)
+        _write(axes, left + width / 2, top + height + 4, text, ha="center", va="top")
     if footer:
-        axes.text(12, rows * cell_h + 10, footer, va="top", parse_math=False)
+        _write(axes, 12, rows * cell_h + 10, footer, va="top")
     return made
 
 
@@ -217,10 +214,8 @@ def _rows_figure(
     )
     for row, (images, name) in enumerate(zip(shown, names)):
         top = 10 + row * cell_h_text
-        text = caption(name, width=14)
-        axes.text(
-            _TEXT_WIDTH - 8, top + cell_h / 2, text, ha="right", va="center", parse_math=False
-        )
+        text = caption(name, width=_TEXT_WIDTH - 16)
+        _write(axes, _TEXT_WIDTH - 8, top + cell_h / 2, text, ha="right", va="center")
         if len(images):
             strip = grid(images, columns=len(images), scale=scale)
             _draw(axes, strip, _TEXT_WIDTH, top, 1)
@@ -229,7 +224,7 @@ def _rows_figure(
             f"shown: {len(shown)} of {len(by_class)} classes, {longest} of "
             f"{max(map(len, by_class))} images in a class"
         )
-        axes.text(12, 12 + len(shown) * cell_h_text, note, va="top", parse_math=False)
+        _write(axes, 12, 12 + len(shown) * cell_h_text, note, va="top")
     return made
 
 
@@ -242,6 +237,11 @@ def _draw(axes: Any, tile: np.ndarray, left: int, top: int, scale: int) -> None:
     axes.imshow(tile, extent=extent, interpolation="nearest", aspect="auto", origin="upper")
     axes.set_xlim(*axes.pixel_limits[0])
     axes.set_ylim(*axes.pixel_limits[1])
+
+
+def _write(axes: Any, x: float, y: float, text: str, **place: str) -> None:
+    # parse_math would read a dollar sign in a class name as the start of a formula
+    axes.text(x, y, text, fontsize=FONT_SIZE, parse_math=False, **place)
 
 
 def _by_class(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
