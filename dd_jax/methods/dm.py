@@ -74,7 +74,7 @@ def official(ipc: int) -> DM:
 
 def cpu(ipc: int) -> DM:
     """Settings for five minutes on two CPU cores: narrow networks, smaller real batches."""
-    return DM(ipc=ipc, steps=1000, batch_size=64, width=32, evaluation_width=32)
+    return DM(ipc=ipc, steps=2000, batch_size=64, width=32, evaluation_width=32)
 
 
 def recipe(config: DM, data: RealData) -> Recipe:

@@ -1,0 +1,58 @@
+"""Fashion-MNIST, one cell for each method and budget; every cell leaves its JSON file.
+
+    python -m experiments.fashion_mnist                       all cells of the CPU protocol
+    python -m experiments.fashion_mnist --only frepo_ipc1 --protocol official
+
+The CPU protocol is for two cores: about five minutes of distillation and two of evaluation a cell.
+Each cell is the command `python -m dd_jax distill METHOD --data fashion_mnist --ipc N --full ...`,
+so a cell that was stopped goes on where it was. Expected accuracies: experiments/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import tyro
+
+from dd_jax.cli.main import main as command_line
+
+HERE = pathlib.Path(__file__).parent
+CELLS = [(method, ipc) for ipc in (1, 10) for method in ("frepo", "dm")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which cells to run.
+
+    Attributes:
+      only: one cell, such as frepo_ipc1; all by default.
+      protocol: "cpu" or "official".
+      data: as on the command line.
+      full: train on the full data as well (cached; leave it off with "official" on a CPU).
+    """
+
+    only: str | None = None
+    protocol: str = "cpu"
+    data: str = "fashion_mnist"
+    full: bool = True
+
+
+def main(options: Options) -> None:
+    for method, ipc in CELLS:
+        cell = f"{method}_ipc{ipc}"
+        if options.only not in (None, cell):
+            continue
+        name = f"{cell}_{options.protocol}"
+        code = command_line([
+            "distill", method, "--data", options.data, "--ipc", str(ipc),
+            "--protocol", options.protocol, "--full" if options.full else "--no-full",
+            "--workdir", f"runs/{options.data}_{name}",
+            "--json", str(HERE / "results" / options.data / f"{name}.json"),
+        ])
+        if code:
+            raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
