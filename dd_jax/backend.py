@@ -5,7 +5,8 @@ Nothing here runs at import: the functions ask JAX for its default backend when 
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 

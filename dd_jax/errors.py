@@ -1,9 +1,9 @@
-"""The typed errors of dd_jax: each message says what was found, what was expected and what to do."""
+"""The typed errors of dd_jax: each says what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Iterable
+from collections.abc import Iterable
 
 
 class DDJaxError(Exception):

@@ -12,7 +12,8 @@ real images are stored as uint8 and normalised inside the step that uses them.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Mapping, NamedTuple, Optional
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Optional
 
 import jax
 

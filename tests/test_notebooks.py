@@ -23,5 +23,6 @@ def test_notebook_runs(path, tmp_path):
 
 def test_the_own_objective_fits_in_fifteen_lines():
     notebook = nbformat.read(FOLDER / "01_first_distillation.ipynb", as_version=4)
-    cells = [c.source for c in notebook.cells if "weighted_sum" in c.source and c.cell_type == "code"]
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    cells = [source for source in sources if "weighted_sum" in source]
     assert len(cells) == 1 and len(cells[0].splitlines()) <= 15

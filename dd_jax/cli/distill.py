@@ -6,7 +6,7 @@ import pathlib
 import shlex
 import sys
 import time
-from typing import Sequence
+from collections.abc import Sequence
 
 from dd_jax import methods
 from dd_jax.cli.baselines import full_accuracy

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Sequence
+from collections.abc import Sequence
 
 from dd_jax.errors import DDJaxError, NonFiniteError, unknown
 from dd_jax.versions import __version__
@@ -28,7 +28,8 @@ _USAGE = "usage: python -m dd_jax COMMAND ...   (COMMAND --help for its options)
 
 def _use_compilation_cache() -> None:
     """Compiled programs are kept between calls, unless DD_JAX_COMPILATION_CACHE=0."""
-    if os.environ.get("DD_JAX_COMPILATION_CACHE") == "0" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    switched_off = os.environ.get("DD_JAX_COMPILATION_CACHE") == "0"
+    if switched_off or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     import jax
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Annotated, Sequence
+from collections.abc import Sequence
+from typing import Annotated
 
 import tyro
 

@@ -27,14 +27,13 @@ def prepare_folder(folder: str | os.PathLike) -> pathlib.Path:
     """Makes an output folder if need be and proves that files can be written there.
 
     Args:
-      folder: the folder; its parent must exist, so that a misspelt path is noticed.
+      folder: the folder; missing parents are made too.
 
     Returns:
       The absolute path.
 
     Raises:
-      ConfigError: the path or its parent is a file, the parent is missing, or nothing can be
-        written there.
+      ConfigError: the path or a parent is a file, or nothing can be written there.
 
     Example:
       >>> import tempfile
@@ -45,12 +44,12 @@ def prepare_folder(folder: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(folder).absolute()
     if path.exists() and not path.is_dir():
         raise ConfigError(f"the output folder {path} is a file", fix="choose another name")
-    if not path.parent.is_dir():
-        what = "is a file" if path.parent.exists() else "does not exist"
-        raise ConfigError(f"the output folder {path} cannot be made: its parent {path.parent} "
-                          f"{what}", fix=f"check the spelling, or run: mkdir -p {path.parent}")
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise ConfigError(f"the output folder {path} cannot be made: its parent {parent} is a "
+                              f"file", fix="choose another name")
     try:
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         # Tried out instead of asked for: permission bits do not bind every user, and a full or
         # read-only file system does not show in them.
         with tempfile.TemporaryFile(dir=path, prefix=".probe-") as probe:

@@ -7,7 +7,8 @@ step; the state holds the base key as plain integers and nothing that advances.
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

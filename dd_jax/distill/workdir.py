@@ -6,7 +6,8 @@ import contextlib
 import json
 import pathlib
 import time
-from typing import Any, Iterator, Mapping, Optional
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
 
 from dd_jax.distill.checkpoint import Checkpoints
 from dd_jax.distill.lock import RunLock, prepare_folder

@@ -1,4 +1,4 @@
-"""Fresh networks trained on a set and tested on real data, with baselines under the same protocol."""
+"""Fresh networks trained on a set and tested on real data, with baselines beside them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def _train_on_all(keys, data, test, normaliser, *, spec, protocol, loss, kind, s
 
 def _summarise(accuracies: jax.Array, start: float) -> Evaluation:
     values = np.asarray(accuracies, np.float64)
-    return Evaluation(values, float(values.mean()), float(values.std()), time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Evaluation(values, float(values.mean()), float(values.std()), seconds)
 
 
 def _check_fits(spec: DataSpec, test: RealData) -> None:

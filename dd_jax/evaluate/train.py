@@ -1,8 +1,8 @@
-"""Training of one fresh network, as a pure function: epochs outside, steps inside, no Python loop."""
+"""Training of one fresh network as a pure function: a loop of epochs around a loop of steps."""
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

@@ -101,7 +101,8 @@ def evaluation(config: FRePo, num_images: int, *, depth: int, flip: bool) -> Pro
     steps = config.evaluation_steps
     if steps is None:
         # The list has no value for other sizes: take that of the nearest one.
-        steps = _EVALUATION_STEPS[min(_EVALUATION_STEPS, key=lambda n: abs(math.log(n / num_images)))]
+        nearest = min(_EVALUATION_STEPS, key=lambda n: abs(math.log(n / num_images)))
+        steps = _EVALUATION_STEPS[nearest]
     per_epoch = -(-num_images // min(num_images, 500))
     return Protocol(
         name="frepo", network="convnet_doubling", norm="none", init_style="lecun",

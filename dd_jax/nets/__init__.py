@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 from dd_jax.errors import unknown
 from dd_jax.nets.conv import conv3x3

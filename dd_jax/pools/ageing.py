@@ -6,7 +6,8 @@ Source: yongchao97/FRePo; Zhou et al., Dataset Distillation using Neural Feature
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

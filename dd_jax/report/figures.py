@@ -42,11 +42,10 @@ def blank_figure(width: int, height: int) -> tuple[Any, Any]:
       height: in pixels.
 
     Returns:
-      (figure, axes); `axes.pixel_limits` holds its x and y limits, which drawing may disturb.
+      (figure, axes), the limits of the axes fixed.
     """
     made = figure_class()(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     axes = made.add_axes((0, 0, 1, 1))
-    axes.pixel_limits = ((0, width), (height, 0))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()

@@ -233,10 +233,8 @@ def _draw(axes: Any, tile: np.ndarray, left: int, top: int, scale: int) -> None:
     tile = tile.repeat(scale, axis=0).repeat(scale, axis=1)
     height, width = tile.shape[:2]
     extent = (left, left + width, top + height, top)
-    # autoscale must stay as blank_figure set it: one data unit is one pixel
+    # blank_figure fixed the limits, so imshow leaves one data unit one pixel
     axes.imshow(tile, extent=extent, interpolation="nearest", aspect="auto", origin="upper")
-    axes.set_xlim(*axes.pixel_limits[0])
-    axes.set_ylim(*axes.pixel_limits[1])
 
 
 def _write(axes: Any, x: float, y: float, text: str, **place: str) -> None:

@@ -1,6 +1,6 @@
 """Wrong inputs on the command line: one typed line, an exit code, no traceback.
 
-Run as a program it prints each case with its message and time: `python -m tests.cli.test_wrong_inputs`.
+Run as a program (`python -m tests.cli.test_wrong_inputs`) it prints each message and its time.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ CASES = {
     "unknown normaliser": (distill("--normaliser", "zcaa"), "did you mean 'zca'"),
     "unknown augmentation": (distill("--augmentation", "dsaa"), "did you mean 'dsa'"),
     "ipc zero": (distill("--ipc", "0"), "ipc is 0"),
-    "ipc above the class size": (distill("--data", "{good}", "--ipc", "50"), "expected at least 50"),
+    "ipc above the class size": (
+        distill("--data", "{good}", "--ipc", "50"), "expected at least 50"),
     "steps zero": (distill("--steps", "0"), "steps is 0"),
     "negative rate": (distill("--learning-rate", "-1"), "learning_rate is -1"),
     "too deep": (distill("--depth", "9"), "shrink"),

@@ -15,7 +15,8 @@ import time
 
 import numpy as np
 
-SMALL = ["--width", "4", "--depth", "1", "--batch-size", "8", "--steps", "400", "--save-every", "20"]
+SMALL = ["--width", "4", "--depth", "1", "--batch-size", "8", "--steps", "400",
+         "--save-every", "20"]
 
 
 def command(workdir: pathlib.Path, data: str, settings: list[str]) -> list[str]:

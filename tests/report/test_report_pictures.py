@@ -15,7 +15,7 @@ from dd_jax.errors import ConfigError, MissingPackageError, SetFileError
 from dd_jax.report.figures import caption
 from dd_jax.types import DataSpec, SyntheticSet
 
-HOSTILE = ("a/b", "line\nbreak", "🎉", "W" * 10_000, "$\\frac", "")
+HOSTILE = ("a/b", "line\nbreak", "🎉", "W" * 10_000, "$\\frac$", "")
 
 
 def make(ipc, classes=10, shape=(28, 28, 1), names=None, counts=None):
@@ -169,8 +169,8 @@ def test_captions_are_one_short_line():
 
 
 def test_curve_draws_each_series(tmp_path):
-    series = {"a $x": ([0, 1, 2], [1, np.nan, 3]), "b": ([0, 1], [2, 2])}
-    path = report.curve(tmp_path / "c.png", series, xlabel="time (s)", ylabel="accuracy (%) $")
+    series = {"a $\\frac$": ([0, 1, 2], [1, np.nan, 3]), "b": ([0, 1], [2, 2])}
+    path = report.curve(tmp_path / "c.png", series, xlabel="time (s)", ylabel="accuracy $\\frac$")
     colours = {tuple(c) for c in read(path).reshape(-1, 3).tolist()}
     assert (0x1B, 0x4F, 0x72) in colours and (0xC0, 0x39, 0x2B) in colours
 
