@@ -43,6 +43,7 @@ def test_f6_a_good_folder_is_made_and_left_empty(tmp_path):
     made = prepare_folder(tmp_path / "run")
     assert made == tmp_path / "run" and made.is_dir() and not list(made.iterdir())
     assert prepare_folder(made) == made
+    assert prepare_folder(tmp_path / "missing" / "parents").is_dir()
 
 
 def test_f6_bad_folders_are_refused_by_name(tmp_path):
@@ -52,8 +53,8 @@ def test_f6_bad_folders_are_refused_by_name(tmp_path):
         prepare_folder(file)
     with pytest.raises(ConfigError, match="its parent .*file is a file"):
         prepare_folder(file / "run")
-    with pytest.raises(ConfigError, match="missing does not exist.*mkdir -p"):
-        prepare_folder(tmp_path / "missing" / "run")
+    with pytest.raises(ConfigError, match="its parent .*file is a file"):
+        prepare_folder(file / "deep" / "run")
     assert file.read_text() == "keep me" and len(list(tmp_path.iterdir())) == 1
 
 
