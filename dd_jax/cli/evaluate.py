@@ -22,6 +22,8 @@ class Evaluate:
       file: a set that this library saved.
       data: whose test part is used: "embedded", "fashion_mnist", "tfds:NAME" or a path.
       networks: comma-separated names, for example convnet,mlp; the set's own by default.
+      augmentation: instead of the set's own, for example "none" or "dsa".
+      epochs: instead of the set's own.
       seeds: networks to train of each architecture.
       seed: of the networks.
       random: also test random real images of the same budget.
@@ -31,6 +33,8 @@ class Evaluate:
     file: Annotated[pathlib.Path, tyro.conf.Positional]
     data: str = "embedded"
     networks: str | None = None
+    augmentation: str | None = None
+    epochs: int | None = None
     seeds: int = 5
     seed: int = 1
     random: bool = True
@@ -59,7 +63,9 @@ def run(words: Sequence[str]) -> int:
     if options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
     distilled = io.load(options.file)
-    protocol = protocol_of(distilled)
+    own = {"augmentation": options.augmentation, "epochs": options.epochs}
+    protocol = dataclasses.replace(protocol_of(distilled),
+                                   **{k: v for k, v in own.items() if v is not None})
     names = (options.networks or protocol.network).split(",")
     protocols = [evaluate.for_network(protocol, name.strip()) for name in names]
     data = load_data(options.data)

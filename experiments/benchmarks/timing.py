@@ -14,7 +14,7 @@ import jax
 from dd_jax.report.result import device_name, git_commit
 from dd_jax.versions import versions
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results" / "benchmarks"
+RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def compiled(fn: Callable, *args: Any, **kwargs: Any) -> tuple[Callable, float]:
