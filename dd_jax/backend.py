@@ -50,6 +50,21 @@ def map_over(fn: Callable, xs: PyTree, *, how: str = "auto") -> PyTree:
     return jax.lax.map(fn, xs)
 
 
+CHUNK = 16  # images whose activations stay in a CPU's cache
+
+
+def chunk_size(total: int) -> int:
+    """Images per pass for a batch of `total`: near `CHUNK` on a CPU, all of them elsewhere.
+
+    Example:
+      >>> chunk_size(100) in (15, 100)
+      True
+    """
+    if not on_cpu():
+        return total
+    return -(-total // -(-total // CHUNK))
+
+
 def in_chunks(fn: Callable, xs: PyTree, *, size: int | None = None) -> PyTree:
     """Applies a batched `fn` to `xs` chunk by chunk along the leading axis.
 
@@ -71,7 +86,7 @@ def in_chunks(fn: Callable, xs: PyTree, *, size: int | None = None) -> PyTree:
       [1, 2, 3, 4, 5]
     """
     total = jax.tree.leaves(xs)[0].shape[0]
-    size = size or (16 if on_cpu() else total)
+    size = size or (CHUNK if on_cpu() else total)
     full = total // size
     if full <= 1 and total <= size:
         return fn(xs)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from tests.laws import members
+# Most of the suite's time is compilation of programs that run once: skip the optimiser's passes.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+from tests.laws import members  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,8 @@ def test_the_table_is_up_to_date():
 
 def example(**changes):
     values = {name: 1 for name in FIELDS}
-    values |= dict(method="m", data="d", ipc=1, protocol="cpu", accuracy_mean=0.7, accuracy_std=0.01,
+    values |= dict(method="m", data="d", ipc=1, protocol="cpu", accuracy_mean=0.7,
+                   accuracy_std=0.01,
                    random_mean=0.5, random_std=0.02, full_mean=0.9, published=None, device="cpu",
                    distill_seconds=12.3)
     return values | changes

@@ -57,7 +57,7 @@ class Protocol:
     batch_size: int = 256
     augmentation: str = "none"
     loss: str = "auto"
-    full_epochs: int = 10
+    full_epochs: int = 5
     full_batch_size: int = 256
     seeds: int = 5
 

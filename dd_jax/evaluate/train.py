@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.backend import in_chunks
+from dd_jax.backend import chunk_size, in_chunks
 from dd_jax.evaluate.protocol import Protocol, directions, rate_schedule
 from dd_jax.nets import with_batch_stats
 from dd_jax.types import Augmentation, Network, PyTree
@@ -17,7 +17,7 @@ _INIT, _EPOCH, _AUGMENT = range(3)
 
 
 def weighted_loss(name: str, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """The training loss of a batch, averaged with weights that leave out padding rows.
+    """The training loss of a batch, summed with weights that leave out padding rows.
 
     "cross_entropy" takes probabilities as labels; "squared_error" is half the squared distance
     summed over classes.
@@ -26,7 +26,7 @@ def weighted_loss(name: str, logits: jax.Array, labels: jax.Array, weights: jax.
         each = optax.losses.softmax_cross_entropy(logits, labels)
     else:
         each = 0.5 * jnp.sum((logits - labels) ** 2, axis=-1)
-    return jnp.sum(weights * each) / jnp.sum(weights)
+    return jnp.sum(weights * each)
 
 
 def train(
@@ -60,35 +60,50 @@ def train(
     """
     batch_size = min(batch_size, size)
     per_epoch = -(-size // batch_size)
-    padded = per_epoch * batch_size
     # The official loop runs E + 1 epochs and drops at E // 2 + 1.
     drop_epoch = (epochs - 1) // 2 + 1
     optimizer = directions(protocol)
     rate = rate_schedule(protocol, epochs * per_epoch, drop_epoch * per_epoch)
     variables = network.init(jax.random.fold_in(key, _INIT))
 
-    def objective(params, variables, images, labels, weights):
+    # Batch statistics need the whole batch at once; otherwise gradients add up over chunks.
+    chunk = batch_size if "batch_stats" in variables else chunk_size(batch_size)
+    chunks = -(-batch_size // chunk)
+
+    def objective(params, variables, rows, weights, draw):
+        images, labels = take(rows)
+        images = augmentation.apply(draw, images)
         outputs = network.apply({**variables, "params": params}, images, True)
         return weighted_loss(loss, outputs.logits, labels, weights), outputs
+
+    def gradient(variables, rows, weights, draw):
+        fn = jax.grad(objective, has_aux=True)
+        if chunks == 1:
+            grads, outputs = fn(variables["params"], variables, rows, weights, draw)
+            return grads, with_batch_stats(variables, outputs)
+
+        def add(total, part):
+            grads, _ = fn(variables["params"], variables, *part)
+            return jax.tree.map(jnp.add, total, grads), None
+
+        parts = jax.tree.map(lambda x: x.reshape(chunks, chunk, *x.shape[1:]), (rows, weights, draw))
+        zeros = jax.tree.map(jnp.zeros_like, variables["params"])
+        return jax.lax.scan(add, zeros, parts)[0], variables
 
     def step(i, carry):
         variables, opt_state, order, epoch = carry
         number = epoch * per_epoch + i
-        position = i * batch_size + jnp.arange(batch_size)
-        images, labels = take(order[position])
-        draw = augmentation.draw(
-            jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), number), batch_size
-        )
-        images = augmentation.apply(draw, images)
-        weights = (position < size).astype(jnp.float32)
-        grads, outputs = jax.grad(objective, has_aux=True)(
-            variables["params"], variables, images, labels, weights
-        )
+        place = jnp.arange(chunks * chunk)
+        position = i * batch_size + place
+        weights = ((place < batch_size) & (position < size)).astype(jnp.float32)
+        draw_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), number)
+        draw = augmentation.draw(draw_key, chunks * chunk)
+        grads, variables = gradient(variables, order[position % size], weights, draw)
+        grads = jax.tree.map(lambda g: g / jnp.sum(weights), grads)
         updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
         scale = -rate(number)
         params = jax.tree.map(lambda p, u: p + scale * u, variables["params"], updates)
-        variables = with_batch_stats({**variables, "params": params}, outputs)
-        return variables, opt_state, order, epoch
+        return {**variables, "params": params}, opt_state, order, epoch
 
     def one_epoch(epoch, carry):
         variables, opt_state = carry
@@ -99,7 +114,6 @@ def train(
             )
         epoch_key = jax.random.fold_in(jax.random.fold_in(key, _EPOCH), epoch)
         order = jax.random.permutation(epoch_key, size).astype(jnp.int32)
-        order = jnp.concatenate([order, order[: padded - size]])
         variables, opt_state, _, _ = jax.lax.fori_loop(
             0, per_epoch, step, (variables, opt_state, order, epoch)
         )

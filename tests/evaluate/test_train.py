@@ -79,12 +79,20 @@ def test_padding_of_the_last_batch_does_not_count():
     np.testing.assert_allclose(fitted(x, y, protocol, batch_size=4), w, rtol=1e-4, atol=1e-5)
 
 
+def test_chunked_gradients_equal_the_whole_batch():
+    """40 rows go in three chunks of 14, of which two are padding, on a CPU."""
+    x, y = problem(40)
+    protocol = Protocol("t", learning_rate=0.3, epochs=3, weight_decay=0.0, schedule="constant")
+    expected = numpy_sgd(x, y, epochs=3, rate=0.3, momentum=0.9, decay=0.0, drop_epoch=99)
+    np.testing.assert_allclose(fitted(x, y, protocol), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_weighted_loss_by_hand():
     logits, labels = jnp.array([[1.0, 0.0], [3.0, 3.0]]), jnp.array([[0.0, 0.0], [1.0, 3.0]])
     weights = jnp.array([1.0, 0.0])
     assert weighted_loss("squared_error", logits, labels, weights) == 0.5
     soft = jnp.array([[0.5, 0.5], [0.5, 0.5]])
-    expected = np.log(1 + np.e) - 0.5
+    expected = np.log(1 + np.e) - 0.5  # of the first row; the second has weight zero
     np.testing.assert_allclose(weighted_loss("cross_entropy", logits, soft, weights), expected,
                                rtol=1e-5)
 
