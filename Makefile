@@ -30,4 +30,4 @@ table: $(VENV)/installed
 	$(BIN)/python -m experiments.table
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) build *.egg-info

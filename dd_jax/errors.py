@@ -46,6 +46,10 @@ class NonFiniteError(DDJaxError):
     """A loss, gradient or image stopped being finite during a run."""
 
 
+class RunStopped(DDJaxError):
+    """A signal ended the run early; its checkpoint is saved and the same call continues it."""
+
+
 class MissingPackageError(DDJaxError):
     """An optional package that this call needs is not installed or does not import."""
 

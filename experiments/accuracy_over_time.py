@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import shlex
 import sys
 import time
 
@@ -64,7 +65,8 @@ def main(options: Options) -> None:
         while spent < budget * point / options.points and int(state.step) < recipe.steps:
             start = time.perf_counter()
             state, metrics, _ = run(state, data.train, 5, length=8)
-            jax.block_until_ready(metrics)
+            if not float(metrics["finite"][0]):
+                raise SystemExit(f"not finite after step {int(state.step)}: lower the rate")
             spent += time.perf_counter() - start
         distilled = dd.distill.package(recipe, d.decode(state), data.train)
         seeds = options.networks if point == options.points else 1
@@ -88,7 +90,7 @@ def main(options: Options) -> None:
         random_std=random.std, full_mean=None, published=published and published._asdict(),
         distill_seconds=round(spent, 1), evaluate_seconds=round(tested.seconds, 1),
         steps=int(state.step), bytes=cost_bytes(distilled.synthetic), seed=options.seed,
-        command="python -m experiments.accuracy_over_time " + " ".join(sys.argv[1:]),
+        command="python -m experiments.accuracy_over_time " + shlex.join(sys.argv[1:]),
         settings=dict(recipe.settings), evaluation=dict(distilled.evaluation),
         minutes=times, accuracies_over_time=accuracies, steps_over_time=steps,
     )

@@ -3,6 +3,8 @@
     python -m experiments.fashion_mnist                       all cells of the CPU protocol
     python -m experiments.fashion_mnist --only frepo_ipc1 --protocol official
 
+To be run from the checkout's root.
+
 The CPU protocol is for two cores: about five minutes of distillation and two of evaluation a cell.
 Each cell is the command `python -m dd_jax distill METHOD --data fashion_mnist --ipc N --full ...`,
 so a cell that was stopped goes on where it was. Expected accuracies: experiments/RESULTS.md.
@@ -11,13 +13,12 @@ so a cell that was stopped goes on where it was. Expected accuracies: experiment
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 
 import tyro
 
 from dd_jax.cli.main import main as command_line
+from dd_jax.errors import nearest
 
-HERE = pathlib.Path(__file__).parent
 CELLS = [(method, ipc) for ipc in (1, 10) for method in ("frepo", "dm")]
 
 
@@ -39,6 +40,9 @@ class Options:
 
 
 def main(options: Options) -> None:
+    names = [f"{method}_ipc{ipc}" for method, ipc in CELLS]
+    if options.only not in (None, *names):
+        raise SystemExit(f"unknown cell {options.only!r}: {nearest(options.only, names)}")
     for method, ipc in CELLS:
         cell = f"{method}_ipc{ipc}"
         if options.only not in (None, cell):
@@ -48,7 +52,7 @@ def main(options: Options) -> None:
             "distill", method, "--data", options.data, "--ipc", str(ipc),
             "--protocol", options.protocol, "--full" if options.full else "--no-full",
             "--workdir", f"runs/{options.data}_{name}",
-            "--json", str(HERE / "results" / options.data / f"{name}.json"),
+            "--json", f"experiments/results/{options.data}/{name}.json",
         ])
         if code:
             raise SystemExit(code)

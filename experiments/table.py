@@ -15,9 +15,11 @@ HEADER = """# Results
 Made by `python -m experiments.table` from the files under `experiments/results`; do not edit.
 
 Accuracies are percent, mean and deviation over fresh networks. "random" is random real images of
-the same budget and "full data" the whole training set, both under the same protocol. Protocol
-"cpu" is the small one for two CPU cores (networks a quarter as wide, minutes instead of hours),
-"official" the paper's own; "published" is always the paper's figure, under its own protocol.
+the same budget under the same protocol; "full data" is one network trained on the whole training
+set for `full_epochs` of the protocol (five), so a low ceiling rather than the best that can be had.
+Protocol "cpu" is the small one for two CPU cores (networks a quarter as wide, minutes instead of
+hours), "official" the paper's own; "published" is always the paper's figure, under its own
+protocol.
 
 """
 

@@ -13,6 +13,7 @@ import jax
 from dd_jax import evaluate
 from dd_jax.data import fingerprint
 from dd_jax.distill import Recipe
+from dd_jax.report.result import device_name, git_commit
 from dd_jax.types import Split
 from dd_jax.versions import versions
 
@@ -39,7 +40,7 @@ def full_accuracy(data: Split, recipe: Recipe, *, seed: int, seeds: int = 1) -> 
         "train": fingerprint(data.train), "test": fingerprint(data.test),
         "protocol": dataclasses.asdict(recipe.evaluation), "normaliser": recipe.normaliser.kind,
         "label_kind": recipe.label_kind, "label_scale": recipe.label_scale, "seed": seed,
-        "seeds": seeds, "versions": versions(),
+        "seeds": seeds, "versions": versions(), "device": device_name(), "commit": git_commit(),
     }
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
     path = cache_folder() / "full" / f"{name}.json"

@@ -20,6 +20,10 @@ from dd_jax.io import cost_bytes
 
 def run(words: Sequence[str]) -> int:
     """Parses the words after `distill` and does it; returns the exit code."""
+    if words and words[0] in ("-h", "--help"):
+        print("usage: python -m dd_jax distill METHOD ...   (METHOD --help for its settings)\n\n"
+              "methods: " + ", ".join(sorted(methods.METHODS)))
+        return 0
     if not words or words[0].startswith("-"):
         raise ConfigError("distill got no method",
                           fix="name one of: " + ", ".join(sorted(methods.METHODS)))
@@ -27,7 +31,8 @@ def run(words: Sequence[str]) -> int:
     program = f"python -m dd_jax distill {method.name}"
     kind = Command[method.config]
     # Twice: the protocol and the budget that the first reading finds set the second's defaults.
-    first = parse(kind, words[1:], program=program)
+    # Help waits for the second, so that it shows the defaults that would be used.
+    first = parse(kind, [w for w in words[1:] if w not in ("-h", "--help")], program=program)
     base = methods.preset(method, first.run.protocol, first.config.ipc)
     command = parse(kind, words[1:], program=program, default=Command(Run(), base))
     return _distill(method, command, words)
@@ -41,8 +46,11 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     from dd_jax.report.result import build_result, write_result
 
     options, config = command.run, command.config
-    folder = options.workdir or pathlib.Path("runs") / f"{method.name}_ipc{config.ipc}"
+    if options.seeds is not None and options.seeds < 1:
+        raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
     data = load_data(options.data)
+    name = f"{data.train.spec.name}_{method.name}_ipc{config.ipc}_{options.protocol}"
+    folder = options.workdir or pathlib.Path("runs") / name
     recipe = method.recipe(config, data.train)
     print(f"{method.name}: {recipe.steps} steps on {data.train.spec.name}, protocol "
           f"{options.protocol}, in {folder}", file=sys.stderr)
@@ -59,7 +67,9 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     tested = evaluate.evaluate(distilled, data.test, **common)
     labels = dict(normaliser=recipe.normaliser, label_kind=recipe.label_kind,
                   label_scale=recipe.label_scale)
-    random = evaluate.evaluate_random(data, ipc=config.ipc, **labels, **common)
+    random = None
+    if int(data.train.class_counts.min()) >= config.ipc:  # else there are not so many real images
+        random = evaluate.evaluate_random(data, ipc=config.ipc, **labels, **common)
     full = None
     if options.full:
         full = full_accuracy(data, recipe, seed=options.seed)
@@ -68,7 +78,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         method=method.name, data=data.train.spec.name, ipc=config.ipc, protocol=options.protocol,
         accuracy_mean=tested.mean, accuracy_std=tested.std, networks=len(tested.accuracies),
         accuracies=tested.accuracies.tolist(),
-        random_mean=random.mean, random_std=random.std, full_mean=full,
+        random_mean=random and random.mean, random_std=random and random.std, full_mean=full,
         published=published and published._asdict(), distill_seconds=round(spent, 1),
         evaluate_seconds=round(tested.seconds, 1), steps=recipe.steps,
         bytes=cost_bytes(distilled.synthetic), seed=options.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from dd_jax.cli.options import load_data, parse
 from dd_jax.cli.tables import print_table
 from dd_jax.errors import ConfigError, SetFileError
 
+EMBEDDED = "fashion_mnist_10k"
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
@@ -20,7 +23,8 @@ class Evaluate:
 
     Attributes:
       file: a set that this library saved.
-      data: whose test part is used: "embedded", "fashion_mnist", "tfds:NAME" or a path.
+      data: whose test part is used: "embedded", "fashion_mnist", "tfds:NAME" or a path; by
+        default the data set that was distilled, found by its name.
       networks: comma-separated names, for example convnet,mlp; the set's own by default.
       augmentation: instead of the set's own, for example "none" or "dsa".
       epochs: instead of the set's own.
@@ -31,7 +35,7 @@ class Evaluate:
     """
 
     file: Annotated[pathlib.Path, tyro.conf.Positional]
-    data: str = "embedded"
+    data: str | None = None
     networks: str | None = None
     augmentation: str | None = None
     epochs: int | None = None
@@ -68,7 +72,11 @@ def run(words: Sequence[str]) -> int:
                                    **{k: v for k, v in own.items() if v is not None})
     names = (options.networks or protocol.network).split(",")
     protocols = [evaluate.for_network(protocol, name.strip()) for name in names]
-    data = load_data(options.data)
+    own_name = distilled.spec.name
+    data = load_data(options.data or ("embedded" if own_name == EMBEDDED else own_name))
+    if data.test.spec.class_names != distilled.spec.class_names:
+        print(f"warning: the classes of {data.test.spec.name} are not called as those of the set, "
+              f"which was distilled from {own_name}", file=sys.stderr)
     rows, results = [], []
     for each in protocols:
         key = jax.random.key(options.seed)

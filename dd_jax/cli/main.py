@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dd_jax.errors import DDJaxError, NonFiniteError, unknown
+from dd_jax.errors import DDJaxError, NonFiniteError, RunStopped, unknown
 from dd_jax.versions import __version__
 
 _COMMANDS = {
@@ -60,11 +60,16 @@ def main(words: Sequence[str] | None = None) -> int:
     except DDJaxError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return _exit_code(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         return 0
 
 
 def _exit_code(error: DDJaxError) -> int:
-    if isinstance(error, NonFiniteError):
-        return 3
-    return 75 if type(error).__name__ == "RunStopped" else 2
+    if not isinstance(error, (NonFiniteError, RunStopped)):
+        return 2
+    from dd_jax.distill.stop import EXIT_NON_FINITE, EXIT_STOPPED
+
+    return EXIT_STOPPED if isinstance(error, RunStopped) else EXIT_NON_FINITE

@@ -3,9 +3,9 @@
 from dd_jax.callable_module import make_callable
 from dd_jax.distill.outer import Distillation, DistillState, distillation
 from dd_jax.distill.recipe import Recipe
-from dd_jax.distill.run import RunStopped, distil, package
+from dd_jax.distill.run import distil, package
 
-__all__ = ["DistillState", "Distillation", "Recipe", "RunStopped", "distil", "distillation",
+__all__ = ["DistillState", "Distillation", "Recipe", "distil", "distillation",
            "package"]
 
 make_callable(__name__, "distil")

@@ -71,7 +71,8 @@ def fetch(data: RealData, rows: PyTree) -> PyTree:
     return jax.tree.map(lambda r: Batch(*gather(data, r)), rows)
 
 
-def _all_finite(*trees: PyTree) -> jax.Array:
+def all_finite(*trees: PyTree) -> jax.Array:
+    """[] bool: no floating-point leaf holds a NaN or an infinity."""
     checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(trees)
               if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.stack(checks))
@@ -139,22 +140,24 @@ def distillation(recipe: Recipe) -> Distillation:
         (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer(state.params).update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        finite = _all_finite(value, grads, params)
+        finite = all_finite(value, grads, params)
         # A non-finite step must not destroy what has been computed: it changes nothing but fails.
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (params, opt_state), (state.params, state.optimizer),
         )
-        after = objective.advance(
-            parameterization.decode(params, decode_key), state.objective, batch,
-            _key(state, _ADVANCE),
+        after = jax.lax.cond(
+            finite,
+            lambda: objective.advance(parameterization.decode(params, decode_key),
+                                      state.objective, batch, _key(state, _ADVANCE)),
+            lambda: state.objective,
         )
         metrics = {
+            **metrics,
             "loss": value,
             "grad_norm": optax.tree.norm(grads),
             "update_norm": optax.tree.norm(updates),
             "finite": finite,
-            **metrics,
         }
         taken = state.step + finite.astype(jnp.int32)
         state = DistillState(taken, state.key, params, opt_state, after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.data import as_index, fingerprint
+from dd_jax.data import Normaliser, as_index, fingerprint, to_tensors
 from dd_jax.distill.metrics import MetricsWriter
-from dd_jax.distill.outer import Distillation, DistillState, distillation
+from dd_jax.distill.outer import Distillation, DistillState, all_finite, distillation
 from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.stop import StopSignals
 from dd_jax.distill.workdir import open_workdir
-from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError
+from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped
 from dd_jax.io import DistilledSet, save
 from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
@@ -28,17 +29,20 @@ _BUFFER = 512  # steps per dispatch at most; metrics of every step are kept on t
 _DISPATCH_SECONDS = 1.0  # what a dispatch should take, so that a stop signal is answered soon
 
 
-class RunStopped(DDJaxError):
-    """A signal ended the run early; its checkpoint is saved and the same call continues it."""
+def _hash(normaliser: Normaliser) -> str:
+    digest = hashlib.sha256(normaliser.kind.encode())
+    for name, array in sorted(to_tensors(normaliser)[0].items()):
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _as_key(key: Any) -> jax.Array:
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         return jax.random.key(int(key))
-    if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+    if hasattr(key, "dtype") and key.dtype == jax.random.key(0).dtype and key.shape == ():
         return key
-    raise ConfigError(f"key is {key!r}, expected an integer seed or one typed PRNG key",
-                      fix="pass key=0 or key=jax.random.key(0)")
+    raise ConfigError(f"key is {key!r}, expected an integer seed or one typed PRNG key "
+                      "of the default kind", fix="pass key=0 or key=jax.random.key(0)")
 
 
 def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> PyTree:
@@ -118,7 +122,8 @@ def distil(
     """Distils `data` by `recipe` and returns the finished set.
 
     With a `workdir` the run writes metrics, checkpoints and the set there; the same call continues
-    a run that was stopped or killed, to the same bits as if it had not been.
+    a run that was stopped or killed, to the same bits as if it had not been. A folder belongs to
+    one recipe: after replacing its objective or optimizer by hand, change its `settings` too.
 
     Args:
       recipe: what to do, see `dd_jax.methods.recipe`.
@@ -159,6 +164,10 @@ def distil(
     identity = {
         "method": recipe.method,
         "settings": dict(recipe.settings),
+        "steps": recipe.steps,
+        "labels": [recipe.label_kind, recipe.label_scale],
+        "evaluation": dataclasses.asdict(recipe.evaluation),
+        "normaliser": _hash(recipe.normaliser),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "data": fingerprint(real),
         "log_every": log_every,
@@ -168,7 +177,9 @@ def distil(
         restored = folder.restore(like)
         if restored is None:
             # Copied, because the loop donates its state and may not donate what the user holds.
-            state = jax.tree.map(jnp.copy, jax.jit(d.init)(key, real))
+            # Not jitted for images on the host: jit would send all of them to the device.
+            init = d.init if isinstance(real.images, np.ndarray) else jax.jit(d.init)
+            state = jax.tree.map(jnp.copy, init(key, real))
             step = 0
         else:
             step, state = restored
@@ -206,7 +217,8 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
             step += count if finite else count - 1
             due = time.monotonic() - saved_at > save_seconds
             due = due or (save_every is not None and step % save_every == 0)
-            if (due or stop.requested or not finite or step == recipe.steps) and step > saved_step:
+            due = due or stop.requested or not finite or step == recipe.steps
+            if due and step > saved_step and _finite(state):
                 folder.save(step, state)
                 saved_at, saved_step = time.monotonic(), step
             if not finite:
@@ -220,6 +232,11 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
                 raise RunStopped(f"stopped by {stop.signal_name} after step {step} of "
                                  f"{recipe.steps}", fix="run the same command again to continue")
     return state
+
+
+@jax.jit
+def _finite(state: DistillState) -> jax.Array:
+    return all_finite(state)
 
 
 def package(recipe: Recipe, synthetic, data: RealData) -> DistilledSet:
@@ -239,7 +256,7 @@ def package(recipe: Recipe, synthetic, data: RealData) -> DistilledSet:
         label_kind=recipe.label_kind,
         label_scale=recipe.label_scale,
         spec=data.spec,
-        recipe={"method": recipe.method, **recipe.settings},
+        recipe={"method": recipe.method, **recipe.settings, "steps": recipe.steps},
         evaluation=dataclasses.asdict(recipe.evaluation),
         versions=versions(),
         data_fingerprint=fingerprint(data),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import augment
-from dd_jax.backend import map_over
+from dd_jax.backend import map_over, on_cpu
 from dd_jax.data import gather, normalise, real_rows
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, SetFileError
@@ -21,7 +21,7 @@ from dd_jax.io import DistilledSet
 from dd_jax.synthetic import class_major_labels, targets
 from dd_jax.types import DataSpec, RealData, Split
 
-_TEST_CHUNK = 32
+_CHOICE = 1000  # apart from the labels that training folds into the same keys
 
 
 class Evaluation(NamedTuple):
@@ -67,7 +67,7 @@ def _train_and_test(keys, sets, test, normaliser, *, spec, protocol, loss, epoch
             network, protocol, size=images.shape[0], take=lambda rows: (images[rows], labels[rows]),
             augmentation=augmentation, loss=loss, epochs=epochs, batch_size=batch_size, key=key,
         )
-        predicted = predict(network, variables, test.images, chunk=_TEST_CHUNK,
+        predicted = predict(network, variables, test.images, chunk=_test_chunk(),
                             prepare=lambda x: normalise(normaliser, x))
         return jnp.mean(predicted == test.labels)
 
@@ -89,7 +89,7 @@ def _train_on_all(keys, data, test, normaliser, *, spec, protocol, loss, kind, s
             network, protocol, size=data.labels.shape[0], take=take, augmentation=augmentation,
             loss=loss, epochs=protocol.full_epochs, batch_size=protocol.full_batch_size, key=key,
         )
-        predicted = predict(network, variables, test.images, chunk=_TEST_CHUNK,
+        predicted = predict(network, variables, test.images, chunk=_test_chunk(),
                             prepare=lambda x: normalise(normaliser, x))
         return jnp.mean(predicted == test.labels)
 
@@ -145,6 +145,8 @@ def evaluate(
       ConfigError: cross-entropy on centred labels.
     """
     _check_fits(distilled.spec, test)
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"seeds is {seeds}, expected at least 1", fix="pass seeds=5")
     start = time.perf_counter()
     count = seeds or protocol.seeds
     synthetic = distilled.synthetic
@@ -185,7 +187,8 @@ def evaluate_random(
         scale=label_scale,
     )
     chosen = [
-        normalise(normaliser, gather(data.train, real_rows(data.train, k, ipc))[0]) for k in keys
+        normalise(normaliser, gather(data.train, real_rows(data.train, k, ipc))[0])
+        for k in jax.vmap(lambda k: jax.random.fold_in(k, _CHOICE))(keys)
     ]
     sets = (jnp.stack(chosen), jnp.broadcast_to(labels, (count, *labels.shape)))
     return _summarise(
@@ -219,6 +222,11 @@ def evaluate_full(
         ),
         start,
     )
+
+
+def _test_chunk() -> int:
+    # Activations that fit the cache of a CPU; on an accelerator, its memory for all networks.
+    return 32 if on_cpu() else 1000
 
 
 def _keys(key: jax.Array, count: int) -> jax.Array:

@@ -90,7 +90,9 @@ def build_network(protocol: Protocol, spec: DataSpec) -> Network:
 
 
 def for_network(protocol: Protocol, network: str) -> Protocol:
-    """The same protocol on another architecture at its usual width (cross-architecture tests).
+    """The same protocol on another architecture, for cross-architecture tests.
+
+    Width, normalisation and initialisation stay as they are, but an MLP is 128 wide.
 
     Example:
       >>> for_network(Protocol("dc"), "mlp").network

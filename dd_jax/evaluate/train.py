@@ -43,7 +43,8 @@ def train(
 ) -> PyTree:
     """Trains a fresh network on a set of `size` images.
 
-    Every epoch is a new permutation; a partial last batch is padded with rows of weight zero.
+    Every epoch is a new permutation; a partial last batch is padded with rows of weight zero (which
+    batch normalisation still sees in its statistics).
 
     Args:
       network: the architecture.
@@ -60,8 +61,8 @@ def train(
     """
     batch_size = min(batch_size, size)
     per_epoch = -(-size // batch_size)
-    # The official loop runs E + 1 epochs and drops at E // 2 + 1.
-    drop_epoch = (epochs - 1) // 2 + 1
+    # The official loop runs E + 1 epochs, numbered from 0, and drops after epoch E // 2 + 1.
+    drop_epoch = (epochs - 1) // 2 + 2
     optimizer = directions(protocol)
     rate = rate_schedule(protocol, epochs * per_epoch, drop_epoch * per_epoch)
     variables = network.init(jax.random.fold_in(key, _INIT))
@@ -86,7 +87,8 @@ def train(
             grads, _ = fn(variables["params"], variables, *part)
             return jax.tree.map(jnp.add, total, grads), None
 
-        parts = jax.tree.map(lambda x: x.reshape(chunks, chunk, *x.shape[1:]), (rows, weights, draw))
+        parts = (rows, weights, draw)
+        parts = jax.tree.map(lambda x: x.reshape(chunks, chunk, *x.shape[1:]), parts)
         zeros = jax.tree.map(jnp.zeros_like, variables["params"])
         return jax.lax.scan(add, zeros, parts)[0], variables
 

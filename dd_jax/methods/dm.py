@@ -4,7 +4,11 @@ Class means of random networks' features, under shared augmentation; SGD on the 
 
 Differs from the official code:
   - keys instead of seeds from the clock: every run can be repeated;
-  - any number of images per class (the official script exits outside a fixed list).
+  - any number of images per class (the official script exits outside a fixed list);
+  - preset "official" takes rate 10 from 100 images per class on, as for CIFAR-10; for CIFAR-100 the
+    authors keep 1;
+  - the augmentation is "dsa" whatever the data: give "dsa_digits" (no flip) for MNIST or SVHN;
+  - a class smaller than the real batch is gone through again (the official code takes fewer).
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ class DM:
     Attributes:
       ipc: images per class.
       steps: outer steps.
-      learning_rate, momentum: of the SGD on the pixels (10 instead of 1 from 100 per class on).
+      learning_rate, momentum: of the SGD on the pixels.
       batch_size: real images per class and step.
       width, depth, norm: of the random ConvNets; depth None follows the image size.
       start: "real", "noise" or "class_means".

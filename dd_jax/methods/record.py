@@ -95,4 +95,4 @@ def default_depth(spec: DataSpec) -> int:
     """
     height, width, channels = spec.shape
     side = min(height, width) + (4 if channels == 1 else 0)
-    return max(1, int(math.log2(max(side, 4) / 4)))
+    return max(1, round(math.log2(max(side, 4) / 4)))

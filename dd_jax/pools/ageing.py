@@ -92,7 +92,7 @@ def ageing_pool(
     def draw(state: AgeingState, key: jax.Array) -> PyTree:
         return jax.tree.map(lambda x: x[state.current], state.variables)
 
-    def renew(variables, opt_state, synthetic, key):
+    def renew(key):
         fresh = network.init(key)
         return fresh, optimizer.init(fresh["params"]), jnp.zeros((), jnp.int32)
 
@@ -120,7 +120,7 @@ def ageing_pool(
         age = state.ages[current]
         new = jax.lax.cond(
             age > max_age,
-            lambda: renew(variables, opt_state, synthetic, work_key),
+            lambda: renew(work_key),
             lambda: train(variables, opt_state, synthetic, work_key, age),
         )
 

@@ -20,12 +20,23 @@ FIELDS = ("method", "data", "ipc", "protocol", "accuracy_mean", "accuracy_std", 
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package runs from, or None outside one."""
-    here = pathlib.Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True,
-                               text=True, timeout=10, check=True)
+    """The commit of the checkout that this package runs from, or None outside one.
+
+    "-dirty" is appended where tracked files have been changed since.
+    """
+    root = pathlib.Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str:
+        found = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True,
+                               timeout=10, check=True)
         return found.stdout.strip()
+
+    try:
+        # An installed copy may lie inside somebody else's repository.
+        if pathlib.Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

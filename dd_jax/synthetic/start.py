@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dd_jax.data import check_classes, gather, normalise, real_rows
 from dd_jax.data.normalise import Normaliser
@@ -27,6 +28,9 @@ def from_noise(data: RealData, normaliser: Normaliser, key: jax.Array, ipc: int)
 
 def from_class_means(data: RealData, normaliser: Normaliser, key: jax.Array, ipc: int):
     """The mean image of each class; with ipc above 1, means of random halves of the class."""
+    if isinstance(data.images, np.ndarray):
+        raise ConfigError("start 'class_means' needs the images on the device",
+                          fix="use start='real' for a host-fed set")
     keys = jax.random.split(key, data.spec.num_classes * ipc)
     labels = class_major_labels(data.spec.num_classes, ipc)
 

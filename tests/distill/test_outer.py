@@ -139,3 +139,13 @@ def test_a_non_finite_step_changes_nothing_and_ends_the_run(tiny_recipe, toy):
     assert float(metrics["finite"][int(done) - 1]) == 0.0
     assert int(after.step) == int(done) - 1
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(after.params))
+
+
+def test_a_non_finite_step_leaves_the_pool_alone(tiny_recipe, toy):
+    recipe = tiny_recipe("frepo")
+    loss = recipe.objective.loss
+    broken = dataclasses.replace(recipe, objective=recipe.objective._replace(
+        loss=lambda *args: (loss(*args)[0] * jnp.nan, {})))
+    d, state = start(broken, toy)
+    after, metrics = jax.jit(d.step)(state, d.fetch(toy, d.sample(state, toy)))
+    assert float(metrics["finite"]) == 0.0 and same(state, after)

@@ -60,7 +60,7 @@ def problem(n=7):
 def test_sgd_with_step_drop_equals_numpy():
     x, y = problem()
     protocol = Protocol("t", learning_rate=0.3, epochs=9, weight_decay=0.01)
-    expected = numpy_sgd(x, y, epochs=9, rate=0.3, momentum=0.9, decay=0.01, drop_epoch=5)
+    expected = numpy_sgd(x, y, epochs=9, rate=0.3, momentum=0.9, decay=0.01, drop_epoch=6)
     np.testing.assert_allclose(fitted(x, y, protocol), expected, rtol=1e-4, atol=1e-5)
 
 
