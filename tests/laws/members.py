@@ -36,7 +36,7 @@ def start(kind: str = "noise", *, labels: str = "centred") -> SyntheticSet:
     images = {
         "noise": rng.normal(size=(4, *SHAPE)),
         "constant": np.ones((4, *SHAPE)),
-        "real": np.asarray(toy_data().images[:4]) / 255.0,
+        "real": np.asarray(toy_data().images)[:4] / 255.0,
     }[kind]
     hard = jnp.repeat(jnp.arange(CLASSES), 2)
     return SyntheticSet(jnp.asarray(images, jnp.float32),

@@ -15,6 +15,7 @@ from tests.laws import members
 
 @pytest.fixture(params=sorted(members.OBJECTIVES))
 def objective(request):
+    members.toy_data()  # cached before any trace
     return members.OBJECTIVES[request.param]()
 
 
