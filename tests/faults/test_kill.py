@@ -30,7 +30,7 @@ def finish(workdir, data, settings) -> bytes:
 
 
 def kill_and_continue(workdir, data, settings, *, kills: int, window: tuple, seed: int) -> bytes:
-    """Starts the run `kills` times, kills each at a random time in `window`, then lets it finish."""
+    """Starts the run `kills` times, kills each at a random time in `window`, then finishes it."""
     moments = random.Random(seed)
     for _ in range(kills):
         child = subprocess.Popen(command(workdir, data, settings), stdout=subprocess.DEVNULL,
