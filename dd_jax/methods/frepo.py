@@ -101,7 +101,7 @@ def cpu(ipc: int) -> FRePo:
 
 
 def evaluation(config: FRePo, num_images: int, *, depth: int, flip: bool) -> Protocol:
-    """The card's evaluation: Adam with warm-up and cosine on networks without normalisation."""
+    """The paper's evaluation: Adam with warm-up and cosine on networks without normalisation."""
     steps = config.evaluation_steps
     if steps is None:
         # The list has no value for other sizes: take that of the nearest one.
