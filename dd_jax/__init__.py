@@ -17,8 +17,9 @@ from typing import Any
 
 from dd_jax.versions import __version__
 
-_MODULES = ("augment", "backend", "data", "distill", "errors", "evaluate", "io", "methods", "nets",
-            "objectives", "pools", "report", "solvers", "synthetic", "types")
+_MODULES = ("augment", "backend", "data", "distill", "errors", "evaluate", "inner", "io",
+            "kernels", "methods", "nets", "objectives", "pools", "report", "solvers", "synthetic",
+            "types")
 _NAMES = {
     "distil": "dd_jax.distill",
     "distillation": "dd_jax.distill",

@@ -85,11 +85,14 @@ class SyntheticSet(NamedTuple):
       images: [M, H, W, C] float32 in model space.
       labels: [M, K] float32 targets; what they mean is recorded by the recipe.
       learning_rate: learned inner learning rate(s), [] or [T], or None.
+      log_temperature: [] or None; where learned, class scores are exp(log_temperature) times the
+        predictions before a softmax.
     """
 
     images: jax.Array
     labels: jax.Array
     learning_rate: Optional[jax.Array] = None
+    log_temperature: Optional[jax.Array] = None
 
 
 class Parameterization(NamedTuple):
@@ -137,6 +140,27 @@ class Network(NamedTuple):
     init: Callable[[jax.Array], PyTree]
     apply: Callable[..., Outputs]
     name: str = "network"
+
+
+class Kernel(NamedTuple):
+    """A positive semi-definite similarity of images, `kernel(x1, x2)` or `kernel(x)`.
+
+    Attributes:
+      pair: (x1 [n1, H, W, C], x2 [n2, H, W, C]) -> [n1, n2], in the dtype of the images.
+      gram: (x [n, H, W, C]) -> [n, n], equal to pair(x, x) but exactly symmetric and with exact
+        self-similarities, also in float32.
+      pair_bytes: (shape (H, W, C)) -> int, working memory that one pair needs in float32; decides
+        the size of blocks.
+      name: for tables and file names.
+    """
+
+    pair: Callable[[jax.Array, jax.Array], jax.Array]
+    gram: Callable[[jax.Array], jax.Array]
+    pair_bytes: Callable[[tuple[int, int, int]], int]
+    name: str = "kernel"
+
+    def __call__(self, x1: jax.Array, x2: jax.Array | None = None) -> jax.Array:
+        return self.gram(x1) if x2 is None else self.pair(x1, x2)
 
 
 class Pool(NamedTuple):

@@ -13,6 +13,7 @@ import jax
 from dd_jax import evaluate
 from dd_jax.data import fingerprint
 from dd_jax.distill import Recipe
+from dd_jax.io.atomic import write_atomically
 from dd_jax.report.result import device_name, git_commit
 from dd_jax.types import Split
 from dd_jax.versions import versions
@@ -53,6 +54,6 @@ def full_accuracy(data: Split, recipe: Recipe, *, seed: int, seeds: int = 1) -> 
         key=jax.random.key(seed + 2), label_kind=recipe.label_kind, label_scale=recipe.label_scale,
         seeds=seeds,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"mean": tested.mean, "seconds": tested.seconds, **described}))
+    text = json.dumps({"mean": tested.mean, "seconds": tested.seconds, **described})
+    write_atomically(path, lambda file: file.write(text.encode()))
     return tested.mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import shlex
 import sys
@@ -9,7 +10,6 @@ import time
 from collections.abc import Sequence
 
 from dd_jax import methods
-from dd_jax.cli.baselines import full_accuracy
 from dd_jax.cli.options import Command, Run, load_data, parse
 from dd_jax.cli.tables import print_results
 from dd_jax.distill import distil
@@ -39,9 +39,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:
-    import jax
-
     from dd_jax import evaluate
+    from dd_jax.cli.figures import network_figures, read_out_figures, transfer_figures
     from dd_jax.report import save_grid
     from dd_jax.report.result import build_result, write_result
 
@@ -62,28 +61,26 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     if not options.evaluate:
         print(f"saved {folder / 'set.safetensors'} and grid.png")
         return 0
-    common = dict(protocol=recipe.evaluation, key=jax.random.key(options.seed + 1),
-                  seeds=options.seeds)
-    tested = evaluate.evaluate(distilled, data.test, **common)
-    labels = dict(normaliser=recipe.normaliser, label_kind=recipe.label_kind,
-                  label_scale=recipe.label_scale)
-    random = None
-    if int(data.train.class_counts.min()) >= config.ipc:  # else there are not so many real images
-        random = evaluate.evaluate_random(data, ipc=config.ipc, **labels, **common)
-    full = None
-    if options.full:
-        full = full_accuracy(data, recipe, seed=options.seed)
-    published = method.published.get((data.train.spec.name, config.ipc))
+    if recipe.label_kind == "representations":
+        budget = evaluate.BUDGETS[options.protocol]
+        if options.seeds:
+            budget = dataclasses.replace(budget, seeds=options.seeds)
+        figures = transfer_figures(distilled, recipe, data, folder=folder, seed=options.seed,
+                                   budget=budget)
+    else:
+        figures = network_figures(distilled, recipe, data, ipc=config.ipc, seed=options.seed,
+                                  seeds=options.seeds, full=options.full)
+    cell = (data.train.spec.name, config.ipc)
+    if recipe.read_out is not None:
+        figures |= read_out_figures(distilled, data, seed=options.seed,
+                                    known=method.published_read_out.get(cell))
+    published = method.published.get(cell)
     result = build_result(
         method=method.name, data=data.train.spec.name, ipc=config.ipc, protocol=options.protocol,
-        accuracy_mean=tested.mean, accuracy_std=tested.std, networks=len(tested.accuracies),
-        accuracies=tested.accuracies.tolist(),
-        random_mean=random and random.mean, random_std=random and random.std, full_mean=full,
         published=published and published._asdict(), distill_seconds=round(spent, 1),
-        evaluate_seconds=round(tested.seconds, 1), steps=recipe.steps,
-        bytes=cost_bytes(distilled.synthetic), seed=options.seed,
+        steps=recipe.steps, bytes=cost_bytes(distilled.synthetic), seed=options.seed,
         command="python -m dd_jax distill " + shlex.join(words),
-        settings=dict(recipe.settings), evaluation=dict(distilled.evaluation),
+        settings=dict(recipe.settings), evaluation=dict(distilled.evaluation), **figures,
     )
     write_result(folder / "result.json", result)
     if options.json:

@@ -30,6 +30,8 @@ class Evaluate:
       epochs: instead of the set's own.
       seeds: networks to train of each architecture.
       seed: of the networks.
+      kernel: also predict by regression with this kernel, for example "fc3"; by default with the
+        set's own, if it has one; "none" for no regression.
       random: also test random real images of the same budget.
       json: also write the figures to this file.
     """
@@ -39,6 +41,7 @@ class Evaluate:
     networks: str | None = None
     augmentation: str | None = None
     epochs: int | None = None
+    kernel: str | None = None
     seeds: int = 5
     seed: int = 1
     random: bool = True
@@ -50,10 +53,19 @@ def protocol_of(distilled):
     from dd_jax.evaluate import Protocol
 
     try:
-        return Protocol(**distilled.evaluation)
+        return Protocol(**{k: v for k, v in distilled.evaluation.items() if k != "read_out"})
     except TypeError as error:
         raise SetFileError(f"the set's evaluation protocol is not readable: {error}",
                            fix="use the version of dd_jax that wrote the set") from error
+
+
+def _read_out_of(name: str | None, distilled):
+    """The kernel regression that was asked for, or the set's own, or None."""
+    from dd_jax.evaluate import ReadOut, own_read_out
+
+    if name == "none" or (name is None and "read_out" not in distilled.evaluation):
+        return None
+    return own_read_out(distilled) if name is None else ReadOut(name)
 
 
 def run(words: Sequence[str]) -> int:
@@ -99,6 +111,18 @@ def run(words: Sequence[str]) -> int:
             "random_mean": random and random.mean, "random_std": random and random.std,
             "protocol": dataclasses.asdict(each),
         })
+    by = _read_out_of(options.kernel, distilled)
+    if by is not None:
+        read = evaluate.read_out(distilled, data.test, by=by)
+        random = evaluate.read_out_random(distilled, data, key=jax.random.key(options.seed),
+                                          by=by) if options.random else None
+        rows.append((f"kernel {by.kernel}", percent(read.mean),
+                     percent(random.mean, random.std) if random else "-", "-",
+                     f"{read.seconds:.0f} s"))
+        results.append({"kernel": dataclasses.asdict(by), "accuracy_mean": read.mean,
+                        "seconds": round(read.seconds, 1),
+                        "random_mean": random and random.mean,
+                        "random_std": random and random.std})
     print_table(("network", "accuracy", "random", "networks", "time"), rows)
     if options.json:
         write_result(options.json, {"file": options.file.name, "data": data.test.spec.name,

@@ -2,10 +2,10 @@
 
 from dd_jax.callable_module import make_callable
 from dd_jax.distill.outer import Distillation, DistillState, distillation
-from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.recipe import Preparation, Recipe, prepared
 from dd_jax.distill.run import distil, package
 
-__all__ = ["DistillState", "Distillation", "Recipe", "distil", "distillation",
-           "package"]
+__all__ = ["DistillState", "Distillation", "Preparation", "Recipe", "distil", "distillation",
+           "package", "prepared"]
 
 make_callable(__name__, "distil")

@@ -29,6 +29,7 @@ class DistillState(NamedTuple):
       step: [] int32, steps done.
       key: raw key data of the run's base key.
       params: of the parameterization.
+      average: sum of the parameters with the weights of their moving average, or () without one.
       optimizer: of the outer optimiser.
       objective: of the objective.
     """
@@ -36,6 +37,7 @@ class DistillState(NamedTuple):
     step: jax.Array
     key: jax.Array
     params: PyTree
+    average: PyTree
     optimizer: PyTree
     objective: PyTree
 
@@ -99,7 +101,11 @@ def distillation(recipe: Recipe) -> Distillation:
       >>> int(state.step)
       1
     """
+    if recipe.prepare is not None:
+        raise ConfigError(f"the recipe of {recipe.method} needs a preparation first",
+                          fix="call recipe = dd.distill.prepared(recipe, data, key)")
     parameterization, objective = recipe.parameterization, recipe.objective
+    decay = recipe.average
 
     def optimizer(params) -> optax.GradientTransformation:
         return grouped_optimizer(recipe, params)
@@ -113,6 +119,7 @@ def distillation(recipe: Recipe) -> Distillation:
             step=jnp.zeros((), jnp.int32),
             key=jax.random.key_data(key),
             params=params,
+            average=() if decay is None else jax.tree.map(jnp.zeros_like, params),
             optimizer=optimizer(params).init(params),
             objective=objective.init(objective_key, parameterization.decode(params, decode_key)),
         )
@@ -160,7 +167,12 @@ def distillation(recipe: Recipe) -> Distillation:
             "finite": finite,
         }
         taken = state.step + finite.astype(jnp.int32)
-        state = DistillState(taken, state.key, params, opt_state, after)
+        average = state.average
+        if decay is not None:
+            average = jax.tree.map(
+                lambda a, p: jnp.where(finite, decay * a + (1 - decay) * p, a), average, params
+            )
+        state = DistillState(taken, state.key, params, average, opt_state, after)
         return state, {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
 
     def run(state: DistillState, data: RealData, count: jax.Array, length: int):
@@ -183,6 +195,18 @@ def distillation(recipe: Recipe) -> Distillation:
         return state, buffers, done
 
     def decode(state: DistillState) -> SyntheticSet:
-        return parameterization.decode(state.params, _key(state, _DECODE))
+        params = state.params
+        if decay is not None:
+            # The weights of t steps sum to 1 - decay^t; before the first there is no average.
+            weight = jnp.maximum(1 - decay ** state.step.astype(jnp.float32), 1 - decay)
+
+            def mean(group, total, last):
+                if group == "constant":  # to the bit, which a mean of equal numbers is not
+                    return last
+                return jnp.where(state.step > 0, total / weight, last)
+
+            groups = parameterization.groups(params)
+            params = jax.tree.map(mean, groups, state.average, params)
+        return parameterization.decode(params, _key(state, _DECODE))
 
     return Distillation(init, sample, fetch, step, run, decode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -12,8 +12,21 @@ import optax
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, unknown
 from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.read_out import ReadOut
 from dd_jax.synthetic import LABEL_KINDS
 from dd_jax.types import Objective, Parameterization, PyTree, RealData, SyntheticSet
+
+
+class Preparation(NamedTuple):
+    """What has to be computed from the real data before a recipe is complete: teachers, experts.
+
+    Attributes:
+      compute: (data, key) -> pytree of arrays; run once, kept in the run's folder.
+      complete: (recipe, arrays) -> Recipe, whose functions close over the arrays.
+    """
+
+    compute: Callable[[RealData, jax.Array], PyTree]
+    complete: Callable[[Recipe, PyTree], Recipe]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +48,11 @@ class Recipe:
       label_kind, label_scale: what the set's labels mean.
       evaluation: the protocol that its networks are tested by.
       citation: how to cite the paper.
+      average: decay of an exponential moving average of the parameters, with bias correction; the
+        average is what `decode` shows and what is saved. None: the last parameters.
+      finalise: (set, data, key) -> set, applied once to the finished set, such as a relabelling.
+      read_out: the kernel regression that the method's authors predict with, if they do.
+      prepare: what is computed first, see `Preparation`; None for a complete recipe.
     """
 
     method: str
@@ -49,6 +67,10 @@ class Recipe:
     label_kind: str = "one_hot"
     label_scale: float = 1.0
     citation: str = ""
+    average: float | None = None
+    finalise: Callable[[SyntheticSet, RealData, jax.Array], SyntheticSet] | None = None
+    read_out: ReadOut | None = None
+    prepare: Preparation | None = None
 
     def __post_init__(self):
         if self.label_kind not in LABEL_KINDS:
@@ -56,6 +78,31 @@ class Recipe:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ConfigError(f"steps is {self.steps!r}, expected an integer of at least 1",
                               fix="pass steps=1 or more")
+        if self.average is not None and not 0.0 < self.average < 1.0:
+            raise ConfigError(f"average is {self.average!r}, expected a decay between 0 and 1",
+                              fix="pass average=0.99 or average=None")
+
+
+def prepared(recipe: Recipe, data: RealData, key: jax.Array) -> Recipe:
+    """The complete recipe: computes what it needs first, if anything.
+
+    Args:
+      recipe: any recipe.
+      data: the real training set.
+      key: PRNG key.
+
+    Returns:
+      A recipe without `prepare`; the same one where there was nothing to do.
+    """
+    if recipe.prepare is None:
+        return recipe
+    return completed(recipe, recipe.prepare.compute(data, key))
+
+
+def completed(recipe: Recipe, arrays: PyTree) -> Recipe:
+    """The recipe with its preparation's arrays built in."""
+    complete = recipe.prepare.complete(recipe, arrays)
+    return dataclasses.replace(complete, prepare=None)
 
 
 def grouped_optimizer(recipe: Recipe, params: PyTree) -> optax.GradientTransformation:

@@ -16,6 +16,7 @@ import numpy as np
 from dd_jax.data import Normaliser, as_index, fingerprint, to_tensors
 from dd_jax.distill.metrics import MetricsWriter
 from dd_jax.distill.outer import Distillation, DistillState, all_finite, distillation
+from dd_jax.distill.prepare import prepare_in
 from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.stop import StopSignals
@@ -25,6 +26,7 @@ from dd_jax.io import DistilledSet, save
 from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
 
+_FINALISE = 1001  # apart from the consumers that the outer loop folds into the same key
 _BUFFER = 512  # steps per dispatch at most; metrics of every step are kept on the device meanwhile
 _DISPATCH_SECONDS = 1.0  # what a dispatch should take, so that a stop signal is answered soon
 
@@ -160,7 +162,6 @@ def distil(
             raise ConfigError(f"{label} is {value!r}, expected an integer of at least 1",
                               fix=f"pass {label}=10")
     key = _as_key(key)
-    d = distillation(recipe)
     identity = {
         "method": recipe.method,
         "settings": dict(recipe.settings),
@@ -168,11 +169,14 @@ def distil(
         "labels": [recipe.label_kind, recipe.label_scale],
         "evaluation": dataclasses.asdict(recipe.evaluation),
         "normaliser": _hash(recipe.normaliser),
+        "average": recipe.average,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "data": fingerprint(real),
         "log_every": log_every,
     }
     with open_workdir(workdir, identity) as folder, StopSignals() as stop:
+        recipe = prepare_in(folder.path, recipe, real, key)
+        d = distillation(recipe)
         like = _checked_state(d, key, real)
         restored = folder.restore(like)
         if restored is None:
@@ -188,7 +192,10 @@ def distil(
         state = _loop(recipe, stepper, state, step, folder=folder, writer=writer, stop=stop,
                       log_every=log_every, save_seconds=save_seconds, save_every=save_every,
                       show_progress=show_progress, callbacks=[safe_callback(c) for c in callbacks])
-        finished = package(recipe, d.decode(state), real)
+        synthetic = d.decode(state)
+        if recipe.finalise is not None:
+            synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
+        finished = package(recipe, synthetic, real)
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
         return finished
@@ -230,7 +237,8 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
             shown.update(step, loss=float(buffers["loss"][-1]))
             if stop.requested and step < recipe.steps:
                 raise RunStopped(f"stopped by {stop.signal_name} after step {step} of "
-                                 f"{recipe.steps}", fix="run the same command again to continue")
+                                 f"{recipe.steps}; step {saved_step} is saved",
+                                 fix="run the same command again to continue")
     return state
 
 
@@ -250,6 +258,9 @@ def package(recipe: Recipe, synthetic, data: RealData) -> DistilledSet:
     Returns:
       A `DistilledSet`, ready for `io.save` and `evaluate`.
     """
+    evaluation = dataclasses.asdict(recipe.evaluation)
+    if recipe.read_out is not None:
+        evaluation["read_out"] = dataclasses.asdict(recipe.read_out)
     return DistilledSet(
         synthetic=jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic),
         normaliser=recipe.normaliser,
@@ -257,7 +268,7 @@ def package(recipe: Recipe, synthetic, data: RealData) -> DistilledSet:
         label_scale=recipe.label_scale,
         spec=data.spec,
         recipe={"method": recipe.method, **recipe.settings, "steps": recipe.steps},
-        evaluation=dataclasses.asdict(recipe.evaluation),
+        evaluation=evaluation,
         versions=versions(),
         data_fingerprint=fingerprint(data),
         citation=recipe.citation,

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from dd_jax.distill.checkpoint import Checkpoints
 from dd_jax.distill.lock import RunLock, prepare_folder
 from dd_jax.distill.metrics import MetricsWriter
+from dd_jax.io.atomic import write_atomically
 from dd_jax.types import PyTree
 
 _SECONDS = "seconds.json"
@@ -49,7 +50,8 @@ class Workdir:
         if self._checkpoints:
             self._checkpoints.save(step, state)
             spent = {"step": step, "seconds": round(time.monotonic() - self._began, 3)}
-            (self.path / _SECONDS).write_text(json.dumps(spent) + "\n")
+            text = json.dumps(spent) + "\n"
+            write_atomically(self.path / _SECONDS, lambda file: file.write(text.encode()))
 
     def metrics(self, step: int) -> Optional[MetricsWriter]:
         """The metrics file, without the lines of steps that are going to be repeated."""

@@ -1,4 +1,4 @@
-"""One evaluation for every method: fresh networks, random and full-data baselines."""
+"""One evaluation for every method: fresh networks, kernel regression, random and full baselines."""
 
 from dd_jax.callable_module import make_callable
 from dd_jax.evaluate.evaluate import (
@@ -9,8 +9,13 @@ from dd_jax.evaluate.evaluate import (
     loss_for,
 )
 from dd_jax.evaluate.protocol import Protocol, build_network, for_network
+from dd_jax.evaluate.read_out import ReadOut, own_read_out, read_out, read_out_random
+from dd_jax.evaluate.transfer import TransferResult, evaluate_transfer, evaluate_transfer_random
+from dd_jax.evaluate.transfer_steps import BUDGETS, TransferBudget
 
-__all__ = ["Evaluation", "Protocol", "build_network", "evaluate", "evaluate_full",
-           "evaluate_random", "for_network", "loss_for"]
+__all__ = ["BUDGETS", "Evaluation", "Protocol", "ReadOut", "TransferBudget", "TransferResult",
+           "build_network", "evaluate", "evaluate_full", "evaluate_random", "evaluate_transfer",
+           "evaluate_transfer_random", "for_network", "loss_for", "own_read_out", "read_out",
+           "read_out_random"]
 
 make_callable(__name__, "evaluate")

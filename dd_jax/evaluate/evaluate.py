@@ -55,54 +55,59 @@ def loss_for(label_kind: str, protocol: Protocol) -> str:
     return "squared_error" if label_kind in ("centred", "logits") else "cross_entropy"
 
 
-@partial(jax.jit, static_argnames=("spec", "protocol", "loss", "epochs", "batch_size", "how"))
-def _train_and_test(keys, sets, test, normaliser, *, spec, protocol, loss, epochs, batch_size, how):
-    """One accuracy for each (key, set); every leaf of `sets` has the leading axis of `keys`."""
+def _fresh_accuracy(key, take, size, test, normaliser, *, spec, protocol, loss, epochs, batch_size):
+    """Accuracy on `test` of one fresh network trained on the `size` images that `take` gives."""
     network = build_network(protocol, spec)
-    augmentation = augment.by_name(protocol.augmentation, spec.shape)
+    variables = train(
+        network, protocol, size=size, take=take, loss=loss, epochs=epochs, batch_size=batch_size,
+        augmentation=augment.by_name(protocol.augmentation, spec.shape), key=key,
+    )
+    predicted = predict(network, variables, test.images, chunk=_test_chunk(),
+                        prepare=lambda x: normalise(normaliser, x))
+    return jnp.mean(predicted == test.labels)
+
+
+@partial(jax.jit, static_argnames=("spec", "protocol", "loss", "epochs", "batch_size", "how"))
+def _train_and_test(keys, sets, test, normaliser, *, how, **options):
+    """One accuracy for each (key, set); every leaf of `sets` has the leading axis of `keys`."""
 
     def one(args):
         key, (images, labels) = args
-        variables = train(
-            network, protocol, size=images.shape[0], take=lambda rows: (images[rows], labels[rows]),
-            augmentation=augmentation, loss=loss, epochs=epochs, batch_size=batch_size, key=key,
-        )
-        predicted = predict(network, variables, test.images, chunk=_test_chunk(),
-                            prepare=lambda x: normalise(normaliser, x))
-        return jnp.mean(predicted == test.labels)
+        return _fresh_accuracy(key, lambda rows: (images[rows], labels[rows]), images.shape[0],
+                               test, normaliser, **options)
 
     return map_over(one, (keys, sets), how=how)
 
 
 @partial(jax.jit, static_argnames=("spec", "protocol", "loss", "kind", "scale", "how"))
 def _train_on_all(keys, data, test, normaliser, *, spec, protocol, loss, kind, scale, how):
-    network = build_network(protocol, spec)
-    augmentation = augment.by_name(protocol.augmentation, spec.shape)
-
     def take(rows):
         images, labels = gather(data, rows)
         wanted = targets(labels, spec.num_classes, kind=kind, scale=scale)
         return normalise(normaliser, images), wanted
 
     def one(key):
-        variables = train(
-            network, protocol, size=data.labels.shape[0], take=take, augmentation=augmentation,
-            loss=loss, epochs=protocol.full_epochs, batch_size=protocol.full_batch_size, key=key,
+        return _fresh_accuracy(
+            key, take, data.labels.shape[0], test, normaliser, spec=spec, protocol=protocol,
+            loss=loss, epochs=protocol.full_epochs, batch_size=protocol.full_batch_size,
         )
-        predicted = predict(network, variables, test.images, chunk=_test_chunk(),
-                            prepare=lambda x: normalise(normaliser, x))
-        return jnp.mean(predicted == test.labels)
 
     return map_over(one, keys, how=how)
 
 
-def _summarise(accuracies: jax.Array, start: float) -> Evaluation:
+def summarise(accuracies: jax.Array, start: float) -> Evaluation:
+    """Accuracies of work that began at `time.perf_counter() == start`."""
     values = np.asarray(accuracies, np.float64)
     seconds = time.perf_counter() - start
     return Evaluation(values, float(values.mean()), float(values.std()), seconds)
 
 
-def _check_fits(spec: DataSpec, test: RealData) -> None:
+def check_fits(spec: DataSpec, test: RealData) -> None:
+    """Refuses test data of another image shape or number of classes than the set's.
+
+    Raises:
+      SetFileError: as said.
+    """
     if test.spec.shape != spec.shape:
         raise SetFileError(
             f"the set has images of shape {spec.shape}, the test data {test.spec.shape}",
@@ -144,7 +149,7 @@ def evaluate(
       SetFileError: shapes or classes do not match.
       ConfigError: cross-entropy on centred labels.
     """
-    _check_fits(distilled.spec, test)
+    check_fits(distilled.spec, test)
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds is {seeds}, expected at least 1", fix="pass seeds=5")
     start = time.perf_counter()
@@ -152,7 +157,7 @@ def evaluate(
     synthetic = distilled.synthetic
     sets = (synthetic.images, synthetic.labels)
     sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
-    return _summarise(
+    return summarise(
         _train_and_test(
             _keys(key, count), sets, test, distilled.normaliser, spec=distilled.spec,
             protocol=protocol, loss=loss_for(distilled.label_kind, protocol),
@@ -191,7 +196,7 @@ def evaluate_random(
         for k in jax.vmap(lambda k: jax.random.fold_in(k, _CHOICE))(keys)
     ]
     sets = (jnp.stack(chosen), jnp.broadcast_to(labels, (count, *labels.shape)))
-    return _summarise(
+    return summarise(
         _train_and_test(
             keys, sets, data.test, normaliser, spec=spec, protocol=protocol,
             loss=loss_for(label_kind, protocol), epochs=protocol.epochs,
@@ -214,7 +219,7 @@ def evaluate_full(
 ) -> Evaluation:
     """The ceiling: networks trained on all real data for `protocol.full_epochs` epochs."""
     start = time.perf_counter()
-    return _summarise(
+    return summarise(
         _train_on_all(
             _keys(key, seeds), data.train, data.test, normaliser, spec=data.train.spec,
             protocol=protocol, loss=loss_for(label_kind, protocol), kind=label_kind,

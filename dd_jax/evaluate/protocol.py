@@ -7,16 +7,20 @@ distilled set. Every method names the one its paper used; `cpu` is the common sm
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
+import jax
 import optax
 
 from dd_jax import nets
 from dd_jax.errors import ConfigError, unknown
-from dd_jax.types import DataSpec, Network
+from dd_jax.types import DataSpec, Network, Outputs, PyTree
 
 SCHEDULES = ("constant", "step_drop", "warmup_cosine")
 OPTIMIZERS = ("sgd", "adam")
-LOSSES = ("auto", "cross_entropy", "squared_error")
+_NETWORK_OPTIONS = ("depth", "width", "norm", "init_style", "first_padding")
+_OWN_WIDTHS = {"mlp": 128, "resnet18": 64}  # of architectures whose width is not a ConvNet's
+LOSSES = ("auto", "cross_entropy", "squared_error", "mean_squared_error")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +29,24 @@ class Protocol:
 
     Attributes:
       name: for files and tables.
-      network: a name in `nets.NETWORKS`, with depth, width, norm and init_style below.
+      network: a name in `nets.NETWORKS`; of depth, width, norm, init_style and first_padding
+        (None for the default) it is given what it takes.
       optimizer: "sgd" (momentum, coupled weight decay) or "adam".
       learning_rate: peak rate.
       momentum, weight_decay: of "sgd".
+      pull: added to the loss is `pull` times the squared distance from the initial parameters.
+      centre_outputs: the network's own outputs at initialisation are subtracted from its outputs,
+        in training and in testing.
+      output_scale: outputs (after centring) are divided by it. Squared error to the labels is then
+        that of the plain outputs to `output_scale` times the labels, over `output_scale`^2.
       schedule: "constant"; "step_drop" (times 0.1 after half the epochs, momentum restarted there,
         as the official DC code rebuilds its optimiser); "warmup_cosine" (linear to the peak in
         `warmup` steps, then cosine to `final_fraction` of it).
       epochs: passes over the set.
       batch_size: images per step; a smaller set goes whole.
       augmentation: a name in `augment.by_name`; one draw per image in every step.
-      loss: "cross_entropy", "squared_error", or "auto" for what the set's labels mean.
+      loss: "cross_entropy", "squared_error" (half, summed over classes), "mean_squared_error"
+        (mean over classes), or "auto": one of the first two, for what the set's labels mean.
       full_epochs, full_batch_size: for the full-data baseline.
       seeds: networks trained and tested.
     """
@@ -57,9 +68,13 @@ class Protocol:
     batch_size: int = 256
     augmentation: str = "none"
     loss: str = "auto"
-    full_epochs: int = 5
+    full_epochs: int = 20
     full_batch_size: int = 256
     seeds: int = 5
+    first_padding: int | None = None
+    pull: float = 0.0
+    centre_outputs: bool = False
+    output_scale: float = 1.0
 
     def __post_init__(self):
         for label, value, valid in (
@@ -76,23 +91,68 @@ class Protocol:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"protocol {label} is {value!r}, expected an integer >= 1",
                                   fix=f"pass {label}=1 or more")
-        if not 0.0 <= self.learning_rate < float("inf"):
-            raise ConfigError(f"protocol learning_rate is {self.learning_rate!r}, expected >= 0",
-                              fix="pass for example learning_rate=0.01")
+        for label, example in (("learning_rate", 0.01), ("pull", 1e-3)):
+            value = getattr(self, label)
+            if not 0.0 <= value < float("inf"):
+                raise ConfigError(f"protocol {label} is {value!r}, expected >= 0",
+                                  fix=f"pass for example {label}={example}")
+        if not 0.0 < self.output_scale < float("inf"):
+            raise ConfigError(f"protocol output_scale is {self.output_scale!r}, expected > 0",
+                              fix="pass output_scale=1.0 for plain outputs")
 
 
 def build_network(protocol: Protocol, spec: DataSpec) -> Network:
-    """The protocol's architecture for this data."""
-    options = {"depth": protocol.depth, "width": protocol.width, "init_style": protocol.init_style}
-    if protocol.network != "mlp":
-        options["norm"] = protocol.norm
-    return nets.by_name(protocol.network, spec, **options)
+    """The protocol's architecture for this data, with centred and scaled outputs if it says so."""
+    takes = inspect.signature(nets.NETWORKS[protocol.network]).parameters
+    options = {name: getattr(protocol, name) for name in _NETWORK_OPTIONS if name in takes}
+    network = nets.by_name(protocol.network, spec, **options)
+    if protocol.centre_outputs:
+        network = centred(network)
+    return network if protocol.output_scale == 1.0 else scaled(network, protocol.output_scale)
+
+
+def centred(network: Network) -> Network:
+    """The network whose logits are f(x) - f_0(x), with f_0 the same network at initialisation.
+
+    Its variables carry the initial ones along as "initial", which get no gradient.
+
+    Example:
+      >>> import jax
+      >>> from dd_jax.types import DataSpec
+      >>> network = centred(nets.mlp(DataSpec("toy", (2, 2, 1), 2, ("a", "b")), width=4))
+      >>> variables = network.init(jax.random.key(0))
+      >>> network.apply(variables, jax.numpy.ones((1, 2, 2, 1))).logits.tolist()
+      [[0.0, 0.0]]
+    """
+
+    def init(key: jax.Array) -> PyTree:
+        variables = network.init(key)
+        return {**variables, "initial": variables}
+
+    def apply(variables: PyTree, images: jax.Array, train: bool = False) -> Outputs:
+        now = {name: part for name, part in variables.items() if name != "initial"}
+        outputs = network.apply(now, images, train)
+        initial = jax.lax.stop_gradient(network.apply(variables["initial"], images, train).logits)
+        return outputs._replace(logits=outputs.logits - initial)
+
+    return Network(init=init, apply=apply, name=network.name)
+
+
+def scaled(network: Network, scale: float) -> Network:
+    """The network whose logits are divided by `scale`."""
+
+    def apply(variables: PyTree, images: jax.Array, train: bool = False) -> Outputs:
+        outputs = network.apply(variables, images, train)
+        return outputs._replace(logits=outputs.logits / scale)
+
+    return Network(init=network.init, apply=apply, name=network.name)
 
 
 def for_network(protocol: Protocol, network: str) -> Protocol:
     """The same protocol on another architecture, for cross-architecture tests.
 
-    Width, normalisation and initialisation stay as they are, but an MLP is 128 wide.
+    Width, normalisation and initialisation stay as they are, but an MLP is 128 wide and the first
+    stage of a ResNet 64.
 
     Example:
       >>> for_network(Protocol("dc"), "mlp").network
@@ -102,9 +162,8 @@ def for_network(protocol: Protocol, network: str) -> Protocol:
         raise unknown("network", network, nets.NETWORKS)
     if network == protocol.network:
         return protocol
-    if network == "mlp":
-        return dataclasses.replace(protocol, network="mlp", width=128)
-    return dataclasses.replace(protocol, network=network)
+    width = _OWN_WIDTHS.get(network, protocol.width)
+    return dataclasses.replace(protocol, network=network, width=width)
 
 
 def directions(protocol: Protocol) -> optax.GradientTransformation:

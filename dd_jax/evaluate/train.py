@@ -20,10 +20,12 @@ def weighted_loss(name: str, logits: jax.Array, labels: jax.Array, weights: jax.
     """The training loss of a batch, summed with weights that leave out padding rows.
 
     "cross_entropy" takes probabilities as labels; "squared_error" is half the squared distance
-    summed over classes.
+    summed over classes, "mean_squared_error" the squared distance averaged over classes.
     """
     if name == "cross_entropy":
         each = optax.losses.softmax_cross_entropy(logits, labels)
+    elif name == "mean_squared_error":
+        each = jnp.mean((logits - labels) ** 2, axis=-1)
     else:
         each = 0.5 * jnp.sum((logits - labels) ** 2, axis=-1)
     return jnp.sum(weights * each)
@@ -52,7 +54,7 @@ def train(
       size: M, number of images.
       take: rows [b] int32 -> (images [b, H, W, C] float32 in model space, labels [b, K]).
       augmentation: applied to every batch, one draw per image.
-      loss: "cross_entropy" or "squared_error".
+      loss: one that `weighted_loss` knows.
       epochs, batch_size: of this run.
       key: PRNG key.
 
@@ -66,6 +68,7 @@ def train(
     optimizer = directions(protocol)
     rate = rate_schedule(protocol, epochs * per_epoch, drop_epoch * per_epoch)
     variables = network.init(jax.random.fold_in(key, _INIT))
+    initial = variables["params"]
 
     # Batch statistics need the whole batch at once; otherwise gradients add up over chunks.
     chunk = batch_size if "batch_stats" in variables else chunk_size(batch_size)
@@ -102,6 +105,9 @@ def train(
         draw = augmentation.draw(draw_key, chunks * chunk)
         grads, variables = gradient(variables, order[position % size], weights, draw)
         grads = jax.tree.map(lambda g: g / jnp.sum(weights), grads)
+        if protocol.pull:
+            grads = jax.tree.map(lambda g, p, p0: g + 2 * protocol.pull * (p - p0), grads,
+                                 variables["params"], initial)
         updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
         scale = -rate(number)
         params = jax.tree.map(lambda p, u: p + scale * u, variables["params"], updates)

@@ -10,15 +10,18 @@ import numpy as np
 from dd_jax.errors import SetFileError, nearest
 from dd_jax.types import DataSpec, SyntheticSet
 
-LABEL_KINDS = ("one_hot", "centred", "probabilities", "logits")
+LABEL_KINDS = ("one_hot", "centred", "probabilities", "logits", "representations")
 
 
-def check_synthetic(synthetic: SyntheticSet, spec: DataSpec) -> None:
+def check_synthetic(
+    synthetic: SyntheticSet, spec: DataSpec, *, label_kind: str = "one_hot"
+) -> None:
     """Checks the arrays of a distilled set against the description of its data.
 
     Args:
       synthetic: images [M, H, W, C], labels [M, K], learning_rate [] or [T] or None.
       spec: what (H, W, C) and K must be.
+      label_kind: "representations" may have any number of columns.
 
     Raises:
       SetFileError: naming the array, what it is and what was expected.
@@ -32,13 +35,19 @@ def check_synthetic(synthetic: SyntheticSet, spec: DataSpec) -> None:
             "M of at least 1",
             fix="give the spec of the data that the set was distilled from",
         )
-    if labels.shape != (len(images), spec.num_classes):
+    free = label_kind == "representations" and labels.ndim == 2 and labels.shape[1] > 0
+    if labels.shape != (len(images), labels.shape[-1] if free else spec.num_classes):
         raise SetFileError(
             f"labels have shape {labels.shape}, expected {(len(images), spec.num_classes)}: one "
             f"row for each of {len(images)} images, one column for each of "
             f"{spec.num_classes} classes (num_classes)",
             fix="keep images and labels of the same selection, and the spec of their data",
         )
+    if synthetic.log_temperature is not None:
+        temperature = _float32("log_temperature", synthetic.log_temperature)
+        if temperature.shape != ():
+            raise SetFileError(f"log_temperature has shape {temperature.shape}, expected a scalar",
+                               fix="store the logarithm of the factor on the scores")
     if synthetic.learning_rate is None:
         return
     rate = _float32("learning_rate", synthetic.learning_rate)

@@ -32,6 +32,7 @@ Migration = Callable[[dict, dict], "tuple[dict, dict]"]
 _MIGRATIONS: dict[int, Migration] = {}
 
 _NORMALISER = "normaliser/"
+_SCALARS = ("learning_rate", "log_temperature")  # what a set may have beside images and labels
 _FIELDS: dict[str, Any] = {
     "label_kind": str,
     "label_scale": (int, float),
@@ -74,7 +75,9 @@ def validate(distilled: DistilledSet) -> None:
     Raises:
       SetFileError: naming the first field that is wrong.
     """
-    checks.check_synthetic(distilled.synthetic, distilled.spec)
+    checks.check_synthetic(
+        distilled.synthetic, distilled.spec, label_kind=distilled.label_kind
+    )
     checks.check_label_kind(
         distilled.label_kind, distilled.label_scale, np.asarray(distilled.synthetic.labels)
     )
@@ -109,8 +112,9 @@ def save(path: PathLike, distilled: DistilledSet) -> pathlib.Path:
         "images": np.asarray(distilled.synthetic.images),
         "labels": np.asarray(distilled.synthetic.labels),
     }
-    if distilled.synthetic.learning_rate is not None:
-        tensors["learning_rate"] = np.asarray(distilled.synthetic.learning_rate)
+    for name in _SCALARS:
+        if getattr(distilled.synthetic, name) is not None:
+            tensors[name] = np.asarray(getattr(distilled.synthetic, name))
     for name, array in to_tensors(distilled.normaliser)[0].items():
         tensors[_NORMALISER + name] = np.asarray(array)
     blob = container.pack(tensors, card_of(distilled))
@@ -171,15 +175,16 @@ def _assemble(tensors: dict[str, np.ndarray], card: dict[str, Any]) -> Distilled
                 fix="write the set again with dd_jax.io.save",
             )
     spec = checks.read_spec(card["spec"])
-    known = {"images", "labels", "learning_rate"}
+    known = {"images", "labels", *_SCALARS}
     own = {name: array for name, array in tensors.items() if not name.startswith(_NORMALISER)}
     if not {"images", "labels"} <= set(own) or not set(own) <= known:
         raise SetFileError(
-            f"holds the tensors {sorted(own)}, expected images, labels and perhaps learning_rate",
+            f"holds the tensors {sorted(own)}, expected images, labels and perhaps "
+            + " and ".join(_SCALARS),
             fix="write the set again with dd_jax.io.save",
         )
-    synthetic = SyntheticSet(own["images"], own["labels"], own.get("learning_rate"))
-    checks.check_synthetic(synthetic, spec)
+    synthetic = SyntheticSet(**own)
+    checks.check_synthetic(synthetic, spec, label_kind=card["label_kind"])
     checks.check_label_kind(card["label_kind"], card["label_scale"], synthetic.labels)
     if card["bytes"] != cost_bytes(synthetic):
         raise SetFileError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import unknown
-from dd_jax.methods import dm, frepo
+from dd_jax.methods import dm, frepo, kip, krr_st, label_solve, rcig, rfad
 from dd_jax.methods.record import Method, Published, preset
 from dd_jax.types import RealData, Split
 
-METHODS: dict[str, Method] = {m.METHOD.name: m.METHOD for m in (frepo, dm)}
+METHODS: dict[str, Method] = {
+    m.METHOD.name: m.METHOD for m in (frepo, kip, label_solve, rfad, rcig, krr_st, dm)
+}
 
 
 def get(name: str) -> Method:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dd_jax.distill.recipe import Recipe
@@ -31,6 +32,7 @@ class Method(NamedTuple):
       recipe: (config, data) -> Recipe.
       published: (data name, ipc) -> Published, accuracies of fresh networks.
       citation: how to cite.
+      published_read_out: the same for the method's own kernel regression, where it has one.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Method(NamedTuple):
     recipe: Callable[[Any, RealData], Recipe]
     published: Mapping[tuple[str, int], Published]
     citation: str
+    published_read_out: Mapping[tuple[str, int], Published] = MappingProxyType({})
 
 
 def preset(method: Method, protocol: str, ipc: int, **changes) -> Any:

@@ -9,12 +9,16 @@ from dd_jax.nets.conv import conv3x3
 from dd_jax.nets.convnet import convnet, convnet_doubling
 from dd_jax.nets.mlp import mlp
 from dd_jax.nets.record import from_linen, with_batch_stats
+from dd_jax.nets.resnet import resnet18
+from dd_jax.nets.widening import convnet_widening
 from dd_jax.types import DataSpec, Network
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     "convnet": convnet,
     "convnet_doubling": convnet_doubling,
+    "convnet_widening": convnet_widening,
     "mlp": mlp,
+    "resnet18": resnet18,
 }
 
 
@@ -22,7 +26,7 @@ def by_name(name: str, spec: DataSpec, **options) -> Network:
     """Builds a network from its name in `NETWORKS`.
 
     Args:
-      name: "convnet", "convnet_doubling" or "mlp".
+      name: one of `NETWORKS`.
       spec: the data it is for.
       **options: what the factory takes (depth, width, norm, ...).
 
@@ -39,5 +43,5 @@ def by_name(name: str, spec: DataSpec, **options) -> Network:
     return NETWORKS[name](spec, **options)
 
 
-__all__ = ["NETWORKS", "by_name", "conv3x3", "convnet", "convnet_doubling", "from_linen", "mlp",
-           "with_batch_stats"]
+__all__ = ["NETWORKS", "by_name", "conv3x3", "convnet", "convnet_doubling", "convnet_widening",
+           "from_linen", "mlp", "resnet18", "with_batch_stats"]

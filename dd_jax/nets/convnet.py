@@ -16,6 +16,10 @@ from dd_jax.nets.layers import NORMS, POOLINGS, Conv3x3, initialisers, normalise
 from dd_jax.nets.record import from_linen
 from dd_jax.types import DataSpec, Network
 
+# softplus(60 z) / 60 is ReLU with its kink rounded off over a width of 1/60, so that derivatives of
+# a network's own derivatives do not vanish.
+ACTIVATIONS = {"relu": nn.relu, "softplus60": lambda z: nn.softplus(60.0 * z) / 60.0}
+
 
 class ConvNet(nn.Module):
     """Blocks of convolution, normalisation, ReLU and pooling, then one dense layer.
@@ -31,19 +35,21 @@ class ConvNet(nn.Module):
     pooling: str = "avg"
     init_style: str = "torch"
     formulation: str = "auto"
+    first_padding: int | None = None
+    activation: str = "relu"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False):
         taps = []
         for i, width in enumerate(self.widths):
-            padding = 3 if i == 0 and x.shape[-1] == 1 else 1
+            padding = _first_padding(self.first_padding, x.shape[-1]) if i == 0 else 1
             if self.norm_first and i > 0:
                 x = normalise_maps(x, self.norm, train=train, name=f"norm{i}")
             conv = Conv3x3(width, padding, self.init_style, self.formulation, name=f"conv{i}")
             x = conv(x)
             if not self.norm_first:
                 x = normalise_maps(x, self.norm, train=train, name=f"norm{i}")
-            x = pool2x2(nn.relu(x), self.pooling)
+            x = pool2x2(ACTIVATIONS[self.activation](x), self.pooling)
             taps.append(x)
         features = x.reshape(x.shape[0], -1)
         kernel, bias = initialisers(self.init_style, features.shape[-1])
@@ -51,7 +57,18 @@ class ConvNet(nn.Module):
         return head(features), features, tuple(taps)
 
 
-def _check(spec: DataSpec, depth: int, width: int, norm: str, pooling: str) -> None:
+def _first_padding(given: int | None, channels: int) -> int:
+    if given is not None:
+        return given
+    return 3 if channels == 1 else 1
+
+
+def _check(
+    spec: DataSpec, depth: int, width: int, norm: str, pooling: str, padding: int | None = None,
+    activation: str = "relu",
+) -> None:
+    if activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS)
     if norm not in NORMS:
         raise unknown("normalisation", norm, NORMS)
     if pooling not in POOLINGS:
@@ -61,8 +78,10 @@ def _check(spec: DataSpec, depth: int, width: int, norm: str, pooling: str) -> N
             raise ConfigError(f"{label} is {value!r}, expected an integer of at least 1",
                               fix=f"pass {label}=3 or similar")
     height, wide, channels = spec.shape
-    grow = 4 if channels == 1 else 0
-    size = min(height, wide) + grow
+    if padding is not None and padding not in (1, 2, 3):
+        raise ConfigError(f"first_padding is {padding!r}, expected 1, 2, 3 or None",
+                          fix="pass first_padding=1 to keep the size of grey images")
+    size = min(height, wide) + 2 * (_first_padding(padding, channels) - 1)
     for block in range(depth if pooling != "none" else 0):
         if size < 2:
             raise ConfigError(
@@ -82,6 +101,8 @@ def convnet(
     pooling: str = "avg",
     init_style: str = "torch",
     formulation: str = "auto",
+    first_padding: int | None = None,
+    activation: str = "relu",
 ) -> Network:
     """DC's ConvNet: `depth` blocks of constant width, normalisation after each convolution.
 
@@ -91,8 +112,10 @@ def convnet(
       width: channels of each block.
       norm: "none", "batch", "instance" (default), "group" or "layer".
       pooling: "avg", "max" or "none".
-      init_style: "torch" (PyTorch's default distribution) or "lecun" (Flax's).
+      init_style: "torch", "lecun" or "gaussian", see `nets.layers.initialisers`.
       formulation: of the convolution, see `nets.conv`.
+      first_padding: zeros on each side in the first convolution; None: 3 for one channel, else 1.
+      activation: "relu", or "softplus60": softplus(60 z) / 60, its smooth twin.
 
     Returns:
       A `Network`; for 28x28x1 or 32x32 images features are [B, 16 * width].
@@ -107,9 +130,9 @@ def convnet(
       >>> sum(x.size for x in jax.tree.leaves(network.init(jax.random.key(0))))
       317706
     """
-    _check(spec, depth, width, norm, pooling)
+    _check(spec, depth, width, norm, pooling, first_padding, activation)
     module = ConvNet((width,) * depth, spec.num_classes, norm, False, pooling, init_style,
-                     formulation)
+                     formulation, first_padding=first_padding, activation=activation)
     return from_linen(module, spec.shape, name="convnet")
 
 
@@ -122,17 +145,22 @@ def convnet_doubling(
     pooling: str = "avg",
     init_style: str = "lecun",
     formulation: str = "auto",
+    activation: str = "relu",
+    norm_first: bool = True,
 ) -> Network:
     """FRePo's ConvNet: widths width, 2 width, 4 width, ..., normalisation before convolutions.
 
-    The arguments are those of `convnet`. FRePo distils with norm "batch" and evaluates with "none".
+    The arguments are those of `convnet`, and `norm_first`: whether a normalisation precedes the
+    convolution of every block but the first (FRePo) or follows that of each (RCIG). FRePo distils
+    with norm "batch" and evaluates with "none".
 
     Example:
       >>> from dd_jax.types import DataSpec
       >>> convnet_doubling(DataSpec("toy", (28, 28, 1), 10, tuple("abcdefghij"))).name
       'convnet_doubling'
     """
-    _check(spec, depth, width, norm, pooling)
+    _check(spec, depth, width, norm, pooling, activation=activation)
     widths = tuple(width * 2**i for i in range(depth))
-    module = ConvNet(widths, spec.num_classes, norm, True, pooling, init_style, formulation)
+    module = ConvNet(widths, spec.num_classes, norm, norm_first, pooling, init_style, formulation,
+                     activation=activation)
     return from_linen(module, spec.shape, name="convnet_doubling")

@@ -28,16 +28,24 @@ def torch_uniform(fan_in: int) -> Callable:
     return init
 
 
+INIT_STYLES = ("torch", "lecun", "gaussian")
+
+
 def initialisers(style: str, fan_in: int) -> tuple[Callable, Callable]:
-    """The (kernel, bias) initialisers of a layer: "torch" or "lecun" (Flax's default).
+    """The (kernel, bias) initialisers of a layer.
+
+    "torch" is PyTorch's default, "lecun" Flax's; "gaussian" has weights N(0, 2 / fan_in) and biases
+    N(0, 0.1^2), so that wide networks approach the kernels of `dd_jax.kernels`.
 
     Raises:
       ConfigError: unknown style.
     """
-    if style not in ("torch", "lecun"):
-        raise unknown("initialisation", style, ("torch", "lecun"))
+    if style not in INIT_STYLES:
+        raise unknown("initialisation", style, INIT_STYLES)
     if style == "torch":
         return torch_uniform(fan_in), torch_uniform(fan_in)
+    if style == "gaussian":
+        return nn.initializers.normal((2.0 / fan_in) ** 0.5), nn.initializers.normal(0.1)
     return nn.initializers.lecun_normal(), nn.initializers.zeros_init()
 
 

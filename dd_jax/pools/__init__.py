@@ -2,5 +2,6 @@
 
 from dd_jax.pools.ageing import AgeingState, ageing_pool, squared_error
 from dd_jax.pools.fresh import fresh_pool
+from dd_jax.pools.pretrained import pretrained_pool
 
-__all__ = ["AgeingState", "ageing_pool", "fresh_pool", "squared_error"]
+__all__ = ["AgeingState", "ageing_pool", "fresh_pool", "pretrained_pool", "squared_error"]

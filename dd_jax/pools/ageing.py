@@ -47,8 +47,10 @@ def ageing_pool(
     optimizer: optax.GradientTransformation | None = None,
     loss: Callable[[jax.Array, jax.Array], jax.Array] = squared_error,
     max_batch: int = 1000,
+    train_steps: tuple[int, int] = (1, 1),
+    transform: Callable[[SyntheticSet], SyntheticSet] | None = None,
 ) -> Pool:
-    """FRePo's pool: per step one network is used, then trained once on the synthetic set.
+    """FRePo's pool: per step one network is used, then trained a little on the synthetic set.
 
     Ages start staggered (network i at i * max_age / size) with untrained weights, as in the
     official code. A network older than `max_age` is replaced by a new one instead of being
@@ -61,12 +63,14 @@ def ageing_pool(
       optimizer: trains the networks; Adam with rate 3e-4 by default.
       loss: (logits [B, K], labels [B, K]) -> scalar, the networks' training loss.
       max_batch: a larger synthetic set is subsampled to this many images without replacement.
+      train_steps: (low, high), training steps after one use, drawn uniformly from low..high.
+      transform: of the synthetic set that networks are trained on, such as `with_flips`.
 
     Returns:
       A `Pool` with `AgeingState`.
 
     Raises:
-      ConfigError: a size or age below 1.
+      ConfigError: a size or age below 1, a range of steps that is none.
 
     Example:
       >>> from dd_jax import nets
@@ -77,6 +81,10 @@ def ageing_pool(
         if value < 1:
             raise ConfigError(f"pool {label} is {value}, expected at least 1",
                               fix=f"pass {label}=1 or more")
+    low, high = train_steps
+    if not 1 <= low <= high:
+        raise ConfigError(f"pool train_steps is {train_steps!r}, expected 1 <= low <= high",
+                          fix="pass train_steps=(1, 15) or similar")
     optimizer = optimizer or optax.adam(3e-4)
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> AgeingState:
@@ -111,9 +119,20 @@ def ageing_pool(
         params = optax.apply_updates(variables["params"], updates)
         return with_batch_stats({**variables, "params": params}, outputs), opt_state, age + 1
 
+    def train_some(variables, opt_state, synthetic, key, age):
+        if high == 1:
+            return train(variables, opt_state, synthetic, key, age)
+        count = jax.random.randint(jax.random.fold_in(key, 0), (), low, high + 1)
+
+        def step(i, carry):
+            variables, opt_state, age = carry
+            return train(variables, opt_state, synthetic, jax.random.fold_in(key, i + 1), age)
+
+        return jax.lax.fori_loop(0, count, step, (variables, opt_state, age))
+
     def advance(state: AgeingState, synthetic: SyntheticSet, key: jax.Array) -> AgeingState:
         work_key, next_key = jax.random.split(key)
-        synthetic = jax.lax.stop_gradient(synthetic)
+        synthetic = jax.lax.stop_gradient(transform(synthetic) if transform else synthetic)
         current = state.current
         variables = jax.tree.map(lambda x: x[current], state.variables)
         opt_state = jax.tree.map(lambda x: x[current], state.optimizer)
@@ -121,7 +140,7 @@ def ageing_pool(
         new = jax.lax.cond(
             age > max_age,
             lambda: renew(work_key),
-            lambda: train(variables, opt_state, synthetic, work_key, age),
+            lambda: train_some(variables, opt_state, synthetic, work_key, age),
         )
 
         def write(stack, value):

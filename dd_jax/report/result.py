@@ -100,30 +100,47 @@ def percent(mean: float | None, std: float | None = None) -> str:
 
 
 COLUMNS = ("data", "images per class", "method", "protocol", "accuracy", "random", "full data",
-           "ratio", "published", "distilled in", "steps", "bytes", "device")
+           "ratio", "published", "kernel read-out", "random read-out", "published read-out",
+           "distilled in", "steps", "bytes", "device")
+
+
+def _published(figure: Mapping[str, Any] | None) -> str:
+    """A published accuracy, stored in percent, as text."""
+    if not figure:
+        return "-"
+    return f"{figure['mean']:.1f}" + ("" if figure["std"] is None else f" ± {figure['std']:.1f}")
 
 
 def row(result: Mapping[str, Any]) -> tuple[str, ...]:
     """One result as the texts of a table row, in the order of `COLUMNS`; accuracies in percent."""
-    full, published = result["full_mean"], result["published"]
-    shown = "-"
-    if published:
-        shown = f"{published['mean']:.1f}"
-        shown += "" if published["std"] is None else f" ± {published['std']:.1f}"
+    full = result["full_mean"]
     seconds = result["distill_seconds"]
     return (
         result["data"], str(result["ipc"]), result["method"], result["protocol"],
         percent(result["accuracy_mean"], result["accuracy_std"]),
         percent(result["random_mean"], result["random_std"]),
-        percent(full), "-" if full is None else f"{result['accuracy_mean'] / full:.2f}", shown,
+        percent(full),
+        "-" if full is None else f"{result['accuracy_mean'] / full:.2f}",
+        _published(result["published"]),
+        percent(result.get("read_out_mean")),
+        percent(result.get("read_out_random_mean"), result.get("read_out_random_std")),
+        _published(result.get("published_read_out")),
         "-" if seconds is None else f"{seconds:.0f} s", str(result["steps"]),
         f"{result['bytes']:,}", result["device"],
     )
 
 
+def table(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of results, without the columns in which no row has anything."""
+    rows = [row(result) for result in results]
+    kept = [i for i in range(len(COLUMNS)) if any(cells[i] != "-" for cells in rows)]
+    return [COLUMNS[i] for i in kept], [[cells[i] for i in kept] for cells in rows]
+
+
 def markdown_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Results as a Markdown table, sorted by data, budget, method and protocol."""
     ordered = sorted(results, key=lambda r: (r["data"], r["ipc"], r["method"], r["protocol"]))
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(row(r)) + " |" for r in ordered]
+    columns, rows = table(ordered)
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
     return "\n".join(lines) + "\n"

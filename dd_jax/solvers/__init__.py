@@ -1,5 +1,28 @@
 """Closed-form solvers with their own derivative rules."""
 
-from dd_jax.solvers.ridge import RidgeFit, RidgeInfo, check_ridge, fit_features
+from dd_jax.solvers.diagnostics import LeaveOneOut, leave_one_out
+from dd_jax.solvers.kernel_ridge import KernelFit, fit_kernel
+from dd_jax.solvers.label_solve import SolvedLabels, label_solve
+from dd_jax.solvers.linear_oracle import exact_linear_set
+from dd_jax.solvers.precision import in_float64
+from dd_jax.solvers.ridge import FORMS, RidgeFit, fit_features
+from dd_jax.solvers.stream import fit_stream
+from dd_jax.solvers.system import MODES, RidgeInfo, check_ridge
 
-__all__ = ["RidgeFit", "RidgeInfo", "check_ridge", "fit_features"]
+__all__ = [
+    "FORMS",
+    "MODES",
+    "KernelFit",
+    "LeaveOneOut",
+    "RidgeFit",
+    "RidgeInfo",
+    "SolvedLabels",
+    "check_ridge",
+    "exact_linear_set",
+    "fit_features",
+    "fit_kernel",
+    "fit_stream",
+    "in_float64",
+    "label_solve",
+    "leave_one_out",
+]

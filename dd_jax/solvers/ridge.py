@@ -1,15 +1,16 @@
 """Kernel ridge regression on features, in closed form, with its own derivative rule.
 
-With features F [n, P], targets Y [n, K], K = F F^T, A = K + mu I and a = A^{-1} Y, the fitted
-linear map is W = F^T a, and predictions are F_t W: the cross-kernel F_t F^T is never formed.
+With features F [n, P] and targets Y [n, K] the fitted linear map has two equal forms,
+  dual    W = F^T a,  a = (F F^T + mu I)^{-1} Y     a system of n equations,
+  primal  W = (F^T F + mu I)^{-1} F^T Y             a system of P equations,
+and predictions are F_t W: the cross-kernel F_t F^T is never formed. mu is the same in both, since
+F F^T and F^T F have one trace.
 
-The Gram matrix is accumulated, factorised and solved in float64 wherever the backend has it: with
-mu = 1e-6 tr(K)/n the condition number reaches n / 1e-6, beyond float32. TPUs solve in float32 at
-the highest precision with one step of iterative refinement.
-
-The derivative reuses the Cholesky factor (derived; checked against finite differences):
+The derivative reuses the Cholesky factor (derived; checked against finite differences). Dual:
   a_ = F W_,  B = A^{-1} a_,  Y_ = B,  A_ = -B a^T,  K_ = A_ + (d mu / d K contribution) I,
   F_ = a W_^T + (K_ + K_^T) F.
+Primal, with G = F^T F:
+  V = A^{-1} W_,  Y_ = F V,  A_ = -V W^T,  G_ likewise,  F_ = Y V^T + F (G_ + G_^T).
 """
 
 from __future__ import annotations
@@ -18,26 +19,23 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import unknown
+from dd_jax.solvers.system import (
+    Regulariser,
+    RidgeInfo,
+    check_matrix,
+    check_ridge,
+    describe,
+    factorise,
+    gram_cotangent,
+    solve,
+    times,
+    wide_dtype,
+    widened,
+)
 
-MODES = ("trace_mean", "trace_sum", "absolute")
-_LADDER_STEPS = 8
-
-
-class RidgeInfo(NamedTuple):
-    """How a solve went; scalars for the metrics.
-
-    Attributes:
-      ridge: [] float32, the value that was added to the diagonal.
-      jitter_steps: [] int32, how often the ridge had to be raised tenfold (0 is normal).
-      condition: [] float32, an estimate of cond(A) from the factor's diagonal (a lower bound).
-    """
-
-    ridge: jax.Array
-    jitter_steps: jax.Array
-    condition: jax.Array
+FORMS = ("auto", "dual", "primal")
 
 
 class RidgeFit(NamedTuple):
@@ -47,105 +45,60 @@ class RidgeFit(NamedTuple):
     info: RidgeInfo
 
 
-def _wide() -> bool:
-    return jax.default_backend() != "tpu"
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dual(features, targets, reg):
+    return _dual_forward(features, targets, reg)[0]
 
 
-def _ridge_value(gram: jax.Array, reg: float, mode: str) -> jax.Array:
-    trace = jnp.trace(gram)
-    n = gram.shape[0]
-    if mode == "absolute":
-        return jnp.asarray(reg, gram.dtype)
-    scaled = reg * (trace / n if mode == "trace_mean" else trace)
-    # An all-zero set has trace 0; a ridge of exactly 0 would leave nothing to factorise.
-    return scaled + jnp.finfo(jnp.float32).tiny
+def _dual_forward(features, targets, reg):
+    with widened():
+        f, y = features.astype(wide_dtype()), targets.astype(wide_dtype())
+        system = factorise(times(f, f.T), reg)
+        alpha = solve(system, y)
+        weights = times(f.T, alpha).astype(features.dtype)
+        info = describe(system, features.dtype)
+    return RidgeFit(weights, info), (features, system, alpha)
 
 
-def _factor(gram: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Cholesky factor of gram + ridge I, raising the ridge tenfold until it is finite."""
-    eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
-
-    def attempt(value):
-        return jnp.linalg.cholesky(gram + value * eye)
-
-    def failed(carry):
-        factor, _, steps = carry
-        return (~jnp.all(jnp.isfinite(factor))) & (steps < _LADDER_STEPS)
-
-    # The first raise is at least rounding error of the diagonal, and never exactly zero.
-    floor = jnp.finfo(gram.dtype).eps * jnp.trace(gram) / gram.shape[0]
-    floor = jnp.maximum(floor, jnp.finfo(jnp.float32).tiny)
-
-    def raise_ridge(carry):
-        _, value, steps = carry
-        value = jnp.maximum(10 * value, floor)
-        return attempt(value), value, steps + 1
-
-    start = (attempt(ridge), ridge, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(failed, raise_ridge, start)
+def _dual_backward(reg, saved, cotangent):
+    features, system, alpha = saved
+    with widened():
+        f, w_bar = (x.astype(alpha.dtype) for x in (features, cotangent.weights))
+        b = solve(system, times(f, w_bar))
+        gram_bar = gram_cotangent(b, alpha, reg, f.shape[0])
+        f_bar = times(alpha, w_bar.T) + times(gram_bar + gram_bar.T, f)
+        return f_bar.astype(features.dtype), b.astype(features.dtype)
 
 
-def _solve(factor: jax.Array, gram: jax.Array, ridge: jax.Array, rhs: jax.Array) -> jax.Array:
-    out = jax.scipy.linalg.cho_solve((factor, True), rhs)
-    if gram.dtype == jnp.float32:
-        residual = rhs - jnp.matmul(gram, out, precision="highest") - ridge * out
-        out = out + jax.scipy.linalg.cho_solve((factor, True), residual)
-    return out
+_dual.defvjp(_dual_forward, _dual_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _fit(features, targets, reg, mode, stop_trace):
-    return _fit_forward(features, targets, reg, mode, stop_trace)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _primal(features, targets, reg):
+    return _primal_forward(features, targets, reg)[0]
 
 
-def _fit_forward(features, targets, reg, mode, stop_trace):
-    dtype = features.dtype
-    with jax.enable_x64(_wide() or jax.config.jax_enable_x64):
-        wide = jnp.float64 if _wide() else jnp.float32
-        f, y = features.astype(wide), targets.astype(wide)
-        gram = jnp.matmul(f, f.T, precision="highest")
-        gram = 0.5 * (gram + gram.T)
-        factor, ridge, steps = _factor(gram, _ridge_value(gram, reg, mode))
-        alpha = _solve(factor, gram, ridge, y)
-        weights = jnp.matmul(f.T, alpha, precision="highest").astype(dtype)
-        diagonal = jnp.diagonal(factor)
-        condition = (jnp.max(diagonal) / jnp.min(diagonal)) ** 2
-        info = RidgeInfo(ridge.astype(dtype), steps, condition.astype(dtype))
-    return RidgeFit(weights, info), (features, gram, factor, ridge, alpha)
+def _primal_forward(features, targets, reg):
+    with widened():
+        f, y = features.astype(wide_dtype()), targets.astype(wide_dtype())
+        system = factorise(times(f.T, f), reg, count=f.shape[0])
+        weights = solve(system, times(f.T, y))
+        info = describe(system, features.dtype)
+        fit = RidgeFit(weights.astype(features.dtype), info)
+    return fit, (features, targets, system, weights)
 
 
-def _fit_backward(reg, mode, stop_trace, saved, cotangent):
-    features, gram, factor, ridge, alpha = saved
-    dtype = features.dtype
-    with jax.enable_x64(_wide() or jax.config.jax_enable_x64):
-        f = features.astype(gram.dtype)
-        w_bar = cotangent.weights.astype(gram.dtype)
-        alpha_bar = jnp.matmul(f, w_bar, precision="highest")
-        b = _solve(factor, gram, ridge, alpha_bar)
-        gram_bar = -jnp.matmul(b, alpha.T, precision="highest")
-        if mode != "absolute" and not stop_trace:
-            n = gram.shape[0]
-            scale = reg / n if mode == "trace_mean" else reg
-            gram_bar = gram_bar - scale * jnp.sum(b * alpha) * jnp.eye(n, dtype=gram.dtype)
-        f_bar = jnp.matmul(alpha, w_bar.T, precision="highest")
-        f_bar = f_bar + jnp.matmul(gram_bar + gram_bar.T, f, precision="highest")
-        return f_bar.astype(dtype), b.astype(dtype)
+def _primal_backward(reg, saved, cotangent):
+    features, targets, system, weights = saved
+    with widened():
+        f, y, w_bar = (x.astype(weights.dtype) for x in (features, targets, cotangent.weights))
+        v = solve(system, w_bar)
+        gram_bar = gram_cotangent(v, weights, reg, f.shape[0])
+        f_bar = times(y, v.T) + times(f, gram_bar + gram_bar.T)
+        return f_bar.astype(features.dtype), times(f, v).astype(features.dtype)
 
 
-_fit.defvjp(_fit_forward, _fit_backward)
-
-
-def check_ridge(reg: float, mode: str) -> None:
-    """Refuses an unknown mode and a negative or non-finite ridge, before anything compiles.
-
-    Raises:
-      ConfigError: as said.
-    """
-    if mode not in MODES:
-        raise unknown("ridge mode", mode, MODES)
-    if not (0.0 <= reg < float("inf")):
-        raise ConfigError(f"ridge is {reg!r}, expected a finite number of at least 0",
-                          fix="pass for example ridge=1e-6")
+_primal.defvjp(_primal_forward, _primal_backward)
 
 
 def fit_features(
@@ -155,6 +108,7 @@ def fit_features(
     ridge: float = 1e-6,
     mode: str = "trace_mean",
     stop_trace: bool = False,
+    form: str = "auto",
 ) -> RidgeFit:
     """Fits the linear map W = F^T (F F^T + mu I)^{-1} Y; predictions are F_t W.
 
@@ -169,12 +123,14 @@ def fit_features(
       ridge: the regulariser, at least 0.
       mode: one of `MODES`.
       stop_trace: whether mu is a constant for the derivative.
+      form: "dual" solves n equations, "primal" P equations with the same result; "auto" takes
+        the fewer. `info` describes the system of the form taken.
 
     Returns:
       A `RidgeFit`; first derivatives in reverse mode only.
 
     Raises:
-      ConfigError: negative ridge, unknown mode.
+      ConfigError: negative ridge, unknown mode or form, shapes that do not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -183,4 +139,11 @@ def fit_features(
       [[0.5, 0.0], [0.0, 0.5]]
     """
     check_ridge(ridge, mode)
-    return _fit(features, targets, ridge, mode, stop_trace)
+    if form not in FORMS:
+        raise unknown("form", form, FORMS)
+    check_matrix("features", features)
+    check_matrix("targets", targets, rows=features.shape[0])
+    count, width = features.shape
+    primal = form == "primal" or (form == "auto" and count > width)
+    reg = Regulariser(ridge, mode, stop_trace)
+    return (_primal if primal else _dual)(features, targets, reg)

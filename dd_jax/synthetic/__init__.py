@@ -2,7 +2,8 @@
 
 from dd_jax.synthetic.labels import LABEL_KINDS, class_major_labels, targets
 from dd_jax.synthetic.pixels import pixels
+from dd_jax.synthetic.preconditioned import preconditioned
 from dd_jax.synthetic.start import STARTS, check_start, start_images
 
 __all__ = ["LABEL_KINDS", "STARTS", "check_start", "class_major_labels", "pixels",
-           "start_images", "targets"]
+           "preconditioned", "start_images", "targets"]

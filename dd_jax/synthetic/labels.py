@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from dd_jax.errors import unknown
 
-LABEL_KINDS = ("one_hot", "centred", "probabilities", "logits")
+# "representations" are a teacher's outputs of any length, not one number for each class.
+LABEL_KINDS = ("one_hot", "centred", "probabilities", "logits", "representations")
 
 
 def targets(labels: jax.Array, num_classes: int, *, kind: str, scale: float = 1.0) -> jax.Array:
@@ -30,8 +31,8 @@ def targets(labels: jax.Array, num_classes: int, *, kind: str, scale: float = 1.
       >>> targets(jnp.array([1]), 2, kind="centred").tolist()
       [[-0.5, 0.5]]
     """
-    if kind not in LABEL_KINDS:
-        raise unknown("label kind", kind, LABEL_KINDS)
+    if kind not in LABEL_KINDS or kind == "representations":
+        raise unknown("kind of class labels", kind, LABEL_KINDS[:-1])
     one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     if kind == "centred":
         one_hot = one_hot - 1.0 / num_classes

@@ -20,7 +20,8 @@ def pixels(*, labels: str = "fixed") -> Parameterization:
 
     Returns:
       A `Parameterization` whose params are {"images": [M, H, W, C], "labels": [M, K]} and, where
-      the start has one, {"log_learning_rate"}: rates are learned in log form, so never negative.
+      the start has one, {"log_learning_rate"}: rates are learned in log form, so never negative;
+      likewise {"log_temperature"}.
 
     Raises:
       ConfigError: unknown head.
@@ -43,6 +44,8 @@ def pixels(*, labels: str = "fixed") -> Parameterization:
         params = {"images": jnp.asarray(start.images), "labels": jnp.asarray(stored)}
         if start.learning_rate is not None:
             params["log_learning_rate"] = jnp.log(start.learning_rate)
+        if start.log_temperature is not None:
+            params["log_temperature"] = jnp.asarray(start.log_temperature, jnp.float32)
         return params
 
     def decode(params: dict, key: jax.Array) -> SyntheticSet:
@@ -53,13 +56,15 @@ def pixels(*, labels: str = "fixed") -> Parameterization:
         elif labels == "soft":
             targets = jax.nn.softmax(targets)
         rate = params.get("log_learning_rate")
-        return SyntheticSet(params["images"], targets, None if rate is None else jnp.exp(rate))
+        rate = None if rate is None else jnp.exp(rate)
+        return SyntheticSet(params["images"], targets, rate, params.get("log_temperature"))
 
     def cost(params: dict) -> int:
         return sum(int(x.size) * x.dtype.itemsize for x in jax.tree.leaves(params))
 
     def groups(params: dict) -> dict:
-        names = {"images": "images", "labels": "labels", "log_learning_rate": "learning_rate"}
+        names = {"images": "images", "labels": "labels", "log_learning_rate": "learning_rate",
+                 "log_temperature": "temperature"}
         if labels == "fixed":
             names["labels"] = "constant"
         return {k: names[k] for k in params}

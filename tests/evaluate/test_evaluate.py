@@ -109,6 +109,19 @@ def test_random_and_full_baselines(small):
     assert 0 <= centred.mean <= 1
 
 
+def test_centred_outputs_are_used_in_testing_too(small):
+    """Untrained, all centred outputs are zero, so every prediction is class 0."""
+    protocol = dataclasses.replace(TINY, centre_outputs=True, output_scale=4.0, norm="none",
+                                   init_style="gaussian", epochs=1, learning_rate=0.0,
+                                   loss="mean_squared_error")
+    options = dict(key=jax.random.key(0), seeds=1)
+    untrained = ev.evaluate(small_set(small), small.test, protocol=protocol, **options)
+    share = np.mean(np.asarray(small.test.labels) == 0)
+    np.testing.assert_allclose(untrained.mean, share, atol=1e-6)
+    trained = dataclasses.replace(protocol, epochs=60, learning_rate=0.3, pull=1e-4)
+    assert ev.evaluate(small_set(small), small.test, protocol=trained, **options).mean > 0.3
+
+
 def test_evaluation_as_a_call(small):
     result = dd.evaluate(small_set(small), small.test, protocol=TINY, key=jax.random.key(0),
                          seeds=1)

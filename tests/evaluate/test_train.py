@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax import augment
+from dd_jax import augment, nets
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate import Protocol, for_network
-from dd_jax.evaluate.protocol import rate_schedule
+from dd_jax.evaluate.protocol import build_network, centred, rate_schedule, scaled
 from dd_jax.evaluate.train import train, weighted_loss
-from dd_jax.types import Network, Outputs
+from dd_jax.types import DataSpec, Network, Outputs
 
 
 def linear(features=5, classes=3):
@@ -87,10 +87,60 @@ def test_chunked_gradients_equal_the_whole_batch():
     np.testing.assert_allclose(fitted(x, y, protocol), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_centred_and_scaled_training_with_a_pull_equals_numpy():
+    """mean_ik (f - f_0 - s y)^2 / s^2 + pull ||w - w_0||^2 by gradient descent with momentum."""
+    x, y = problem()
+    scale, pull, rate = 3.0, 0.05, 0.4
+    first = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    plain = linear()
+    network = scaled(centred(plain._replace(init=lambda key: {"params": {"w": first}})), scale)
+    protocol = Protocol("t", learning_rate=rate, epochs=20, weight_decay=0.0, pull=pull,
+                        schedule="constant")
+    ours = train(
+        network, protocol, size=len(x),
+        take=lambda rows: (jnp.asarray(x)[rows, None, :, None], jnp.asarray(y)[rows]),
+        augmentation=augment.identity(), loss="mean_squared_error", epochs=20,
+        batch_size=len(x), key=jax.random.key(0),
+    )
+    w, buffer = first.astype(np.float64), 0.0
+    for _ in range(20):
+        residual = x @ (w - first) - scale * y
+        gradient = 2 * x.T @ residual / (len(x) * 3 * scale**2) + 2 * pull * (w - first)
+        buffer = 0.9 * buffer + gradient
+        w = w - rate * buffer
+    np.testing.assert_allclose(ours["params"]["w"], w, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(ours["initial"]["params"]["w"], first)
+    predictions = network.apply(ours, jnp.asarray(x)[:, None, :, None]).logits
+    np.testing.assert_allclose(predictions, x @ (w - first) / scale, rtol=1e-3, atol=1e-4)
+
+
+def test_a_protocol_builds_a_network_with_centred_outputs():
+    spec = DataSpec("t", (8, 8, 1), 3, ("a", "b", "c"))
+    protocol = Protocol("t", depth=1, width=4, norm="none", init_style="gaussian",
+                        first_padding=1, centre_outputs=True, output_scale=2.0)
+    network = build_network(protocol, spec)
+    variables = network.init(jax.random.key(0))
+    out = network.apply(variables, jnp.ones((2, 8, 8, 1)))
+    assert not np.any(out.logits) and out.features.shape == (2, 4 * 4 * 4)
+    moved = {**variables, "params": jax.tree.map(lambda p: 2 * p, variables["params"])}
+    assert np.any(network.apply(moved, jnp.ones((2, 8, 8, 1))).logits)
+
+
+@pytest.mark.parametrize("name", sorted(nets.NETWORKS))
+def test_a_protocol_moves_to_every_network(name):
+    spec = DataSpec("t", (8, 8, 1), 3, ("a", "b", "c"))
+    network = build_network(for_network(Protocol("t", depth=1, width=8), name), spec)
+    out = jax.eval_shape(lambda k, x: network.apply(network.init(k), x), jax.random.key(0),
+                         jnp.ones((2, 8, 8, 1)))
+    assert out.logits.shape == (2, 3)
+
+
 def test_weighted_loss_by_hand():
     logits, labels = jnp.array([[1.0, 0.0], [3.0, 3.0]]), jnp.array([[0.0, 0.0], [1.0, 3.0]])
     weights = jnp.array([1.0, 0.0])
     assert weighted_loss("squared_error", logits, labels, weights) == 0.5
+    assert weighted_loss("mean_squared_error", logits, labels, weights) == 0.5
+    assert weighted_loss("mean_squared_error", logits, labels, 1 - weights) == 2.0
     soft = jnp.array([[0.5, 0.5], [0.5, 0.5]])
     expected = np.log(1 + np.e) - 0.5  # of the first row; the second has weight zero
     np.testing.assert_allclose(weighted_loss("cross_entropy", logits, soft, weights), expected,
@@ -109,6 +159,7 @@ def test_warmup_cosine_has_its_corners():
     ({"schedule": "step-drop"}, "step_drop"), ({"optimizer": "sdg"}, "sgd"),
     ({"network": "convnt"}, "convnet"), ({"epochs": 0}, "epochs is 0"),
     ({"loss": "mse"}, "squared_error"), ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+    ({"pull": -0.5}, "pull is -0.5"), ({"output_scale": 0.0}, "output_scale is 0.0"),
 ])
 def test_bad_protocols_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import augment, nets, objectives, pools, synthetic
+from dd_jax import augment, kernels, nets, objectives, pools, synthetic
 from dd_jax.data import from_arrays
 from dd_jax.types import DataSpec, SyntheticSet
 
@@ -78,16 +79,60 @@ def _weighted_sum():
     return objectives.weighted_sum([_feature_ridge_fresh(), _mean_embedding()], [1.0, 0.1])
 
 
+def _kernel_ridge():
+    return objectives.kernel_ridge(kernels.named("fc1"), batch_size=32)
+
+
+def _kernel_ridge_blockwise():
+    kernel = kernels.blockwise(kernels.named("convnet1"), block=3)
+    return objectives.kernel_ridge(kernel, batch_size=8)
+
+
+def _random_feature_ridge():
+    network = nets.convnet(SPEC, depth=1, width=4, norm="none", init_style="gaussian")
+    return objectives.random_feature_ridge(network, pools.fresh_pool(network), networks=2,
+                                           batch_size=32)
+
+
+def _linearised_ridge(**options):
+    network = nets.mlp(SPEC, width=8)
+    pool = pools.ageing_pool(network, size=2, max_age=4, train_steps=(1, 3))
+    return objectives.linearised_ridge(network, pool, batch_size=32, l2_rate=5e-2, **options)
+
+
+def _representation_ridge():
+    network = _convnet("batch")
+    variables = network.init(jax.random.key(7))
+
+    def teacher(images):
+        return network.apply(variables, images).logits
+
+    pool = pools.ageing_pool(network, size=2, max_age=3)
+    return objectives.representation_ridge(network, pool, teacher, batch_size=32)
+
+
 OBJECTIVES = {
     "feature_ridge/ageing": _feature_ridge_ageing,
     "feature_ridge/fresh": _feature_ridge_fresh,
     "mean_embedding": _mean_embedding,
     "mean_embedding/batch_norm": _mean_embedding_batch_norm,
+    "kernel_ridge": _kernel_ridge,
+    "kernel_ridge/blockwise": _kernel_ridge_blockwise,
+    "linearised_ridge/exact": lambda: _linearised_ridge(cap=False, solver="cg", solver_steps=60),
+    "linearised_ridge/official": _linearised_ridge,
+    "random_feature_ridge": _random_feature_ridge,
+    "representation_ridge": _representation_ridge,
     "weighted_sum": _weighted_sum,
+}
+
+# Objectives whose derivative is, by design, not that of their value.
+BIASED = {
+    "linearised_ridge/official": "both systems are solved in part, and the implicit part is capped",
 }
 
 PARAMETERIZATIONS = {
     "pixels/fixed": lambda: synthetic.pixels(labels="fixed"),
     "pixels/learned": lambda: synthetic.pixels(labels="learned"),
     "pixels/soft": lambda: synthetic.pixels(labels="soft"),
+    "preconditioned": lambda: synthetic.preconditioned(synthetic.pixels(labels="learned")),
 }

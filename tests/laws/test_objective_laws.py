@@ -14,9 +14,14 @@ from tests.laws import members
 
 
 @pytest.fixture(params=sorted(members.OBJECTIVES))
-def objective(request):
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def objective(name):
     members.toy_data()  # cached before any trace
-    return members.OBJECTIVES[request.param]()
+    return members.OBJECTIVES[name]()
 
 
 def fetch(objective, state, key):
@@ -61,33 +66,41 @@ def test_no_leaf_of_the_state_is_a_key(objective):
 @pytest.mark.parametrize("kind", ["noise", "real", "constant"])
 def test_loss_and_gradient_are_finite(objective, kind):
     synthetic, state, batch = prepare(objective, kind=kind)
-    value, gradient = image_gradient(objective, synthetic, state, batch, jax.random.key(2))
+    value, gradient = jax.jit(
+        lambda *args: image_gradient(objective, *args)
+    )(synthetic, state, batch, jax.random.key(2))
     assert value.shape == () and np.isfinite(value) and np.all(np.isfinite(gradient))
 
 
 def test_same_key_same_value_other_key_other_value(objective):
     synthetic, state, batch = prepare(objective)
-    first, again = (objective.loss(synthetic, state, batch, jax.random.key(3))[0] for _ in "ab")
+    loss = jax.jit(objective.loss)
+    first, again = (loss(synthetic, state, batch, jax.random.key(3))[0] for _ in "ab")
     assert first == again
     other_state = objective.init(jax.random.key(9), synthetic)
-    other = objective.loss(synthetic, other_state, batch, jax.random.key(4))[0]
+    other_batch = fetch(objective, other_state, jax.random.key(99))
+    other = loss(synthetic, other_state, other_batch, jax.random.key(4))[0]
     assert first != other
 
 
 def test_metrics_are_scalars(objective):
     synthetic, state, batch = prepare(objective)
-    for name, value in objective.loss(synthetic, state, batch, jax.random.key(0))[1].items():
+    metrics = jax.eval_shape(objective.loss, synthetic, state, batch, jax.random.key(0))[1]
+    for name, value in metrics.items():
         assert jnp.shape(value) == (), name
 
 
-def test_gradient_equals_central_differences_in_float64(objective):
+def test_gradient_equals_central_differences_in_float64(name, objective):
+    if name in members.BIASED:
+        pytest.skip(f"biased: {members.BIASED[name]}")
     with jax.enable_x64(True):
         wide = lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x  # noqa: E731
         synthetic, state, batch = jax.tree.map(wide, prepare(objective))
         key = jax.random.key(5)
         direction = jnp.asarray(np.random.default_rng(0).normal(size=synthetic.images.shape))
-        _, gradient = image_gradient(objective, synthetic, state, batch, key)
+        gradient = jax.jit(lambda: image_gradient(objective, synthetic, state, batch, key)[1])()
 
+        @jax.jit
         def along(t):
             moved = synthetic._replace(images=synthetic.images + t * direction)
             return objective.loss(moved, state, batch, key)[0]

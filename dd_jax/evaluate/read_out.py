@@ -1,0 +1,156 @@
+"""Kernel ridge regression on a distilled set predicts the test labels, without any network.
+
+  P = K(X_test, X_s) (K(X_s, X_s) + mu I)^{-1} Y_s,   the prediction is argmax_k P_k
+
+Source: Nguyen et al., Dataset Meta-Learning from Kernel Ridge-Regression, ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax import kernels
+from dd_jax.data import gather, normalise, real_rows
+from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.evaluate.evaluate import Evaluation, check_fits, summarise
+from dd_jax.io import DistilledSet
+from dd_jax.solvers import check_ridge, fit_kernel, in_float64
+from dd_jax.synthetic import class_major_labels, targets
+from dd_jax.types import Kernel, RealData, Split
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOut:
+    """Which kernel regression predicts from a set; plain values that travel with it.
+
+    Attributes:
+      kernel: a name in `kernels.named`.
+      kind: "ntk" or "nngp".
+      ridge, mode: the regulariser, see `solvers.fit_kernel`.
+    """
+
+    kernel: str
+    kind: str = "ntk"
+    ridge: float = 1e-6
+    mode: str = "trace_mean"
+
+    def __post_init__(self):
+        check_ridge(self.ridge, self.mode)
+        kernels.named(self.kernel, kind=self.kind)
+
+
+def own_read_out(distilled: DistilledSet) -> ReadOut:
+    """The kernel regression that a set was made for.
+
+    Raises:
+      ConfigError: the set's method has none.
+      SetFileError: the set's record of it is not readable.
+    """
+    record = distilled.evaluation.get("read_out")
+    if record is None:
+        raise ConfigError(
+            f"the set of {distilled.recipe.get('method', 'an unknown method')} names no kernel",
+            fix="choose one, for example ReadOut('fc3') or --kernel fc3",
+        )
+    try:
+        return ReadOut(**record)
+    except TypeError as error:
+        raise SetFileError(f"the set's read-out is not readable: {error}",
+                           fix="use the version of dd_jax that wrote the set") from error
+
+
+@partial(jax.jit, static_argnames=("pair", "gram", "pair_bytes", "ridge", "mode", "chunk"))
+def _accuracy(images, labels, test, normaliser, *, pair, gram, pair_bytes, ridge, mode, chunk):
+    kernel = kernels.blockwise(Kernel(pair, gram, pair_bytes))
+    alpha = fit_kernel(in_float64(kernel.gram)(images), labels, ridge=ridge, mode=mode).alpha
+    total = test.labels.shape[0]
+    padding = -total % chunk
+    rows = jnp.minimum(jnp.arange(total + padding), total - 1).reshape(-1, chunk)
+
+    def predict(row):
+        real = normalise(normaliser, test.images[row])
+        return jnp.argmax(jnp.matmul(kernel(real, images), alpha, precision="highest"), -1)
+
+    predicted = jax.lax.map(predict, rows).reshape(-1)[:total]
+    return jnp.mean(predicted == test.labels)
+
+
+def _tested(sets, distilled, test, by, kernel, chunk) -> Evaluation:
+    check_fits(distilled.spec, test)
+    if by is None:
+        by = ReadOut("fc1") if kernel is not None else own_read_out(distilled)  # its ridge only
+    used = kernel or kernels.named(by.kernel, kind=by.kind)
+    start = time.perf_counter()
+    accuracies = [
+        _accuracy(jnp.asarray(images), jnp.asarray(labels), test, distilled.normaliser,
+                  pair=used.pair, gram=used.gram, pair_bytes=used.pair_bytes, ridge=by.ridge,
+                  mode=by.mode, chunk=min(chunk, test.labels.shape[0]))
+        for images, labels in sets
+    ]
+    return summarise(jnp.stack(accuracies), start)
+
+
+def read_out(
+    distilled: DistilledSet,
+    test: RealData,
+    *,
+    by: ReadOut | None = None,
+    kernel: Kernel | None = None,
+    chunk: int = 500,
+) -> Evaluation:
+    """Test accuracy of kernel ridge regression on a set.
+
+    Args:
+      distilled: the set.
+      test: real test data of the same shape and classes.
+      by: kernel and ridge; the set's own by default.
+      kernel: any other kernel in place of the named one, with `by`'s ridge.
+      chunk: test images whose kernel rows are held at a time.
+
+    Returns:
+      An `Evaluation` with one accuracy, for nothing in it is random.
+
+    Raises:
+      ConfigError: the set names no kernel and none is given.
+      SetFileError: shapes or classes do not match.
+    """
+    sets = [(distilled.synthetic.images, distilled.synthetic.labels)]
+    return _tested(sets, distilled, test, by, kernel, chunk)
+
+
+def read_out_random(
+    distilled: DistilledSet,
+    data: Split,
+    *,
+    key: jax.Array,
+    seeds: int = 5,
+    by: ReadOut | None = None,
+    kernel: Kernel | None = None,
+    chunk: int = 500,
+) -> Evaluation:
+    """The baseline of `read_out`: as many random real images with hard labels of the same kind.
+
+    Args:
+      distilled: whose budget, normaliser and label kind are used.
+      data: the real set.
+      key: PRNG key.
+      seeds: how many random choices.
+      by, kernel, chunk: as for `read_out`.
+
+    Returns:
+      An `Evaluation` with one accuracy for each choice.
+    """
+    spec = distilled.spec
+    ipc = distilled.synthetic.images.shape[0] // spec.num_classes
+    labels = targets(class_major_labels(spec.num_classes, ipc), spec.num_classes,
+                     kind=distilled.label_kind, scale=distilled.label_scale)
+    sets = []
+    for seed in range(seeds):
+        rows = real_rows(data.train, jax.random.fold_in(key, seed), ipc)
+        sets.append((normalise(distilled.normaliser, gather(data.train, rows)[0]), labels))
+    return _tested(sets, distilled, data.test, by, kernel, chunk)

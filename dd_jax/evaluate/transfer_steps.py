@@ -1,0 +1,219 @@
+"""The steps of a transfer test: pre-training, linear probe, fine-tuning. See `transfer`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax import augment
+from dd_jax.backend import on_cpu
+from dd_jax.data import gather, normalise
+from dd_jax.data.normalise import Normaliser
+from dd_jax.errors import ConfigError
+from dd_jax.evaluate.protocol import Protocol, build_network
+from dd_jax.evaluate.train import predict, train
+from dd_jax.nets.layers import initialisers
+from dd_jax.types import DataSpec, Network, PyTree, Split
+
+_HEAD = 2000  # apart from the steps that are folded into the same key
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferBudget:
+    """How pre-trained networks are tested on the target; the defaults are the paper's.
+
+    Attributes:
+      probe_steps, probe_batch_size, probe_rate: SGD of the linear probe; 0 steps leave it out.
+      tune_steps, tune_batch_size, tune_rate, tune_momentum, tune_decay: SGD of the fine-tuning,
+        its rate decayed to zero by a cosine; 0 steps leave it out.
+      tune_augmentation: a name in `augment.by_name`, one draw per image.
+      seeds: networks pre-trained and tested.
+    """
+
+    probe_steps: int = 5000
+    probe_batch_size: int = 512
+    probe_rate: float = 0.2
+    tune_steps: int = 10_000
+    tune_batch_size: int = 256
+    tune_rate: float = 0.01
+    tune_momentum: float = 0.9
+    tune_decay: float = 5e-4
+    tune_augmentation: str = "none"
+    seeds: int = 3
+
+    def __post_init__(self):
+        for name, low in (("probe_steps", 0), ("probe_batch_size", 1), ("tune_steps", 0),
+                          ("tune_batch_size", 1), ("seeds", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ConfigError(f"transfer {name} is {value!r}, expected an integer >= {low}",
+                                  fix=f"pass {name}={max(low, 1)} or more")
+        for name in ("probe_rate", "tune_rate", "tune_momentum", "tune_decay"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"transfer {name} is {getattr(self, name)!r}, expected >= 0",
+                                  fix=f"pass for example {name}=0.01")
+
+
+BUDGETS = {
+    "official": TransferBudget(),
+    "cpu": TransferBudget(probe_steps=2000, probe_batch_size=256, tune_steps=300,
+                          tune_batch_size=128),
+}
+
+
+def pretrain(
+    protocol: Protocol, images: jax.Array, labels: jax.Array, *, key: jax.Array
+) -> tuple[Network, PyTree]:
+    """Trains a fresh network by mean squared error to representations, without augmentation.
+
+    Args:
+      protocol: architecture, optimiser, epochs and batch size.
+      images: [M, H, W, C] in model space.
+      labels: [M, R].
+      key: PRNG key.
+
+    Returns:
+      (network with R outputs, its variables).
+    """
+    network = backbone(protocol, images.shape[1:], labels.shape[-1])
+    variables = train(
+        network, protocol, size=images.shape[0], take=lambda rows: (images[rows], labels[rows]),
+        augmentation=augment.identity(), loss="mean_squared_error", epochs=protocol.epochs,
+        batch_size=protocol.batch_size, key=key,
+    )
+    return network, variables
+
+
+def backbone(protocol: Protocol, shape: tuple[int, ...], outputs: int) -> Network:
+    """The protocol's architecture for images of this shape, with that many outputs."""
+    return build_network(protocol, DataSpec("representations", tuple(shape), outputs, ()))
+
+
+def chunk() -> int:
+    """Images per forward pass of a whole data set."""
+    # Activations that fit the cache of a CPU; on an accelerator, its memory for all networks.
+    return 32 if on_cpu() else 1000
+
+
+def _head(key: jax.Array, width: int, num_classes: int) -> dict:
+    kernel, bias = initialisers("torch", width)
+    keys = jax.random.split(key)
+    return {"kernel": kernel(keys[0], (width, num_classes)), "bias": bias(keys[1], (num_classes,))}
+
+
+def linear_probe(
+    train_features: jax.Array,
+    train_labels: jax.Array,
+    test_features: jax.Array,
+    test_labels: jax.Array,
+    *,
+    num_classes: int,
+    budget: TransferBudget,
+    key: jax.Array,
+) -> jax.Array:
+    """Test accuracy of a softmax classifier on given features, trained by plain SGD.
+
+    Args:
+      train_features, test_features: [N, P] and [T, P].
+      train_labels, test_labels: [N] and [T] int32.
+      num_classes: K.
+      budget: steps, batch size and rate.
+      key: PRNG key.
+
+    Returns:
+      [] float32, a fraction.
+
+    Example:
+      >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> y = jnp.array([0, 1])
+      >>> budget = TransferBudget(probe_steps=20, probe_batch_size=2)
+      >>> float(linear_probe(x, y, x, y, num_classes=2, budget=budget, key=jax.random.key(0)))
+      1.0
+    """
+    count, width = train_features.shape
+    batch_size = min(budget.probe_batch_size, count)
+
+    def loss(head, rows):
+        logits = train_features[rows] @ head["kernel"] + head["bias"]
+        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(
+            logits, train_labels[rows]))
+
+    def step(i, head):
+        noise = jax.random.uniform(jax.random.fold_in(key, i), (count,))
+        grads = jax.grad(loss)(head, jax.lax.top_k(noise, batch_size)[1])
+        return jax.tree.map(lambda h, g: h - budget.probe_rate * g, head, grads)
+
+    head = _head(jax.random.fold_in(key, _HEAD), width, num_classes)
+    head = jax.lax.fori_loop(0, budget.probe_steps, step, head)
+    predicted = jnp.argmax(test_features @ head["kernel"] + head["bias"], axis=-1)
+    return jnp.mean(predicted == test_labels)
+
+
+def with_new_head(network: Network, variables: PyTree, *, width: int, num_classes: int) -> Network:
+    """The network that starts from given variables, with a fresh dense layer on its features.
+
+    Args:
+      network, variables: a trained network; its own head stays, unused.
+      width: P, of its features.
+      num_classes: K.
+
+    Returns:
+      A `Network` whose logits are [B, K].
+    """
+    def init(key: jax.Array) -> PyTree:
+        params = {"body": variables["params"], "head": _head(key, width, num_classes)}
+        return {**variables, "params": params}
+
+    def apply(variables: PyTree, images: jax.Array, train: bool = False):
+        body = {**variables, "params": variables["params"]["body"]}
+        outputs = network.apply(body, images, train)
+        head = variables["params"]["head"]
+        return outputs._replace(logits=outputs.features @ head["kernel"] + head["bias"])
+
+    return Network(init=init, apply=apply, name=network.name)
+
+
+def fine_tune(
+    network: Network,
+    target: Split,
+    *,
+    normaliser: Normaliser,
+    budget: TransferBudget,
+    key: jax.Array,
+) -> jax.Array:
+    """Test accuracy after all weights have been trained on the labelled target.
+
+    Args:
+      network: with K outputs; its `init` gives the weights to start from, see `with_new_head`.
+      target: real data, labelled.
+      normaliser: from stored images to the model space of the pre-training.
+      budget: steps (rounded to whole epochs), batch size, rates and augmentation.
+      key: PRNG key.
+
+    Returns:
+      [] float32, a fraction.
+    """
+    spec, count = target.train.spec, target.train.labels.shape[0]
+    per_epoch = -(-count // min(budget.tune_batch_size, count))
+    protocol = Protocol(
+        "fine_tune", optimizer="sgd", learning_rate=budget.tune_rate,
+        momentum=budget.tune_momentum, weight_decay=budget.tune_decay,
+        schedule="warmup_cosine", warmup=0, final_fraction=0.0,
+    )
+
+    def take(rows):
+        images, labels = gather(target.train, rows)
+        return normalise(normaliser, images), jax.nn.one_hot(labels, spec.num_classes)
+
+    variables = train(
+        network, protocol, size=count, take=take, loss="cross_entropy",
+        augmentation=augment.by_name(budget.tune_augmentation, spec.shape),
+        epochs=max(1, round(budget.tune_steps / per_epoch)), batch_size=budget.tune_batch_size,
+        key=key,
+    )
+    predicted = predict(network, variables, target.test.images, chunk=chunk(),
+                        prepare=lambda x: normalise(normaliser, x))
+    return jnp.mean(predicted == target.test.labels)

@@ -1,0 +1,101 @@
+"""A pool whose networks have been trained on the synthetic set, each for another time, before the
+first step.
+
+Source: db-Lee/selfsup_dd; Lee et al., Self-Supervised Dataset Distillation for Transfer Learning,
+ICLR 2024.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.errors import ConfigError
+from dd_jax.pools.ageing import AgeingState, ageing_pool
+from dd_jax.types import Network, Pool, SyntheticSet
+
+
+def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean over the batch and over dimensions of the squared difference."""
+    return jnp.mean((logits - labels) ** 2)
+
+
+def decayed_momentum(
+    learning_rate: float = 0.1, *, momentum: float = 0.9, weight_decay: float = 1e-3
+) -> optax.GradientTransformation:
+    """SGD with momentum and coupled weight decay: the decay is part of the gradient."""
+    return optax.chain(optax.add_decayed_weights(weight_decay),
+                       optax.sgd(learning_rate, momentum=momentum))
+
+
+def pretrained_pool(
+    network: Network,
+    *,
+    size: int = 10,
+    max_age: int = 1000,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = mean_squared_error,
+    reset_age: bool = True,
+) -> Pool:
+    """KRR-ST's pool: networks of all ages from the start, each trained once per use.
+
+    At the start network i is trained on the whole synthetic set for a_i steps, a_i uniform in
+    1..max_age - 1. A step uses one network, drawn uniformly, and then trains it for one step on
+    the whole set, or replaces it by an untrained one of age 0 where it has had `max_age` steps.
+
+    Args:
+      network: the architecture.
+      size: number of networks kept.
+      max_age: training steps after which a network is replaced, at least 2.
+      optimizer: trains the networks; `decayed_momentum()` by default.
+      loss: (logits [M, R], labels [M, R]) -> scalar, the networks' training loss.
+      reset_age: False repeats an error of the released code: a network that replaces an old one
+        keeps its age, and is itself replaced after every use, so that in the end no network of
+        the pool is trained.
+
+    Returns:
+      A `Pool` with `AgeingState`.
+
+    Raises:
+      ConfigError: a size below 1 or an age below 2.
+
+    Example:
+      >>> from dd_jax import nets
+      >>> from dd_jax.types import DataSpec
+      >>> spec = DataSpec("toy", (4, 4, 1), 2, ("a", "b"))
+      >>> pool = pretrained_pool(nets.mlp(spec, width=8), size=3, max_age=5)
+    """
+    if max_age < 2:
+        raise ConfigError(f"pool max_age is {max_age}, expected at least 2",
+                          fix="pass max_age=1000")
+    # An ageing pool replaces what is older than its limit: one below replaces at `max_age`.
+    pool = ageing_pool(network, size=size, max_age=max_age - 1,
+                       optimizer=optimizer or decayed_momentum(), loss=loss,
+                       max_batch=sys.maxsize)
+
+    def init(key: jax.Array, synthetic: SyntheticSet) -> AgeingState:
+        pool_key, ages_key, train_key = jax.random.split(key, 3)
+        start = pool.init(pool_key, synthetic)
+        ages = jax.random.randint(ages_key, (size,), 1, max_age, jnp.int32)
+        ends = jnp.cumsum(ages)
+
+        def train(i, state):
+            # Network after network; at age 0, so that it is trained and never replaced.
+            turn = jnp.searchsorted(ends, i, side="right").astype(jnp.int32)
+            state = state._replace(current=turn, ages=jnp.zeros_like(ages))
+            return pool.advance(state, synthetic, jax.random.fold_in(train_key, i))
+
+        trained = jax.lax.fori_loop(0, ends[-1], train, start)
+        return trained._replace(ages=ages, current=start.current)
+
+    def advance(state: AgeingState, synthetic: SyntheticSet, key: jax.Array) -> AgeingState:
+        after = pool.advance(state, synthetic, key)
+        if reset_age:
+            return after
+        return after._replace(ages=jnp.maximum(after.ages, state.ages))
+
+    return Pool(init=init, draw=pool.draw, advance=advance)

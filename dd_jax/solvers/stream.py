@@ -1,0 +1,117 @@
+"""Ridge regression on more rows than fit into memory: only F^T F and F^T Y are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax.errors import ConfigError
+from dd_jax.solvers.ridge import RidgeFit
+from dd_jax.solvers.system import (
+    Regulariser,
+    System,
+    check_matrix,
+    check_ridge,
+    describe,
+    factorise,
+    solve,
+    times,
+    wide_dtype,
+    widened,
+)
+
+Take = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class Moments(NamedTuple):
+    """Sums over rows in float64: `gram` F^T F [P, P] and `cross` F^T Y [P, K]."""
+
+    gram: jax.Array
+    cross: jax.Array
+
+
+def stream_moments(take: Take, count: int, *, chunk: int = 1024) -> Moments:
+    """Sums F^T F and F^T Y over rows 0..count-1, `chunk` rows at a time.
+
+    Args:
+      take: rows [b] int32 -> (features [b, P], targets [b, K]); it is traced where float64 exists
+        and may return either precision.
+      count: N, the number of rows.
+      chunk: rows per pass.
+
+    Returns:
+      `Moments`, constants for the derivative; their dtype needs `widened()` around further use.
+
+    Raises:
+      ConfigError: count or chunk below 1, or results of `take` that do not fit.
+    """
+    for label, value in (("count", count), ("chunk", chunk)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{label} is {value!r}, expected an integer of at least 1",
+                              fix=f"pass {label}=1 or more")
+    chunk = min(chunk, count)
+    passes = -(-count // chunk)
+
+    def block(start):
+        rows = start + jnp.arange(chunk, dtype=jnp.int32)
+        features, targets = jax.lax.stop_gradient(take(jnp.minimum(rows, count - 1)))
+        check_matrix("features", features, rows=chunk)
+        check_matrix("targets", targets, rows=chunk)
+        # The last chunk is filled with repetitions of the last row, which must not count.
+        kept = (rows < count)[:, None]
+        return (jnp.where(kept, x.astype(wide_dtype()), 0.0) for x in (features, targets))
+
+    def add(total, start):
+        f, y = block(start)
+        return Moments(total.gram + times(f.T, f), total.cross + times(f.T, y)), None
+
+    with widened():
+        starts = jnp.arange(passes, dtype=jnp.int32) * chunk
+        first = jax.eval_shape(lambda s: tuple(block(s)), starts[0])
+        width, outputs = (x.shape[1] for x in first)
+        zeros = Moments(jnp.zeros((width, width), wide_dtype()),
+                        jnp.zeros((width, outputs), wide_dtype()))
+        return jax.lax.scan(add, zeros, starts)[0]
+
+
+def solve_moments(moments: Moments, reg: Regulariser, count: int) -> tuple[jax.Array, System]:
+    """W = (F^T F + mu I)^{-1} F^T Y in float64, inside `widened()`, with its factorised system."""
+    system = factorise(moments.gram, reg, count=count)
+    return solve(system, moments.cross), system
+
+
+def fit_stream(
+    take: Take, count: int, *, ridge: float = 1e-6, mode: str = "trace_mean", chunk: int = 1024
+) -> RidgeFit:
+    """`fit_features` on N rows in one pass, in memory of P^2 and one chunk: for whole real sets.
+
+    Args:
+      take: rows [b] int32 -> (features [b, P], targets [b, K]), for example a network's features
+        of gathered and normalised real images, and their centred one-hot labels.
+      count: N, the number of rows.
+      ridge, mode: as in `fit_features`.
+      chunk: rows per pass.
+
+    Returns:
+      A `RidgeFit` with float32 weights [P, K]; constants for the derivative.
+
+    Raises:
+      ConfigError: negative ridge, unknown mode, count or chunk below 1, results of `take` that do
+        not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.arange(6.0)[:, None]
+      >>> fit = fit_stream(lambda rows: (x[rows], 2 * x[rows]), 6, ridge=0.0, chunk=4)
+      >>> fit.weights.tolist()
+      [[2.0]]
+    """
+    check_ridge(ridge, mode)
+    moments = stream_moments(take, count, chunk=chunk)
+    narrow = jnp.result_type(float)
+    with widened():
+        weights, system = solve_moments(moments, Regulariser(ridge, mode), count)
+        return RidgeFit(weights.astype(narrow), describe(system, narrow))

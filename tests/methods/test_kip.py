@@ -1,0 +1,122 @@
+"""KIP and Label Solve on the toy set with the smallest kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dd_jax as dd
+from dd_jax.data import from_arrays, normalise, standardise
+from dd_jax.errors import ConfigError
+from dd_jax.evaluate.protocol import build_network, rate_schedule
+from dd_jax.kernels.functions import as_kernel
+from dd_jax.methods import kip, label_solve
+from dd_jax.methods.record import preset
+
+
+def build(toy, module=kip, protocol="cpu", **changes):
+    if module is kip:
+        changes = {"steps": 4, "batch_size": 64, "kernel": "fc1", **changes}
+    return module.recipe(preset(module.METHOD, protocol, 2, **{"kernel": "fc1", **changes}), toy)
+
+
+def run(recipe, toy, steps):
+    d = dd.distillation(recipe)
+    start = jax.jit(d.init)(jax.random.key(0), toy)
+    end, metrics, done = jax.jit(d.run, static_argnums=3)(start, toy, steps, steps)
+    assert int(done) == steps
+    return d.decode(start), d.decode(end), metrics
+
+
+@pytest.mark.parametrize("labels", ["fixed", "learned"])
+def test_steps_lower_the_loss_and_move_what_they_should(toy, labels):
+    # All 64 images in every batch: the loss may only fall.
+    start, end, metrics = run(build(toy, labels=labels, learning_rate=0.002), toy, 4)
+    assert np.all(np.diff(metrics["loss"]) < 0)
+    assert not np.array_equal(start.images, end.images)
+    assert np.array_equal(start.labels, end.labels) == (labels == "fixed")
+    np.testing.assert_array_equal(start.labels, np.repeat([[0.5, -0.5], [-0.5, 0.5]], 2, axis=0))
+    assert np.all(metrics["jitter_steps"] == 0)
+
+
+def test_label_solve_keeps_the_images_and_lowers_the_loss(toy):
+    recipe = build(toy, label_solve)
+    start, end, metrics = run(recipe, toy, 1)
+    np.testing.assert_array_equal(start.images, end.images)
+    solved = recipe.finalise(end, toy, jax.random.key(1))
+    np.testing.assert_array_equal(solved.images, end.images)
+    # The loss on all 64 images, by the same objective.
+    rows = jnp.argsort(toy.labels).reshape(2, 32)
+    batch = dd.types.Batch(normalise(recipe.normaliser, toy.images[rows]), toy.labels[rows])
+    loss = jax.jit(lambda s: recipe.objective.loss(s, (), batch, jax.random.key(0))[0])
+    assert float(loss(solved)) < 0.9 * float(loss(end))
+    np.testing.assert_allclose(loss(end), metrics["loss"][0], rtol=1e-5)
+
+
+def _rbf(a, b):
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    return jnp.exp(-0.002 * jnp.sum((a[:, None] - b[None]) ** 2, -1))
+
+
+def test_solved_labels_equal_the_formula(toy):
+    normaliser = standardise(toy)
+    images = normalise(normaliser, toy.images[:6]) + 0.3
+    labels = label_solve.solve_labels(as_kernel(_rbf), images, data=toy, normaliser=normaliser,
+                                      chunk=10)
+    with jax.enable_x64(True):
+        wide = images.astype(jnp.float64)
+        real = normalise(normaliser, toy.images).astype(jnp.float64)
+        k_ss, k_ts = np.asarray(_rbf(wide, wide)), np.asarray(_rbf(real, wide))
+    y = np.eye(2)[np.asarray(toy.labels)] - 0.5
+    eps = 1e-6 / 6
+    expected = (k_ss + eps * np.eye(6)) @ np.linalg.solve(
+        k_ts.T @ k_ts + eps * np.eye(6), k_ts.T @ y)
+    assert labels.dtype == jnp.float32
+    np.testing.assert_allclose(labels, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [kip, label_solve], ids=["kip", "label_solve"])
+@pytest.mark.parametrize("protocol", ["official", "cpu"])
+def test_presets_give_whole_recipes(toy, module, protocol):
+    recipe = module.recipe(preset(module.METHOD, protocol, 10), toy)
+    assert recipe.read_out.kernel == ("convnet" if protocol == "official" else "fc3")
+    build_network(recipe.evaluation, toy.spec)
+    assert recipe.settings == dataclasses.asdict(preset(module.METHOD, protocol, 10))
+    for table in (module.METHOD.published, module.READ_OUT_PUBLISHED):
+        assert all(0 < row.mean < 100 for row in table.values())
+
+
+def test_the_official_networks_are_trained_for_5000_steps_from_the_full_rate(toy):
+    protocol = build(toy, protocol="official").evaluation
+    assert protocol.width == 1024 and protocol.norm == "none" and protocol.epochs == 5000
+    schedule = rate_schedule(protocol, 5000, 0)
+    np.testing.assert_allclose(schedule(0), protocol.learning_rate, rtol=1e-6)
+    np.testing.assert_allclose(schedule(5000), 0.0, atol=1e-12)
+
+
+def test_batches_are_balanced_and_no_larger_than_the_set(toy):
+    assert kip.balanced_batch(5000, toy) == 64
+    three = from_arrays(np.zeros((30, 4, 4, 1), np.uint8), np.arange(30) % 3)
+    assert kip.balanced_batch(20, three) == 18
+    assert kip.balanced_batch(2, three) == 3
+
+
+def test_colour_images_are_whitened_one_by_one():
+    assert kip.normaliser_name(None, dd.types.DataSpec("x", (8, 8, 3), 2, "ab")) == "zca_per_image"
+    assert kip.normaliser_name("none", dd.types.DataSpec("x", (8, 8, 3), 2, "ab")) == "none"
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"labels": "soft"}, "fixed, learned"), ({"evaluation": "kipp"}, "'kip'"),
+    ({"evaluation_steps": 0}, "evaluation_steps is 0"), ({"kernel": "fc"}, "unknown kernel 'fc'"),
+    ({"learning_rate": -1.0}, "learning_rate is -1.0"), ({"steps": 0}, "steps is 0"),
+    ({"ridge": -1.0}, "ridge is -1.0"), ({"start": "rael"}, "'real'"),
+    ({"batch_size": 0}, "batch_size is 0"),
+])
+def test_wrong_settings_are_refused(toy, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build(toy, **changes)

@@ -1,0 +1,68 @@
+"""RFAD as a recipe: what a step moves, and the paper's evaluation by data and size."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+import dd_jax as dd
+from dd_jax.data import from_arrays
+from dd_jax.errors import ConfigError
+from dd_jax.methods import preset, rfad
+
+SMALL = dict(width=4, depth=1, networks=2, batch_size=16, steps=3, evaluation_width=4)
+
+
+def build(toy, **changes):
+    return rfad.recipe(preset(rfad.METHOD, "official", 2, **{**SMALL, **changes}), toy)
+
+
+def test_a_step_moves_every_learned_leaf_at_its_own_rate(toy):
+    """AdaBelief's first step is near its rate wherever the gradient is not zero."""
+    d = dd.distillation(build(toy))
+    state = jax.jit(d.init)(jax.random.key(0), toy)
+    after, metrics = jax.jit(d.step)(state, d.fetch(toy, d.sample(state, toy)))
+    assert metrics["finite"] == 1
+    rates = {"images": 1e-3, "labels": 1e-3, "preconditioner": 5e-5, "log_temperature": 1e-2}
+    assert sorted(state.params) == sorted(rates)
+    for name, rate in rates.items():
+        moved = np.abs(np.asarray(after.params[name]) - np.asarray(state.params[name])).max()
+        assert 0.9 * rate < moved < 1.2 * rate, (name, moved)
+
+
+def test_squared_error_without_a_matrix_has_two_leaves(toy):
+    recipe = build(toy, loss="squared_error", precondition=False)
+    state = jax.eval_shape(dd.distillation(recipe).init, jax.random.key(0), toy)
+    assert sorted(state.params) == ["images", "labels"]
+
+
+@pytest.mark.parametrize("name,shape,ipc,expected", [
+    ("mnist", (28, 28, 1), 1, (1e-3, 8.0, 1e-3)), ("cifar10", (32, 32, 3), 40, (1e-2, 2.0, 0.0)),
+    ("cifar100", (32, 32, 3), 50, (1e-1, 2.0, 0.0)), ("mine", (28, 28, 1), 9, (1e-2, 8.0, 1e-3)),
+])
+def test_evaluation_follows_the_table(name, shape, ipc, expected):
+    spec = dd.types.DataSpec(name, shape, 10, tuple("abcdefghij"))
+    protocol = rfad.evaluation(rfad.official(ipc), spec, depth=3)
+    assert (protocol.learning_rate, protocol.output_scale, protocol.pull) == expected
+    assert protocol.batch_size == 10 * ipc and protocol.centre_outputs
+
+
+@pytest.mark.parametrize("name,kind,per_image", [
+    ("svhn", "zca_per_image", True), ("cifar10", "zca", False),
+])
+def test_colour_sets_are_whitened_without_centring(name, kind, per_image):
+    images = np.random.default_rng(0).integers(0, 256, (80, 4, 4, 3), np.uint8)
+    data = from_arrays(images, np.arange(80) % 2, name=name)
+    normaliser = rfad.recipe(preset(rfad.METHOD, "cpu", 1, depth=1), data).normaliser
+    assert (normaliser.kind, normaliser.per_image) == (kind, per_image)
+    assert normaliser.pixel_mean is None
+
+
+@pytest.mark.parametrize("change,message", [
+    ({"networks": 0}, "networks is 0"), ({"loss": "mse"}, "squared_error"),
+    ({"preconditioner_rate": -1.0}, "preconditioner_rate"), ({"ridge": -1.0}, "ridge"),
+])
+def test_bad_settings_are_refused(toy, change, message):
+    with pytest.raises(ConfigError, match=message):
+        build(toy, **change)
