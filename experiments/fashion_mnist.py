@@ -19,7 +19,8 @@ import tyro
 from dd_jax.cli.main import main as command_line
 from dd_jax.errors import nearest
 
-CELLS = [(method, ipc) for ipc in (1, 10) for method in ("frepo", "dm")]
+CELLS = [(method, ipc) for ipc in (1, 10)
+         for method in ("frepo", "dm", "kip", "label_solve", "rfad", "rcig")] + [("krr_st", 10)]
 
 
 @dataclasses.dataclass(frozen=True)

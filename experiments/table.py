@@ -16,7 +16,9 @@ Made by `python -m experiments.table` from the files under `experiments/results`
 
 Accuracies are percent, mean and deviation over fresh networks. "random" is random real images of
 the same budget under the same protocol; "full data" is one network trained on the whole training
-set for `full_epochs` of the protocol (five), so a low ceiling rather than the best that can be had.
+set for `full_epochs` of the protocol. "kernel read-out" is the method's own kernel regression, with
+no network trained. The accuracy of `krr_st` is that of a linear probe, and its "random" as many
+random images with the same teacher's representations.
 Protocol "cpu" is the small one for two CPU cores (networks a quarter as wide, minutes instead of
 hours), "official" the paper's own; "published" is always the paper's figure, under its own
 protocol.

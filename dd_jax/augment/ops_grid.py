@@ -71,12 +71,12 @@ def shift(
     rows = jnp.clip(check_leading(rows, images, "rows"), -top, top) + top
     cols = jnp.clip(check_leading(cols, images, "cols"), -left, left) + left
     padded = jnp.pad(images, ((0, 0), (top, top), (left, left), (0, 0)))
+    cols = cols.astype(rows.dtype)
+    zero = jnp.zeros((), rows.dtype)  # one index type, also where x64 is on
     if rows.shape[0] == 1 and cols.shape[0] == 1:
-        zero = jnp.zeros((), rows.dtype)  # one index type, also where x64 is on
-        start = (zero, rows[0], cols[0].astype(rows.dtype), zero)
-        return lax.dynamic_slice(padded, start, images.shape)
+        return lax.dynamic_slice(padded, (zero, rows[0], cols[0], zero), images.shape)
     count = images.shape[:1]
-    window = jax.vmap(lambda image, i, j: lax.dynamic_slice(image, (i, j, 0), images.shape[1:]))
+    window = jax.vmap(lambda image, i, j: lax.dynamic_slice(image, (i, j, zero), images.shape[1:]))
     return window(padded, jnp.broadcast_to(rows, count), jnp.broadcast_to(cols, count))
 
 

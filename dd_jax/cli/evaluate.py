@@ -68,6 +68,33 @@ def _read_out_of(name: str | None, distilled):
     return own_read_out(distilled) if name is None else ReadOut(name)
 
 
+def _transfer(options: Evaluate, distilled, data, protocol) -> int:
+    """Linear probe and fine-tuning of networks pre-trained on a set of representations."""
+    import jax
+
+    from dd_jax import evaluate
+    from dd_jax.report.result import percent, write_result
+
+    budget = dataclasses.replace(evaluate.BUDGETS["cpu"], seeds=options.seeds)
+    rows, results = [], []
+    for name, synthetic in (("on the set", distilled.synthetic), ("not at all", None)):
+        found = evaluate.evaluate_transfer(
+            synthetic, data, normaliser=distilled.normaliser, protocol=protocol, budget=budget,
+            key=jax.random.key(options.seed),
+        )
+        rows.append((name, percent(found.probe.mean, found.probe.std),
+                     percent(found.tuned.mean, found.tuned.std), str(budget.seeds),
+                     f"{found.probe.seconds:.0f} s"))
+        results.append({"pretrained": name, "probe_mean": found.probe.mean,
+                        "probe_std": found.probe.std, "tuned_mean": found.tuned.mean,
+                        "tuned_std": found.tuned.std, "seconds": round(found.probe.seconds, 1)})
+    print_table(("pre-trained", "linear probe", "fine-tuned", "networks", "time"), rows)
+    if options.json:
+        write_result(options.json, {"file": options.file.name, "data": data.test.spec.name,
+                                    "seed": options.seed, "results": results})
+    return 0
+
+
 def run(words: Sequence[str]) -> int:
     """Parses the words after `evaluate` and does it; returns the exit code."""
     import jax
@@ -89,6 +116,8 @@ def run(words: Sequence[str]) -> int:
     if data.test.spec.class_names != distilled.spec.class_names:
         print(f"warning: the classes of {data.test.spec.name} are not called as those of the set, "
               f"which was distilled from {own_name}", file=sys.stderr)
+    if distilled.label_kind == "representations":
+        return _transfer(options, distilled, data, protocol)
     rows, results = [], []
     for each in protocols:
         key = jax.random.key(options.seed)

@@ -7,6 +7,7 @@ same command again to continue).
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,16 @@ def _use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
+def _show_log() -> None:
+    """What the library reports, such as how a kernel is cut into blocks, goes to stderr."""
+    logger = logging.getLogger("dd_jax")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     words = list(sys.argv[1:] if words is None else words)
@@ -55,6 +66,7 @@ def main(words: Sequence[str] | None = None) -> int:
             from dd_jax.cli.allocator import keep_memory
 
             keep_memory()
+            _show_log()
             _use_compilation_cache()
         return getattr(importlib.import_module(module), function)(words[1:])
     except DDJaxError as error:

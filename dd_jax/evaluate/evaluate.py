@@ -43,8 +43,12 @@ def loss_for(label_kind: str, protocol: Protocol) -> str:
     """Which training loss fits labels of this kind; refuses cross-entropy on centred labels.
 
     Raises:
-      ConfigError: the protocol asks for cross-entropy on labels that are not probabilities.
+      ConfigError: the protocol asks for cross-entropy on labels that are not probabilities, or
+        the labels are no classes at all.
     """
+    if label_kind == "representations":
+        raise ConfigError("the labels are representations, which no classifier can be tested on",
+                          fix="call evaluate.evaluate_transfer")
     if protocol.loss == "cross_entropy" and label_kind in ("centred", "logits"):
         raise ConfigError(
             f"protocol {protocol.name!r} trains with cross-entropy but the labels are {label_kind}",

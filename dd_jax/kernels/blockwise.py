@@ -11,6 +11,8 @@ off the diagonal receives G_ij + G_ji^T.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -22,6 +24,8 @@ import numpy as np
 from dd_jax.errors import ConfigError
 from dd_jax.kernels.block_plan import BUDGET_BYTES, even_size, plan_blocks
 from dd_jax.types import Kernel
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class _Functions(NamedTuple):
@@ -191,6 +195,12 @@ def _two_pass_gram(kernel: Kernel, size: int, x: jax.Array):
     return two_pass(x, *pair_consts, *gram_consts)
 
 
+@functools.lru_cache(maxsize=256)
+def _say_once(line: str) -> None:
+    # A program is traced several times; its plan is worth one line.
+    _LOGGER.info(line)
+
+
 def _check_block(block) -> tuple[int, int] | None:
     if block is None:
         return None
@@ -236,8 +246,11 @@ def blockwise(
     def plan(x1, x2):
         if sizes is not None:
             return min(sizes[0], len(x1)), min(sizes[1], len(x2))
-        return plan_blocks(kernel, len(x1), len(x2), x1.shape[1:], budget_bytes,
-                           dtype=jnp.result_type(x1, x2))[:2]
+        made = plan_blocks(kernel, len(x1), len(x2), x1.shape[1:], budget_bytes,
+                           dtype=jnp.result_type(x1, x2))
+        if made.blocks > 1:
+            _say_once(made.describe())
+        return made[:2]
 
     def pair(x1, x2):
         rows, columns = plan(x1, x2)

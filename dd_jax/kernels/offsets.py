@@ -5,7 +5,7 @@ o = p' - p stays. So pairs are kept offset by offset, and two sets of offsets su
   band    -D..D, partners outside the image masked. A flatten read-out needs D = 0 at its end and
           D -> 2 D + 1 before each 2x2 pool: exact, and many times fewer pairs;
   cyclic  0..n-1 with partner (p + o) mod n: all n^2 pairs and no waste, for global average pools;
-          the ends of the image are no neighbours, which `links` says.
+          the ends of the image are no neighbours, which `seam` says.
 A 2x2 pool joins p = 2 P + a with p' = 2 P' + b, a, b in {0, 1}: offset o of an even p (a = 0) goes
 to floor(o / 2), of an odd p (a = 1) to ceil(o / 2).
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from jax import lax
 
 
 class Axis(NamedTuple):
@@ -54,28 +55,28 @@ def cyclic(size: int) -> Axis:
     return Axis(size, None)
 
 
-def inside(axis: Axis, end: int | None = None) -> np.ndarray | None:
-    """[count, size] bool, whether the partner is in the image; None where it always is.
+def inside(axis: Axis, index, *, end: int | None = None):
+    """[size] bool, whether the partners at offset number `index` are in the image.
+
+    None where they always are. Written with comparisons of a counter, which compilers fuse.
 
     Args:
       axis: the offsets.
+      index: int [], or a column of them.
       end: the first position that counts as outside; the size of the image where None.
     """
     if not axis.reach:
         return None
-    partner = np.arange(axis.size) + np.arange(-axis.reach, axis.reach + 1)[:, None]
+    partner = lax.iota(np.int32, axis.size) + (index - axis.reach)
     return (partner >= 0) & (partner < (end or axis.size))
 
 
-def links(axis: Axis) -> np.ndarray | None:
-    """[count, size] bool, whether pairs (p, p') and (p + 1, p' + 1) are neighbours.
+def seam(axis: Axis, index):
+    """The position whose pair is no neighbour of the one before, for offset number `index`.
 
     None for a band, where masked partners are zero and need no further care.
     """
-    if axis.reach is not None:
-        return None
-    p, o = np.arange(axis.size), np.arange(axis.size)[:, None]
-    return (p < axis.size - 1) & ((p + o) % axis.size != axis.size - 1)
+    return None if axis.reach is not None else axis.size - index
 
 
 def pooled_values(source: Axis) -> np.ndarray:
@@ -96,7 +97,7 @@ def pooled_matrix(source: Axis, target: Axis) -> tuple[np.ndarray, np.ndarray | 
     """How the offsets of `target` are made of `pooled_values(source)`.
 
     Returns:
-      A pair of [target.count, values] 0/1 weights and the mask `inside(target)` where cyclic
+      A pair of [target.count, values] 0/1 weights and [target.count, target.size] bool where cyclic
       offsets have to be cut to a band, else None.
     """
     values = pooled_values(source)
@@ -108,4 +109,8 @@ def pooled_matrix(source: Axis, target: Axis) -> tuple[np.ndarray, np.ndarray | 
     if cut:
         wanted, values = wanted % target.size, values % target.size
     weights = (wanted[:, None] == values[None, :]).astype(np.float64)
-    return weights, inside(target) if cut else None
+    mask = None
+    if cut:
+        partner = np.arange(target.size) + np.arange(-target.reach, target.reach + 1)[:, None]
+        mask = (partner >= 0) & (partner < target.size)
+    return weights, mask

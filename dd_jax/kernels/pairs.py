@@ -18,18 +18,31 @@ from dd_jax.backend import on_cpu
 
 PyTree = Any
 
-# Bytes of one tile [H, W, g]. On a CPU about a dozen of them live at once, in the second-level
-# cache; on an accelerator a tile should have work for all of it.
-TILE_BYTES_CPU = 128 * 1024
-TILE_BYTES_ACCELERATOR = 8 * 1024 * 1024
+# Bytes of one tile [H, W, g] and of all that a group keeps between tiles. On a CPU about a dozen
+# tiles live at once, in the second-level cache; on an accelerator one tile should have work for
+# all of it.
+CPU_BYTES = (128 * 1024, 24 * 1024**2)
+ACCELERATOR_BYTES = (8 * 1024**2, 1024**3)
+LANES = 8  # pairs that a vector instruction holds; the cost of a step in the same unit
 
 
-def group_size(total: int, positions: int, itemsize: int) -> int:
-    """Pairs in a group: as many as a tile of `positions` has room for, in groups of equal size."""
-    room = (TILE_BYTES_CPU if on_cpu() else TILE_BYTES_ACCELERATOR) // (positions * itemsize)
-    room = max(16, room)
-    even = -(-total // -(-total // room))
-    return min(-(-even // 16) * 16, total)
+def group_size(total: int, tile_bytes: int, state_bytes: int) -> int:
+    """Pairs in a group: what the cache has room for, with little left over in the last group.
+
+    Args:
+      total: how many pairs there are.
+      tile_bytes: of one tile of one pair.
+      state_bytes: what one pair keeps between tiles.
+
+    Example:
+      >>> group_size(100, 28 * 28 * 4, 10_000) in range(8, 105, 8)
+      True
+    """
+    limits = CPU_BYTES if on_cpu() else ACCELERATOR_BYTES
+    room = min(limits[0] // tile_bytes, limits[1] // max(1, state_bytes))
+    most = -(-min(max(room, LANES), total) // LANES) * LANES
+    first = max(LANES, most // 2 // LANES * LANES)
+    return min(range(first, most + 1, LANES), key=lambda g: -(-total // g) * (g + LANES))
 
 
 def rectangle(columns: int) -> Callable:

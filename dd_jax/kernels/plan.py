@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dd_jax.errors import ConfigError
 from dd_jax.kernels.layers import Layer
-from dd_jax.kernels.offsets import band, cyclic, every
+from dd_jax.kernels.offsets import band, cyclic, every, pooled_values
 from dd_jax.kernels.tiles import Grid
 
 READ_OUTS = ("flatten", "global_average_pool")
@@ -121,6 +121,12 @@ def grids(program: Program, shape: tuple[int, int]) -> tuple[Grid, ...]:
         reach = 2 * reach + 1 if stage.pooled else reach
         found.append(Grid(band(h, reach), band(w, reach)))
     return tuple(found[::-1])
+
+
+def state_elements(places: tuple[Grid, ...]) -> int:
+    """Numbers that one pair keeps between tiles: the largest result of a pool, in four parts."""
+    sizes = [len(pooled_values(y)) * len(pooled_values(x)) * y.size * x.size for y, x in places]
+    return max(sizes[:-1], default=0)
 
 
 def variances_program(program: Program) -> Program:

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from dd_jax.kernels.layers import Layer
 from dd_jax.kernels.plan import Program, Stage, grids
-from dd_jax.kernels.relu import rectify, scale_of
+from dd_jax.kernels.relu import Scale, rectify, scale_of
 from dd_jax.kernels.tiles import (
+    Fixed,
     Inputs,
     fold_pool,
     mean_collector,
@@ -31,64 +32,70 @@ class Pair(NamedTuple):
 
 
 @jax.custom_vjp
-def box(array, links):
+def box(array, seams):
     """Sum over 3x3 windows [H, W, ...] with zero padding; its own transpose.
 
     Args:
       array: [H, W, g].
-      links: see `tiles.Place`; where given, only linked neighbours are added.
+      seams: see `tiles.Place`; sums do not reach across them.
     """
     array = jnp.pad(array, [(1, 1), (1, 1)] + [(0, 0)] * (array.ndim - 2))
     for axis in (0, 1):
-        array = _sum3(array, links[axis], axis)
+        array = _sum3(array, seams[axis], axis)
     return array
 
 
-def _sum3(array, link, axis):
+def _sum3(array, seam, axis):
     n = array.shape[axis] - 2
     before, here, after = (jax.lax.slice_in_dim(array, i, i + n, axis=axis) for i in (0, 1, 2))
-    if link is not None:
-        after = after * link
-        before = before * jnp.roll(link, 1, axis)
+    if seam is not None:
+        shape = [n if i == axis else 1 for i in range(array.ndim)]
+        position = jax.lax.broadcasted_iota(jnp.int32, shape, axis)
+        before = jnp.where(position == seam, 0, before)
+        after = jnp.where(position == seam - 1, 0, after)
     return before + here + after
 
 
-box.defvjp(lambda a, links: (box(a, links), links), lambda links, bar: (box(bar, links), None))
+box.defvjp(lambda a, seams: (box(a, seams), seams), lambda seams, bar: (box(bar, seams), None))
 
 
 def affine(layer: Layer, pair: Pair, *, ntk: bool, spread, mask=None) -> Pair:
     """K <- bias + weight * spread(K), Theta <- K + weight * spread(Theta), for any layout."""
+    masked = (lambda a: a) if mask is None else (lambda a: jnp.where(mask, a, 0))
     cov = layer.bias + layer.weight * spread(pair.cov)
     if not ntk:
-        return Pair(cov if mask is None else cov * mask)
-    tangent = cov
-    if pair.tangent is not None:
-        tangent = cov + layer.weight * spread(pair.tangent)
-    return Pair(*((a if mask is None else a * mask) for a in (cov, tangent)))
+        return Pair(masked(cov))
+    if pair.tangent is None:
+        cov = masked(cov)
+        return Pair(cov, cov)
+    return Pair(masked(cov), masked(cov + layer.weight * spread(pair.tangent)))
 
 
 def _tile(layers: tuple[Layer, ...], channels: int, ntk: bool):
     """The function of one tile: start from images or from stacked pairs, then the layers."""
 
-    def tile(place, here, there, stacked, same):
-        (image1, scales1), (image2, scales2) = here, there
-        pair = stacked
+    def tile(place, inputs: Inputs, fixed: Fixed) -> Pair:
+        (image1, logs1), (image2, logs2) = inputs.here, inputs.there
+        pair = inputs.stacked
         if pair is None:
             pair = Pair((image1 * image2).sum(2) / channels)
-        exact = None if same is None else same & place.zero
-        count = 0
+        exact = None if fixed.same is None else fixed.same & place.zero
+        scales = iter(zip(map(Scale, fixed.here, logs1), map(Scale, fixed.there, logs2)))
         for layer in layers:
             if layer.op == "relu":
-                pair = Pair(*rectify(*pair, scales1[count], scales2[count], exact))
-                count += 1
+                pair = Pair(*rectify(*pair, *next(scales), exact))
             else:
-                spread = lambda a: box(a, place.links) / 9  # noqa: E731
+                spread = lambda a: box(a, place.seams) / 9  # noqa: E731
                 pair = affine(layer, pair, ntk=ntk, spread=spread, mask=place.mask)
-                # Without the barrier the compiler repeats the sums in every use of them.
-                pair = jax.lax.optimization_barrier(pair)
         return pair
 
     return tile
+
+
+def _inputs(images, stacked, scales1, scales2, same) -> tuple[Inputs, Fixed]:
+    logs1, logs2 = ([s.log for s in scales] for scales in (scales1, scales2))
+    roots1, roots2 = ([s.root for s in scales] for scales in (scales1, scales2))
+    return Inputs((images[0], logs1), (images[1], logs2), stacked), Fixed(roots1, roots2, same)
 
 
 def run_pairs(
@@ -121,16 +128,16 @@ def run_pairs(
     for number, (stage, grid) in enumerate(zip(program.stages, places)):
         count = sum(layer.op == "relu" for layer in stage.layers)
         part = slice(used, used + count)
-        inputs = Inputs((images[0], scales1[part]), (images[1], scales2[part]), stacked)
+        arrays = _inputs(images, stacked, scales1[part], scales2[part], same)
         tile = _tile(stage.layers, channels, ntk)
         if stage.pooled:
-            parts = sum_over_offsets(tile, pool_collector(grid), grid, inputs, same)
+            parts = sum_over_offsets(tile, pool_collector(grid), grid, *arrays)
             stacked = Pair(*(p and fold_pool(p, grid, places[number + 1]) for p in parts))
         else:
             positions = grid.y.size * grid.x.size
             if program.read_out == "global_average_pool":
                 positions = positions**2
-            pair = sum_over_offsets(tile, mean_collector(positions), grid, inputs, same)
+            pair = sum_over_offsets(tile, mean_collector(positions), grid, *arrays)
         images, used = (None, None), used + count
     for layer in program.head:
         if layer.op == "relu":
@@ -177,16 +184,16 @@ def run_variances(program: Program, images) -> list:
         last = not stage.pooled
         if last and not any(layer.op == "relu" for layer in program.head):
             return found
-        part = (source, [scale_of(v) for v in here])
+        scales = [scale_of(v) for v in here]
+        arrays = _inputs((source, source), stacked, scales, scales, same)
         tile = _tile(stage.layers, channels, False)
-        inputs = Inputs(part, part, stacked)
         if last:
             count = grid.y.size * grid.x.size
             count = count**2 if program.read_out == "global_average_pool" else count
-            total = sum_over_offsets(tile, mean_collector(count), grid, inputs, same)
+            total = sum_over_offsets(tile, mean_collector(count), grid, *arrays)
             variance = total.cov
             break
-        parts = sum_over_offsets(tile, pool_collector(grid), grid, inputs, same)
+        parts = sum_over_offsets(tile, pool_collector(grid), grid, *arrays)
         stacked, source = Pair(fold_pool(parts.cov, grid, places[number + 1])), None
     for layer in program.head:
         if layer.op == "relu":

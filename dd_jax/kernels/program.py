@@ -23,7 +23,7 @@ from dd_jax.kernels.pairs import (
     triangle,
     triangle_number,
 )
-from dd_jax.kernels.plan import Program, grids, parse, variances_program
+from dd_jax.kernels.plan import Program, grids, parse, state_elements, variances_program
 from dd_jax.kernels.positions import run_pairs, run_variances
 from dd_jax.kernels.relu import scale_of
 from dd_jax.types import Kernel
@@ -109,11 +109,17 @@ def _checked(parsed: Program, x1, x2) -> tuple[jax.Array, jax.Array]:
     return x1, x2
 
 
+def _size(parsed: Program, total: int, x) -> int:
+    height, width = x.shape[1:3]
+    tensors, item = 2, x.dtype.itemsize  # K and Theta
+    state = tensors * item * state_elements(grids(parsed, (height, width)))
+    return group_size(total, height * width * item, state)
+
+
 def _scales(parsed: Program, x):
     """One `Scale` per rectifier, [n, h, w] or [n]."""
     short = variances_program(parsed)
-    n, height, width = x.shape[:3]
-    size = group_size(n, height * width, x.dtype.itemsize)
+    size = _size(short, x.shape[0], x)
     return [scale_of(v) for v in over_images(lambda rows: run_variances(short, rows), x, size=size)]
 
 
@@ -129,7 +135,7 @@ def _values(parsed: Program, ntk: bool, *, selves: bool):
 def _pair(parsed: Program, x1, x2, ntk: bool):
     sides = (x1, _scales(parsed, x1)), (x2, _scales(parsed, x2))
     n1, n2 = x1.shape[0], x2.shape[0]
-    size = group_size(n1 * n2, x1.shape[1] * x1.shape[2], x1.dtype.itemsize)
+    size = _size(parsed, n1 * n2, x1)
     fn = _values(parsed, ntk, selves=False)
     return over_pairs(fn, rectangle(n2), n1 * n2, sides, size=size).reshape(n1, n2)
 
@@ -137,7 +143,7 @@ def _pair(parsed: Program, x1, x2, ntk: bool):
 def _gram(parsed: Program, x, ntk: bool):
     side, n = (x, _scales(parsed, x)), x.shape[0]
     total = n * (n + 1) // 2
-    size = group_size(total, x.shape[1] * x.shape[2], x.dtype.itemsize)
+    size = _size(parsed, total, x)
     fn = _values(parsed, ntk, selves=True)
     return over_pairs(fn, triangle(n), total, (side, side), size=size)[triangle_number(n)]
 

@@ -3,14 +3,15 @@
 With variances q1, q2, rho = K / sqrt(q1 q2), theta = arccos(rho) and kdot = (pi - theta) / (2 pi),
   K' = sqrt(q1 q2) sin(theta) / (2 pi) + kdot K,    Theta' = kdot Theta.
 Derivatives in closed form (q1 = s1^2, sin = sin(theta)):
-  dK'/dK = kdot, dK'/ds1 = s2 sin / (2 pi); dkdot/dK = 1 / (2 pi sin s1 s2),
-  dkdot/ds1 = -rho / (2 pi sin s1); symmetric in s2.
+  dK'/dK = kdot, dK'/dlog s1 = s1 s2 sin / (2 pi); dkdot/dK = 1 / (2 pi sin s1 s2),
+  dkdot/dlog s1 = -rho / (2 pi sin); the same for s2.
 K' is smooth; kdot has a cusp where two patches are collinear (theta = 0: constant backgrounds, zero
 padding, duplicates). There the derivative of theta is taken as zero, the mean of its two sides.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,21 +30,22 @@ BULGE = (0.15915493910175127, -0.011267123150955113, 0.002984646446353498, -0.00
 
 
 class Scale(NamedTuple):
-    """The square root s of a variance and its reciprocal r, zero where the variance is zero.
+    """The square root s of a variance and its logarithm, both zero where the variance is zero.
 
-    Derivatives are counted on `root` alone; `reciprocal` is its dependant.
+    Values are read from `root`, which is a constant for differentiation; derivatives are counted on
+    `log`, whose value is not read. So a sum over many pairs needs no division in each of them.
     """
 
     root: jax.Array
-    reciprocal: jax.Array
+    log: jax.Array
 
 
 def scale_of(variance: jax.Array) -> Scale:
     """`Scale` of a variance [...] >= 0; the derivative at zero is zero."""
     positive = variance > 0
-    root = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
-    reciprocal = jnp.where(positive, 1 / jnp.where(positive, root, 1), 0)
-    return Scale(root, jax.lax.stop_gradient(reciprocal))
+    safe = jnp.where(positive, variance, 1)
+    root = jax.lax.stop_gradient(jnp.where(positive, jnp.sqrt(safe), 0))
+    return Scale(root, jnp.where(positive, 0.5 * jnp.log(safe), 0))
 
 
 def rectify(cov, tangent, scale1: Scale, scale2: Scale, same=None):
@@ -51,7 +53,8 @@ def rectify(cov, tangent, scale1: Scale, scale2: Scale, same=None):
 
     Args:
       cov: K [...], covariances before it.
-      tangent: Theta [...], or None where it is not wanted or still zero.
+      tangent: Theta [...], or None where it is not wanted or still zero; the object `cov` itself
+        where the two are equal, as after a first layer, which saves a pass over the data.
       scale1: of q1, broadcastable to K.
       scale2: of q2, broadcastable to K.
       same: bool, broadcastable to K: entries that are variances themselves (theta = 0 exactly);
@@ -65,7 +68,8 @@ def rectify(cov, tangent, scale1: Scale, scale2: Scale, same=None):
       >>> [round(float(v), 4) for v in rectify(jnp.zeros(()), jnp.ones(()), one, one)]
       [0.1592, 0.25]
     """
-    return _rectify(cov, tangent, scale1, scale2, same)
+    equal = tangent is cov
+    return _rectify(equal, cov, None if equal else tangent, scale1, scale2, same)
 
 
 def _horner(coefficients, z):
@@ -75,84 +79,87 @@ def _horner(coefficients, z):
     return value
 
 
-def _cosine(cov, scale1, scale2):
-    """rho, z = |rho| <= 1 and 1 - z, which is zero where rounding cannot tell it from zero."""
-    rho = cov * (scale1.reciprocal * scale2.reciprocal)
+class _Angle(NamedTuple):
+    """rho, z = |rho|, 1 - z (zero where rounding cannot tell it from zero) and s1 s2."""
+
+    rho: jax.Array
+    z: jax.Array
+    gap: jax.Array
+    size: jax.Array
+
+
+def _angle(cov, scale1, scale2, same) -> _Angle:
+    size = scale1.root * scale2.root
+    rho = cov / jnp.where(size > 0, size, 1)
+    if same is not None:
+        rho = jnp.where(same & (size > 0), 1, rho)
     z = jnp.minimum(jnp.abs(rho), 1)
     gap = 1 - z
-    return rho, z, jnp.where(gap <= 4 * jnp.finfo(z.dtype).eps, 0, gap)
+    return _Angle(rho, z, jnp.where(gap <= 4 * jnp.finfo(z.dtype).eps, 0, gap), size)
 
 
-def _kdot(rho, z, gap, same):
-    if z.dtype == jnp.float32:
-        turn = jnp.sqrt(gap) * _horner(ANGLE, z)
+def _kdot(a: _Angle):
+    if a.z.dtype == jnp.float32:
+        turn = jnp.sqrt(a.gap) * _horner(ANGLE, a.z)
     else:
-        turn = jnp.arctan2(jnp.sqrt(gap * (1 + z)), z) / TWO_PI
-    kdot = jnp.where(rho > 0, 0.5 - turn, turn)
-    return kdot if same is None else jnp.where(same, 0.5, kdot)
+        turn = jnp.arctan2(jnp.sqrt(a.gap * (1 + a.z)), a.z) / TWO_PI
+    return jnp.where(a.rho > 0, 0.5 - turn, turn)
 
 
-def _covariance(cov, scale1, scale2, same):
-    _, z, gap = _cosine(cov, scale1, scale2)
-    if z.dtype == jnp.float32:
-        bulge = gap * jnp.sqrt(gap) * _horner(BULGE, z)
+def _covariance(a: _Angle):
+    if a.z.dtype == jnp.float32:
+        bulge = a.gap * jnp.sqrt(a.gap) * _horner(BULGE, a.z)
     else:
-        sine = jnp.sqrt(gap * (1 + z))
-        bulge = (sine - z * jnp.arctan2(sine, z)) / TWO_PI
-    new = scale1.root * scale2.root * bulge + 0.5 * jnp.maximum(cov, 0)
-    return new if same is None else jnp.where(same, 0.5 * cov, new)
+        sine = jnp.sqrt(a.gap * (1 + a.z))
+        bulge = (sine - a.z * jnp.arctan2(sine, a.z)) / TWO_PI
+    return a.size * (bulge + 0.5 * jnp.maximum(a.rho, 0))
 
 
-@jax.custom_vjp
-def _rectify(cov, tangent, scale1, scale2, same):
-    new = _covariance(cov, scale1, scale2, same)
-    if tangent is None:
-        return new, None
-    return new, tangent * _kdot(*_cosine(cov, scale1, scale2), same)
+def _tangent(equal: bool, tangent, angle: _Angle):
+    return angle.rho * angle.size if equal else tangent
 
 
-def _forward(cov, tangent, scale1, scale2, same):
-    return _rectify(cov, tangent, scale1, scale2, same), (cov, tangent, scale1, scale2, same)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rectify(equal, cov, tangent, scale1, scale2, same):
+    angle = _angle(cov, scale1, scale2, same)
+    tangent = _tangent(equal, tangent, angle)
+    return _covariance(angle), None if tangent is None else tangent * _kdot(angle)
 
 
-def _slopes(saved, bars):
-    """t, the cotangent of rho through kdot, and u, that of log s1 (and of log s2)."""
+def _forward(equal, *arrays):
+    return _rectify(equal, *arrays), arrays
+
+
+def _backward(equal, saved, bars):
     cov, tangent, scale1, scale2, same = saved
     cov_bar, tangent_bar = bars
-    rho, z, gap = _cosine(cov, scale1, scale2)
-    if same is not None:
-        gap = jnp.where(same, 0, gap)
-    sine = jnp.sqrt(gap * (1 + z))
-    u = cov_bar * (scale1.root * scale2.root) * sine / TWO_PI
-    if tangent is None:
-        return None, u
-    singular = gap <= 0
-    t = tangent_bar * tangent / jnp.where(singular, 1, sine * TWO_PI)
-    t = jnp.where(singular, 0, t)
-    return t, u - t * rho
-
-
-def _backward(saved, bars):
-    cov, tangent, scale1, scale2, same = saved
-    cov_bar, tangent_bar = bars
-    kdot = _kdot(*_cosine(cov, scale1, scale2), same)
-    t, u = _slopes(saved, bars)
-    new_cov_bar = cov_bar * kdot
-    new_tangent_bar = None
+    angle = _angle(cov, scale1, scale2, same)
+    tangent = _tangent(equal, tangent, angle)
+    kdot, sine = _kdot(angle), jnp.sqrt(angle.gap * (1 + angle.z))
+    new_tangent_bar, log_bar = None, cov_bar * angle.size * sine / TWO_PI
     if tangent is not None:
-        new_cov_bar = new_cov_bar + t * (scale1.reciprocal * scale2.reciprocal)
-        new_tangent_bar = tangent_bar * kdot
-    return new_cov_bar, new_tangent_bar, _bar(u, scale1), _bar(u, scale2), None
+        # The cotangent of rho through kdot: the singular part, zero at the cusp.
+        cusp = (sine <= 0) | (angle.size <= 0)
+        rho_bar = tangent_bar * tangent / (TWO_PI * jnp.where(cusp, 1, sine))
+        rho_bar = jnp.where(cusp, 0, rho_bar)
+        log_bar = log_bar - rho_bar * angle.rho
+        if equal:
+            cov_bar = cov_bar + tangent_bar
+        else:
+            new_tangent_bar = tangent_bar * kdot
+    cov_bar = cov_bar * kdot
+    if tangent is not None:
+        cov_bar = cov_bar + rho_bar / jnp.where(angle.size > 0, angle.size, 1)
+    return cov_bar, new_tangent_bar, _bar(log_bar, scale1), _bar(log_bar, scale2), None
 
 
-def _bar(u, scale: Scale) -> Scale:
-    bar = u * scale.reciprocal
-    extra = bar.ndim - scale.root.ndim
-    axes = tuple(range(extra)) + tuple(
-        axis + extra for axis, n in enumerate(scale.root.shape) if n != bar.shape[axis + extra]
-    )
-    bar = bar.sum(axes, keepdims=True).reshape(scale.root.shape) if axes else bar
-    return Scale(bar, jnp.zeros_like(scale.reciprocal))
+def _bar(bar, scale: Scale) -> Scale:
+    """The cotangent of a scale that was broadcast to the shape of `bar`."""
+    extra = bar.ndim - scale.log.ndim
+    wide = [i + extra for i, n in enumerate(scale.log.shape) if n != bar.shape[i + extra]]
+    axes = (*range(extra), *wide)
+    bar = bar.sum(axes, keepdims=True).reshape(scale.log.shape) if axes else bar
+    return Scale(jnp.zeros_like(scale.root), bar)
 
 
 _rectify.defvjp(_forward, _backward)

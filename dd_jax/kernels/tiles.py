@@ -20,10 +20,10 @@ from jax import lax
 from dd_jax.kernels.offsets import (
     Axis,
     inside,
-    links,
     pooled_index,
     pooled_matrix,
     pooled_values,
+    seam,
 )
 
 PyTree = Any
@@ -44,21 +44,34 @@ class Inputs(NamedTuple):
     stacked: PyTree = None
 
 
+class Fixed(NamedTuple):
+    """What the tiles are made of and is not differentiated.
+
+    Attributes:
+      here: arrays [H, W, ...] read at p.
+      there: arrays [H, W, ...] read at p'.
+      same: [g] bool, pairs of an image with itself; None where there are none.
+    """
+
+    here: PyTree
+    there: PyTree
+    same: Any = None
+
+
 class Place(NamedTuple):
     """Where a tile is: indices of its offset and what is special there.
 
     Attributes:
       y, x: indices into the offsets of the two axes.
-      mask: [H, W, 1] of 0 and 1, whether the partner is in the image, or None.
-      links: pair of [H, 1, 1] and [1, W, 1], 1 where a pair and the next along the axis are
-        neighbours, or None.
+      mask: bool [H, W, 1], whether the partner is in the image, or None.
+      seams: for each axis the position that is no neighbour of the one before it, or None.
       zero: bool [], whether p' = p; a Python bool where there is only one tile.
     """
 
     y: jax.Array
     x: jax.Array
     mask: jax.Array | None
-    links: tuple[jax.Array | None, jax.Array | None]
+    seams: tuple[jax.Array | None, jax.Array | None]
     zero: Any
 
 
@@ -73,31 +86,23 @@ class Grid(NamedTuple):
         return self.y.count * self.x.count
 
 
-def _row(table: np.ndarray | None, index, dtype):
-    return None if table is None else jnp.asarray(table, dtype)[index]
-
-
 def _outer(rows, columns):
     """[H, W, 1] from [H] and [W], either of which may be None."""
     rows = None if rows is None else rows[:, None, None]
     columns = None if columns is None else columns[None, :, None]
     if rows is None or columns is None:
         return rows if columns is None else columns
-    return rows * columns
+    return rows & columns
 
 
-def _place(grid: Grid, k, dtype) -> Place:
-    y = x = 0
+def _place(grid: Grid, k) -> Place:
+    y = x = np.int32(0)
     if grid.count > 1:  # lax.div and lax.rem: no care for signs, so that index arithmetic fuses
         k = jnp.asarray(k, jnp.int32)
         y, x = (op(k, jnp.int32(grid.x.count)) for op in (lax.div, lax.rem))
-    my, mx = (_row(inside(axis), i, dtype) for axis, i in zip(grid, (y, x)))
-    ly, lx = (_row(links(axis), i, dtype) for axis, i in zip(grid, (y, x)))
-    mask = _outer(my, mx)
-    ly = None if ly is None else ly[:, None, None]
-    lx = None if lx is None else lx[None, :, None]
+    mask = _outer(inside(grid.y, y), inside(grid.x, x))
     zero = True if grid.count == 1 else (y == grid.y.zero) & (x == grid.x.zero)
-    return Place(y, x, mask, (ly, lx), zero)
+    return Place(y, x, mask, (seam(grid.y, y), seam(grid.x, x)), zero)
 
 
 def _extend(grid: Grid, array):
@@ -118,23 +123,24 @@ def _starts(place: Place, array):
 
 
 def _window(grid: Grid, place: Place, array):
-    size = (grid.y.size, grid.x.size, *array.shape[2:])
-    return lax.dynamic_slice(array, _starts(place, array), size)
+    return _slice(place, array, (grid.y.size, grid.x.size, *array.shape[2:]))
 
 
-def _add_window(place: Place, total, part):
-    starts = _starts(place, total)
-    part = lax.dynamic_slice(total, starts, part.shape) + part
-    return lax.dynamic_update_slice(total, part, starts)
+def _slice(place, array, size):
+    return lax.dynamic_slice(array, _starts(place, array), size, allow_negative_indices=False)
+
+
+def _update(place, array, part):
+    starts = _starts(place, array)
+    return lax.dynamic_update_slice(array, part, starts, allow_negative_indices=False)
+
+
+def _add(place: Place, total, part):
+    return _update(place, total, _slice(place, total, part.shape) + part)
 
 
 def _take(place: Place, array):
-    size = (1, 1, *array.shape[2:])
-    return lax.dynamic_slice(array, _starts(place, array), size)[0, 0]
-
-
-def _put(place: Place, array, tile):
-    return lax.dynamic_update_slice(array, tile[None, None], _starts(place, array))
+    return _slice(place, array, (1, 1, *array.shape[2:]))[0, 0]
 
 
 class Collector(NamedTuple):
@@ -169,11 +175,11 @@ def pool_collector(source: Grid) -> Collector:
     height, width = source.y.size // 2, source.x.size // 2
     # An odd last position is dropped: where it is p the slices below leave it out, as p' it is
     # masked here.
-    kept = [inside(axis, axis.size - 1) if axis.size % 2 else None for axis in source]
 
     def keep_partners(place, tile):
-        mask = _outer(*(_row(table, i, tile.dtype) for table, i in zip(kept, (place.y, place.x))))
-        return tile if mask is None else tile * mask
+        where = zip(source, (place.y, place.x))
+        mask = _outer(*(inside(a, i, end=a.size - 1) if a.size % 2 else None for a, i in where))
+        return tile if mask is None else jnp.where(mask, tile, 0)
 
     def slot(place, a, b):
         return place._replace(
@@ -189,7 +195,7 @@ def pool_collector(source: Grid) -> Collector:
         for part, (a, b) in zip(total, QUARTERS):
             at = slot(place, a, b)
             quarter = tile[a : 2 * height : 2, b : 2 * width : 2]
-            parts.append(_put(at, part, _take(at, part) + quarter))
+            parts.append(_add(at, part, quarter[None, None]))
         return tuple(parts)
 
     def spread(place, bars, shape):
@@ -225,73 +231,88 @@ def _recombine(array, weights: np.ndarray, axis: int):
     return jnp.stack(rows, axis)
 
 
+def _tile_of(tile, grid, fixed: Fixed):
+    """tile(place, inputs, fixed) at a place, as a function of the parts of `Inputs` there."""
+    fixed_there = jax.tree.map(partial(_extend, grid), fixed.there)
+
+    def at(place):
+        there = jax.tree.map(partial(_window, grid, place), fixed_there)
+        return lambda parts: tile(place, parts, fixed._replace(there=there))
+
+    return at
+
+
+def _parts(grid, place, inputs: Inputs, there) -> Inputs:
+    far = jax.tree.map(partial(_window, grid, place), there)
+    return Inputs(inputs.here, far, jax.tree.map(partial(_take, place), inputs.stacked))
+
+
+def _loop(grid: Grid, step, start):
+    return step(0, start) if grid.count == 1 else lax.fori_loop(0, grid.count, step, start)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _sum_over_offsets(tile, collector: Collector, grid: Grid, inputs: Inputs, constants):
-    dtype = jax.tree.leaves(inputs)[0].dtype
+def _sum_over_offsets(tile, collector: Collector, grid: Grid, inputs: Inputs, fixed: Fixed):
     there = jax.tree.map(partial(_extend, grid), inputs.there)
+    tile_at = _tile_of(tile, grid, fixed)
 
     def one(k):
-        place = _place(grid, k, dtype)
-        return place, tile(place, *_parts(grid, place, inputs, there), constants)
+        place = _place(grid, k)
+        return place, tile_at(place)(_parts(grid, place, inputs, there))
 
     def step(k, total):
         place, made = one(k)
         return jax.tree.map(lambda m, t: collector.add(place, t, m), made, total)
 
     shapes = jax.eval_shape(lambda: one(0)[1])
-    total = jax.tree.map(lambda s: collector.start(s.shape, s.dtype), shapes)
-    return step(0, total) if grid.count == 1 else lax.fori_loop(0, grid.count, step, total)
+    return _loop(grid, step, jax.tree.map(lambda s: collector.start(s.shape, s.dtype), shapes))
 
 
-def _parts(grid, place, inputs, there):
-    near = inputs.here
-    far = jax.tree.map(partial(_window, grid, place), there)
-    stacked = jax.tree.map(partial(_take, place), inputs.stacked)
-    return near, far, stacked
-
-
-def _forward(tile, collector, grid, inputs, constants):
-    return _sum_over_offsets(tile, collector, grid, inputs, constants), (inputs, constants)
+def _forward(tile, collector, grid, inputs, fixed):
+    return _sum_over_offsets(tile, collector, grid, inputs, fixed), (inputs, fixed)
 
 
 def _backward(tile, collector, grid, saved, bars):
-    inputs, constants = saved
-    dtype = jax.tree.leaves(inputs)[0].dtype
+    inputs, fixed = saved
     extend = lambda tree: jax.tree.map(partial(_extend, grid), tree)  # noqa: E731
     there, contract = jax.vjp(extend, inputs.there)
+    tile_at = _tile_of(tile, grid, fixed)
 
     def step(k, totals):
-        near_bar, far_bar, stacked_bar = totals
-        place = _place(grid, k, dtype)
-        parts = _parts(grid, place, inputs, there)
-        made, pull = jax.vjp(lambda *p: tile(place, *p, constants), *parts)
+        place = _place(grid, k)
+        made, pull = jax.vjp(tile_at(place), _parts(grid, place, inputs, there))
         tile_bars = jax.tree.map(lambda m, b: collector.spread(place, b, m.shape), made, bars)
-        near, far, stacked = pull(tile_bars)
-        near_bar = jax.tree.map(jnp.add, near_bar, near)
-        far_bar = jax.tree.map(partial(_add_window, place), far_bar, far)
-        stacked_bar = jax.tree.map(partial(_put, place), stacked_bar, stacked)
-        return near_bar, far_bar, stacked_bar
+        (parts,) = pull(tile_bars)
+        return Inputs(
+            jax.tree.map(jnp.add, totals.here, parts.here),
+            jax.tree.map(partial(_add, place), totals.there, parts.there),
+            jax.tree.map(
+                lambda t, p: _update(place, t, p[None, None]), totals.stacked, parts.stacked
+            ),
+        )
 
-    totals = jax.tree.map(jnp.zeros_like, (inputs.here, there, inputs.stacked))
-    loop = grid.count > 1
-    totals = lax.fori_loop(0, grid.count, step, totals) if loop else step(0, totals)
-    return Inputs(totals[0], contract(totals[1])[0], totals[2]), None
+    totals = jax.tree.map(jnp.zeros_like, Inputs(inputs.here, there, inputs.stacked))
+    totals = _loop(grid, step, totals)
+    return totals._replace(there=contract(totals.there)[0]), None
 
 
 _sum_over_offsets.defvjp(_forward, _backward)
 
 
-def sum_over_offsets(tile: Callable, collector: Collector, grid: Grid, inputs: Inputs, same=None):
+def sum_over_offsets(
+    tile: Callable, collector: Collector, grid: Grid, inputs: Inputs, fixed: Fixed
+) -> PyTree:
     """Collects `tile` over all offsets of `grid`.
 
     Args:
-      tile: (place, here, there, stacked, same) -> pytree of [H, W, g] at one offset.
+      tile: (place, inputs, fixed) -> pytree of [H, W, g] at one offset, where the parts of the two
+        records are those of that offset, all [H, W, ...].
       collector: how tiles become the result.
       grid: the offsets.
       inputs: see `Inputs`; differentiable.
-      same: [g] bool or None, handed to `tile` unchanged; not differentiated.
+      fixed: see `Fixed`.
 
     Returns:
       What the collector makes of every leaf of a tile.
     """
-    return _sum_over_offsets(tile, collector, grid, inputs, same)
+    return _sum_over_offsets(tile, collector, grid, inputs, fixed)

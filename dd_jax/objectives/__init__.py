@@ -6,7 +6,8 @@ from dd_jax.objectives.kernel_ridge import kernel_ridge
 from dd_jax.objectives.linearised_ridge import linearised_ridge
 from dd_jax.objectives.mean_embedding import mean_embedding
 from dd_jax.objectives.random_feature_ridge import random_feature_ridge
-from dd_jax.objectives.representation_ridge import representation_ridge
+from dd_jax.objectives.representation_ridge import representation_ridge, representations
 
 __all__ = ["feature_ridge", "kernel_ridge", "linearised_ridge", "mean_embedding",
-           "random_feature_ridge", "representation_ridge", "weighted_sum"]
+           "random_feature_ridge", "representation_ridge",
+           "representations", "weighted_sum"]

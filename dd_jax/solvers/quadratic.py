@@ -60,7 +60,10 @@ def conjugate_gradients(
     """Solves H v = g by `steps` conjugate gradient steps from 0.
 
     After k steps the error in the norm of H is at most 2 ((sqrt c - 1) / (sqrt c + 1))^k of the
-    first, with c the condition number. Once the residual is zero, further steps change nothing.
+    first, with c the condition number. The quadratic falls in every step, the residual need not.
+    Rounding can make the iterates leave the solution again after they have reached it, so the one
+    with the lowest quadratic is returned, and of those that are equal in it to rounding the one
+    with the smallest residual.
 
     Args:
       matvec: v -> H v, H symmetric positive definite, on trees like `rhs`.
@@ -68,7 +71,8 @@ def conjugate_gradients(
       steps: number of products with H.
 
     Returns:
-      A `QuadraticSolve`; its residual is the recursively updated one.
+      A `QuadraticSolve`; its residual is the recursively updated one, its monitor that of every
+      iterate.
 
     Raises:
       ConfigError: fewer than 1 step.
@@ -86,7 +90,7 @@ def conjugate_gradients(
         return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
 
     def step(carry, _):
-        v, residual, direction, square = carry
+        v, residual, direction, square, best = carry
         product = matvec(direction)
         alpha = divide(square, _dot(direction, product))
         v = _add(v, alpha, direction)
@@ -94,11 +98,15 @@ def conjugate_gradients(
         new = _dot(residual, residual)
         direction = _add(residual, divide(new, square), direction)
         monitor = -_dot(v, jax.tree.map(jnp.add, residual, rhs))
-        return (v, residual, direction, new), monitor
+        slack = 100 * jnp.finfo(monitor.dtype).eps * jnp.abs(best[2])
+        lower, equal = monitor < best[2] - slack, monitor <= best[2] + slack
+        better = lower | (equal & (new < best[1]))
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), (v, new, monitor), best)
+        return (v, residual, direction, new, best), monitor
 
-    zero = optax.tree.zeros_like(rhs)
-    start = (zero, rhs, rhs, _dot(rhs, rhs))
-    (v, _, _, square), monitor = jax.lax.scan(step, start, None, length=steps)
+    zero, square = optax.tree.zeros_like(rhs), _dot(rhs, rhs)
+    start = (zero, rhs, rhs, square, (zero, square, jnp.zeros_like(square)))
+    (*_, (v, square, _)), monitor = jax.lax.scan(step, start, None, length=steps)
     return QuadraticSolve(v, monitor, jnp.sqrt(square))
 
 

@@ -72,6 +72,11 @@ def other(*words):
     return lambda files: [w.format(**files) for w in words]
 
 
+def closed(method, *words):
+    return other("distill", method, "--data", "{good}", "--no-evaluate", "--workdir", "{work}",
+                 *words)
+
+
 # name -> (command line, a part of the message)
 CASES = {
     "unknown command": (other("distil", "dm"), "did you mean 'distill'"),
@@ -107,6 +112,16 @@ CASES = {
     "set missing": (other("evaluate", "no.safetensors"), "no.safetensors"),
     "set truncated": (other("show", "{short_set}"), "short.safetensors"),
     "npz instead of a set": (other("export", "{good}", "--to", "npz"), "good.npz"),
+    "unknown kernel": (closed("kip", "--kernel", "convnett3"), "unknown kernel"),
+    "kernel too deep": (closed("kip", "--kernel", "convnet4"), "8x8"),
+    "negative ridge": (closed("kip", "--ridge=-1"), "ridge is -1.0"),
+    "labels of a kernel method": (closed("kip", "--labels", "soft"), "label head"),
+    "too few real images to solve": (closed("label_solve", "--ipc", "50"), "expected at least"),
+    "unknown solver": (closed("rcig", "--solver", "newton"), "unknown solver"),
+    "unknown loss": (closed("rfad", "--loss", "plat"), "did you mean 'platt'"),
+    "no random networks": (closed("rfad", "--networks", "0"), "networks is 0"),
+    "unknown teacher": (closed("krr_st", "--ipc", "1", "--teacher", "resnet"), "teacher"),
+    "more images than there are": (closed("krr_st", "--ipc", "50"), "150 images of 9"),
     "no seeds": (other("evaluate", "{short_set}", "--seeds", "0"), "seeds is 0"),
 }
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import augment, kernels, nets, objectives, pools, synthetic
+from dd_jax import augment, inner, kernels, nets, objectives, pools, synthetic
 from dd_jax.data import from_arrays
 from dd_jax.types import DataSpec, SyntheticSet
 
@@ -101,14 +101,13 @@ def _linearised_ridge(**options):
 
 
 def _representation_ridge():
+    wise = nets.mlp(SPEC, width=2, depth=2)
+    teacher = objectives.representations(wise, wise.init(jax.random.key(7)))
     network = _convnet("batch")
-    variables = network.init(jax.random.key(7))
-
-    def teacher(images):
-        return network.apply(variables, images).logits
-
-    pool = pools.ageing_pool(network, size=2, max_age=3)
-    return objectives.representation_ridge(network, pool, teacher, batch_size=32)
+    return objectives.representation_ridge(
+        network, pools.pretrained_pool(network, size=3, max_age=4), teacher, batch_size=32,
+        augmentation=inner.views(SHAPE, padding=1),
+    )
 
 
 OBJECTIVES = {

@@ -48,6 +48,30 @@ def test_conjugate_gradients_report_the_true_residual_when_cut_short():
         assert falls(out.monitor)
 
 
+def test_steps_beyond_the_solution_do_not_spoil_it_in_float32():
+    """Small numbers underflow once the residual is tiny, and some last iterates are far off."""
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(40, 50, 5)) * np.sqrt(2.0)
+    h = jnp.asarray(1e-7 * (u @ u.transpose(0, 2, 1) + np.eye(50)), jnp.float32)
+    g = jnp.asarray(1e-7 * rng.normal(size=(40, 50)), jnp.float32)
+    out = jax.jit(jax.vmap(lambda h, g: conjugate_gradients(lambda v: h @ v, g, steps=200)))(h, g)
+    away = out.monitor[:, -1] > 0.99 * jnp.min(out.monitor, axis=1)
+    assert jnp.any(away)  # the case at hand exists
+    error = jnp.einsum("bij,bj->bi", h, out.solution) - g
+    assert jnp.max(jnp.linalg.norm(error, axis=1) / jnp.linalg.norm(g, axis=1)) < 1e-4
+
+
+def test_a_residual_that_rises_at_first_is_no_reason_to_stay_at_the_start():
+    rng = np.random.default_rng(0)
+    u = (rng.normal(size=(50, 5)) * 100.0).astype(np.float32)
+    g = jnp.asarray(rng.normal(size=50), jnp.float32)
+    out = conjugate_gradients(lambda v: u @ (u.T @ v) + v, g, steps=3)
+    assert out.residual > jnp.linalg.norm(g)
+    v = out.solution
+    np.testing.assert_allclose(v @ (u @ (u.T @ v) + v - 2 * g), jnp.min(out.monitor), rtol=1e-2)
+    assert jnp.min(out.monitor) < 0
+
+
 def test_zero_right_hand_side_gives_zero():
     zero = jnp.zeros(3)
     for out in (conjugate_gradients(lambda v: 2 * v, zero, steps=3),
