@@ -82,8 +82,10 @@ def _over_groups(fn, number, total, size, sides):
         return fn(*_gather(sides, (i, j)), i == j)
 
     count = -(-total // size)
-    values = group(0)[None] if count == 1 else lax.map(group, jnp.arange(count) * size)
-    return values.reshape(-1)[:total]
+    if count == 1:
+        return jax.tree.map(lambda v: v[:total], group(0))
+    values = lax.map(group, jnp.arange(count) * size)
+    return jax.tree.map(lambda v: v.reshape(-1)[:total], values)
 
 
 def _forward(fn, number, total, size, sides):
@@ -92,7 +94,8 @@ def _forward(fn, number, total, size, sides):
 
 def _backward(fn, number, total, size, sides, bar):
     count = -(-total // size)
-    bars = jnp.pad(bar, (0, count * size - total)).reshape(count, size)
+    split = lambda b: jnp.pad(b, (0, count * size - total)).reshape(count, size)  # noqa: E731
+    bars = jax.tree.map(split, bar)
 
     def step(sides_bar, item):
         start, bar = item
@@ -114,19 +117,19 @@ def _backward(fn, number, total, size, sides, bar):
 _over_groups.defvjp(_forward, _backward)
 
 
-def over_pairs(fn: Callable, number: Callable, total: int, sides: tuple, *, size: int) -> jax.Array:
+def over_pairs(fn: Callable, number: Callable, total: int, sides: tuple, *, size: int) -> PyTree:
     """Evaluates `fn` on `total` numbered pairs, `size` at a time.
 
     Args:
-      fn: (rows of side 1, rows of side 2, same [g] bool) -> [g], with the rows as pytrees of
-        [..., g].
+      fn: (rows of side 1, rows of side 2, same [g] bool) -> pytree of [g], with the rows as
+        pytrees of [..., g].
       number: int32 [g] -> two int32 [g], the pair of each number.
       total: how many pairs.
       sides: two pytrees of [n, ...]; differentiable.
       size: pairs in a group.
 
     Returns:
-      [total].
+      Pytree of [total].
     """
     return _over_groups(fn, number, total, size, sides)
 

@@ -24,7 +24,7 @@ from dd_jax.kernels.pairs import (
     triangle_number,
 )
 from dd_jax.kernels.plan import Program, grids, parse, state_elements, variances_program
-from dd_jax.kernels.positions import run_pairs, run_variances
+from dd_jax.kernels.positions import Pair, run_pairs, run_variances
 from dd_jax.kernels.relu import scale_of
 from dd_jax.types import Kernel
 
@@ -61,20 +61,13 @@ def program(layers: Sequence[Layer], kind: str = "ntk", *, name: str = "") -> Ke
     """
     if kind not in KINDS:
         raise unknown("kind of kernel", kind, KINDS)
-    parsed = parse(layers)
-    ntk = kind == "ntk"
+    parsed, ntk = parse(layers), kind == "ntk"
 
     def pair(x1, x2):
-        x1, x2 = _checked(parsed, x1, x2)
-        if parsed.plain:
-            return _chosen(plain_pair(parsed, x1, x2, ntk=ntk), ntk)
-        return _pair(parsed, x1, x2, ntk)
+        return _chosen(_pair(parsed, *_checked(parsed, x1, x2), ntk), ntk)
 
     def gram(x):
-        x, _ = _checked(parsed, x, x)
-        if parsed.plain:
-            return _chosen(plain_gram(parsed, x, ntk=ntk), ntk)
-        return _gram(parsed, x, ntk)
+        return _chosen(_gram(parsed, _checked(parsed, x, x)[0], ntk), ntk)
 
     return Kernel(
         pair=pair,
@@ -84,7 +77,29 @@ def program(layers: Sequence[Layer], kind: str = "ntk", *, name: str = "") -> Ke
     )
 
 
-def _chosen(pair, ntk: bool):
+def nngp_and_ntk(layers: Sequence[Layer], x1, x2=None) -> tuple[jax.Array, jax.Array]:
+    """Both kernels in one pass, for the price of the NTK.
+
+    Args:
+      layers: see `dd_jax.kernels.layers`.
+      x1: [n1, H, W, C] float.
+      x2: [n2, H, W, C] of the same dtype; None for `x1` with itself, as in `Kernel.gram`.
+
+    Returns:
+      (NNGP [n1, n2], NTK [n1, n2]).
+
+    Raises:
+      ConfigError: as in `program`.
+    """
+    parsed = parse(layers)
+    if x2 is None:
+        made = _gram(parsed, _checked(parsed, x1, x1)[0], True)
+    else:
+        made = _pair(parsed, *_checked(parsed, x1, x2), True)
+    return made.cov, _chosen(made, True)
+
+
+def _chosen(pair: Pair, ntk: bool):
     if not ntk:
         return pair.cov
     return jnp.zeros_like(pair.cov) if pair.tangent is None else pair.tangent
@@ -126,26 +141,30 @@ def _scales(parsed: Program, x):
 def _values(parsed: Program, ntk: bool, *, selves: bool):
     def values(side1, side2, same):
         flags = same if selves else None
-        pair = run_pairs(parsed, side1[0], side2[0], side1[1], side2[1], ntk=ntk, same=flags)
-        return _chosen(pair, ntk)
+        return run_pairs(parsed, side1[0], side2[0], side1[1], side2[1], ntk=ntk, same=flags)
 
     return values
 
 
-def _pair(parsed: Program, x1, x2, ntk: bool):
+def _pair(parsed: Program, x1, x2, ntk: bool) -> Pair:
+    if parsed.plain:
+        return plain_pair(parsed, x1, x2, ntk=ntk)
     sides = (x1, _scales(parsed, x1)), (x2, _scales(parsed, x2))
     n1, n2 = x1.shape[0], x2.shape[0]
-    size = _size(parsed, n1 * n2, x1)
-    fn = _values(parsed, ntk, selves=False)
-    return over_pairs(fn, rectangle(n2), n1 * n2, sides, size=size).reshape(n1, n2)
+    fn, size = _values(parsed, ntk, selves=False), _size(parsed, n1 * n2, x1)
+    made = over_pairs(fn, rectangle(n2), n1 * n2, sides, size=size)
+    return jax.tree.map(lambda a: a.reshape(n1, n2), made)
 
 
-def _gram(parsed: Program, x, ntk: bool):
+def _gram(parsed: Program, x, ntk: bool) -> Pair:
+    if parsed.plain:
+        return plain_gram(parsed, x, ntk=ntk)
     side, n = (x, _scales(parsed, x)), x.shape[0]
     total = n * (n + 1) // 2
-    size = _size(parsed, total, x)
-    fn = _values(parsed, ntk, selves=True)
-    return over_pairs(fn, triangle(n), total, (side, side), size=size)[triangle_number(n)]
+    fn, size = _values(parsed, ntk, selves=True), _size(parsed, total, x)
+    made = over_pairs(fn, triangle(n), total, (side, side), size=size)
+    number = triangle_number(n)
+    return jax.tree.map(lambda a: a[number], made)
 
 
 def _pair_bytes(parsed: Program, shape: tuple[int, int, int], ntk: bool) -> int:

@@ -6,8 +6,7 @@ ICLR 2024.
 
 from __future__ import annotations
 
-from dd_jax.nets.convnet import ConvNet, _check
-from dd_jax.nets.record import from_linen
+from dd_jax.nets.convnet import convnet_doubling
 from dd_jax.types import DataSpec, Network
 
 
@@ -32,7 +31,8 @@ def convnet_widening(
       >>> convnet_widening(DataSpec("toy", (28, 28, 1), 10, tuple("abcdefghij"))).name
       'convnet_widening'
     """
-    _check(spec, depth, width, norm, pooling)
-    widths = tuple(width * 2**i for i in range(depth))
-    module = ConvNet(widths, spec.num_classes, norm, False, pooling, init_style, formulation)
-    return from_linen(module, spec.shape, name="convnet_widening")
+    network = convnet_doubling(
+        spec, depth=depth, width=width, norm=norm, pooling=pooling, init_style=init_style,
+        formulation=formulation, norm_first=False,
+    )
+    return network._replace(name="convnet_widening")

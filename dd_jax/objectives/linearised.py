@@ -26,17 +26,8 @@ import optax
 
 from dd_jax.backend import chunk_size
 from dd_jax.errors import ConfigError
-from dd_jax.solvers.system import Regulariser, factorise, solve, wide_dtype, widened
+from dd_jax.solvers.system import Regulariser, factorise, solve, times, wide_dtype, widened
 from dd_jax.types import Batch, Network, PyTree, SyntheticSet
-
-
-def times(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a @ b at full precision, also where a float64 product is batched after it was traced.
-
-    A matmul names its result's dtype. If a `vmap` reaches the traced product from outside, where
-    float64 is off, that name is cut to float32; a plain dot takes the dtype of its operands.
-    """
-    return jax.lax.dot_general(a, b, (((1,), (0,)), ((), ())), precision="highest")
 
 
 def check_head(network: Network) -> None:

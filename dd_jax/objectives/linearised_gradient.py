@@ -23,7 +23,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dd_jax.objectives.linearised import InnerProblem, OuterValue, linearise, times
+from dd_jax.objectives.linearised import InnerProblem, OuterValue, linearise
+from dd_jax.solvers.system import times
 from dd_jax.types import Network, PyTree, SyntheticSet
 
 

@@ -1,10 +1,18 @@
 """Closed-form solvers with their own derivative rules."""
 
 from dd_jax.solvers.diagnostics import LeaveOneOut, leave_one_out
+from dd_jax.solvers.implicit import attach_gradient, implicit
 from dd_jax.solvers.kernel_ridge import KernelFit, fit_kernel
 from dd_jax.solvers.label_solve import SolvedLabels, label_solve
 from dd_jax.solvers.linear_oracle import exact_linear_set
 from dd_jax.solvers.precision import in_float64
+from dd_jax.solvers.quadratic import (
+    QuadraticSolve,
+    adam_quadratic,
+    conjugate_gradients,
+    falls,
+    probe_rate,
+)
 from dd_jax.solvers.ridge import FORMS, RidgeFit, fit_features
 from dd_jax.solvers.stream import fit_stream
 from dd_jax.solvers.system import MODES, RidgeInfo, check_ridge
@@ -14,15 +22,22 @@ __all__ = [
     "MODES",
     "KernelFit",
     "LeaveOneOut",
+    "QuadraticSolve",
     "RidgeFit",
     "RidgeInfo",
     "SolvedLabels",
+    "adam_quadratic",
+    "attach_gradient",
     "check_ridge",
+    "conjugate_gradients",
     "exact_linear_set",
+    "falls",
     "fit_features",
     "fit_kernel",
     "fit_stream",
+    "implicit",
     "in_float64",
     "label_solve",
     "leave_one_out",
+    "probe_rate",
 ]

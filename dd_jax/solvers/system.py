@@ -65,8 +65,12 @@ def wide_dtype():
 
 
 def times(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a @ b without the reduced precision that accelerators use by default."""
-    return jnp.matmul(a, b, precision="highest")
+    """a @ b of matrices, without the reduced precision that accelerators use by default.
+
+    Not a matmul, which names its result's dtype: where a `vmap` reaches the traced product from
+    outside of the float64 block, that name is cut to float32. A dot takes that of its operands.
+    """
+    return jax.lax.dot_general(a, b, (((1,), (0,)), ((), ())), precision="highest")
 
 
 def _ridge_value(gram: jax.Array, reg: Regulariser, count: int) -> jax.Array:

@@ -18,12 +18,10 @@ def _rectify(k, theta, q1, q2):
 
 def _conv(k, weight, bias):
     h, w = k.shape[:2]
-    out = np.full_like(k, bias)
-    for a, b, c, d in np.ndindex(k.shape):
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                if 0 <= a + dy < h and 0 <= c + dy < h and 0 <= b + dx < w and 0 <= d + dx < w:
-                    out[a, b, c, d] += weight / 9 * k[a + dy, b + dx, c + dy, d + dx]
+    padded, out = np.pad(k, 1), np.full_like(k, bias)
+    for dy in range(3):
+        for dx in range(3):
+            out += weight / 9 * padded[dy : dy + h, dx : dx + w, dy : dy + h, dx : dx + w]
     return out
 
 

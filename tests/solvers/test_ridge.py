@@ -133,3 +133,18 @@ def test_jit_scan_and_vmap_agree():
 def test_bad_settings_are_refused(options):
     with pytest.raises(ConfigError, match=str(next(iter(options.values())))):
         fit_features(jnp.eye(2), jnp.eye(2), **options)
+
+
+def test_vmap_from_outside_of_a_traced_fit():
+    rng = np.random.default_rng(0)
+    f = jnp.asarray(rng.normal(size=(3, 4, 8)), jnp.float32)
+    y = jnp.asarray(rng.normal(size=(3, 4, 2)), jnp.float32)
+
+    def value(f, y):
+        return jnp.sum(fit_features(f, y).weights ** 2)
+
+    values, gradients = jax.vmap(jax.jit(jax.value_and_grad(value)))(f, y)
+    for i in range(3):
+        one, gradient = jax.value_and_grad(value)(f[i], y[i])
+        np.testing.assert_allclose(values[i], one, rtol=1e-4)
+        np.testing.assert_allclose(gradients[i], gradient, rtol=1e-3, atol=1e-5)
