@@ -142,8 +142,11 @@ class Network(NamedTuple):
     name: str = "network"
 
 
-class Kernel(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Kernel:
     """A positive semi-definite similarity of images, `kernel(x1, x2)` or `kernel(x)`.
+
+    It can be called and jitted like the function that it is; `dataclasses.replace` varies one.
 
     Attributes:
       pair: (x1 [n1, H, W, C], x2 [n2, H, W, C]) -> [n1, n2], in the dtype of the images.

@@ -6,6 +6,7 @@ its shape checked by abstract evaluation, before anything is compiled.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -129,8 +130,8 @@ def as_kernel(
         pair_bytes = functools.partial(lambda count, shape: count, pair_bytes)
     if isinstance(fn_or_kernel, Kernel):
         kernel = fn_or_kernel
-        return kernel._replace(name=name or kernel.name,
-                               pair_bytes=pair_bytes or kernel.pair_bytes)
+        return dataclasses.replace(kernel, name=name or kernel.name,
+                                   pair_bytes=pair_bytes or kernel.pair_bytes)
     fn = fn_or_kernel
     _check_function(fn)
     name = name or _name_of(fn)
@@ -170,7 +171,8 @@ def scaled(kernel: Kernel, factor: float) -> Kernel:
     if not 0.0 < factor < float("inf"):
         raise ConfigError(f"the factor of a kernel is {factor!r}, expected a positive number",
                           fix="pass for example factor=0.5")
-    return kernel._replace(
+    return dataclasses.replace(
+        kernel,
         pair=lambda x1, x2: factor * kernel.pair(x1, x2),
         gram=lambda x: factor * kernel.gram(x),
         name=f"{factor:g}*{kernel.name}",
@@ -237,4 +239,4 @@ def centred(kernel: Kernel, reference: jax.Array) -> Kernel:
         rows = towards_mean(x)
         return kernel.gram(x) - (rows[:, None] + rows[None, :]) + overall.astype(x.dtype)
 
-    return kernel._replace(pair=pair, gram=gram, name=f"centred {kernel.name}")
+    return dataclasses.replace(kernel, pair=pair, gram=gram, name=f"centred {kernel.name}")

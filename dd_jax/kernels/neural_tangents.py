@@ -10,6 +10,7 @@ Source: Novak et al., Neural Tangents: Fast and Easy Infinite Neural Networks in
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import types
 from collections.abc import Callable
@@ -93,7 +94,7 @@ def from_neural_tangents(
             return found
         return jnp.where(jnp.eye(len(x), dtype=bool), _diagonal(kernel_fn, x, get)[:, None], found)
 
-    return kernel._replace(gram=gram)
+    return dataclasses.replace(kernel, gram=gram)
 
 
 def _diagonal(kernel_fn: Callable, x: jax.Array, get: str) -> jax.Array:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dd_jax.errors import ConfigError
 from dd_jax.kernels.layers import Layer
 from dd_jax.kernels.offsets import band, cyclic, every, pooled_values
-from dd_jax.kernels.tiles import Grid
+from dd_jax.kernels.places import Grid
 
 READ_OUTS = ("flatten", "global_average_pool")
 

@@ -11,17 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dd_jax.kernels.collectors import fold_pool, mean_collector, pool_collector
 from dd_jax.kernels.layers import Layer
 from dd_jax.kernels.plan import Program, Stage, grids
 from dd_jax.kernels.relu import Scale, rectify, scale_of
-from dd_jax.kernels.tiles import (
-    Fixed,
-    Inputs,
-    fold_pool,
-    mean_collector,
-    pool_collector,
-    sum_over_offsets,
-)
+from dd_jax.kernels.tiles import Fixed, Inputs, sum_over_offsets
 
 
 class Pair(NamedTuple):
@@ -37,7 +31,7 @@ def box(array, seams):
 
     Args:
       array: [H, W, g].
-      seams: see `tiles.Place`; sums do not reach across them.
+      seams: see `places.Place`; sums do not reach across them.
     """
     array = jnp.pad(array, [(1, 1), (1, 1)] + [(0, 0)] * (array.ndim - 2))
     for axis in (0, 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,7 +89,7 @@ def test_the_lower_half_only():
         jax.debug.callback(lambda: seen.append((len(x1), len(x2))))
         return HEAVY.pair(x1, x2)
 
-    kernel = HEAVY._replace(pair=counted)
+    kernel = dataclasses.replace(HEAVY, pair=counted)
     jax.block_until_ready(blockwise(kernel, block=2)(images(8, dtype=jnp.float32)))
     jax.effects_barrier()
     assert seen == [(2, 2)] * 6

@@ -104,3 +104,10 @@ def test_centred_kernel_is_that_of_centred_features():
         np.testing.assert_allclose(on_reference.sum(0), 0, atol=1e-12)
         np.testing.assert_array_equal(on_reference, on_reference.T)
         assert np.linalg.eigvalsh(on_reference).min() > -1e-12
+
+
+def test_a_kernel_can_be_jitted_like_a_function():
+    kernel = as_kernel(lambda a, b: jnp.einsum("ihwc,jhwc->ij", a, b))
+    x = jnp.ones((2, 3, 3, 1))
+    np.testing.assert_allclose(jax.jit(kernel)(x), kernel(x, x))
+    np.testing.assert_allclose(jax.jit(kernel)(x, 2 * x), 2 * kernel(x))
