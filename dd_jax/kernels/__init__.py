@@ -15,6 +15,6 @@ from dd_jax.kernels.neural_tangents import from_neural_tangents
 from dd_jax.kernels.program import nngp_and_ntk, program
 
 __all__ = ["NAMES", "BlockPlan", "added", "architectures", "as_kernel", "blockwise", "centred",
-           "empirical_ntk", "empirical_ntk_matrix", "feature_kernel", "from_neural_tangents", "layers",
-           "linearised", "named", "network_features", "neural_tangents", "nngp_and_ntk",
+           "empirical_ntk", "empirical_ntk_matrix", "feature_kernel", "from_neural_tangents",
+           "layers", "linearised", "named", "network_features", "neural_tangents", "nngp_and_ntk",
            "plan_blocks", "program", "random_feature_kernel", "scaled"]
