@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import optax
 
 from dd_jax import augment, nets, pools
@@ -30,8 +29,8 @@ from dd_jax.methods.record import (
     require_rate,
 )
 from dd_jax.objectives import mean_embedding
-from dd_jax.synthetic import check_start, class_major_labels, pixels, start_images, targets
-from dd_jax.types import RealData, SyntheticSet
+from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.types import RealData
 
 _CITATION = (
     "B. Zhao, H. Bilen. Dataset Condensation with Distribution Matching. WACV 2023."
@@ -103,15 +102,10 @@ def recipe(config: DM, data: RealData) -> Recipe:
     normaliser = normalisers(config.normaliser, data)
     network = nets.convnet(spec, depth=depth, width=config.width, norm=config.norm)
 
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        images = start_images(config.start, data, normaliser=normaliser, key=key, ipc=config.ipc)
-        labels = class_major_labels(spec.num_classes, config.ipc)
-        return SyntheticSet(images, targets(labels, spec.num_classes, kind="one_hot"))
-
     return Recipe(
         method="dm",
         settings=dataclasses.asdict(config),
-        initialise=initialise,
+        initialise=class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind="one_hot"),
         parameterization=pixels(labels="fixed"),
         objective=mean_embedding(
             network, pools.fresh_pool(network), batch_size=config.batch_size,

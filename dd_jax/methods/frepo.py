@@ -19,7 +19,6 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import optax
 
 from dd_jax import nets, pools
@@ -34,8 +33,8 @@ from dd_jax.methods.record import (
     require_rate,
 )
 from dd_jax.objectives import feature_ridge
-from dd_jax.synthetic import check_start, class_major_labels, pixels, start_images, targets
-from dd_jax.types import RealData, SyntheticSet
+from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.types import RealData
 
 _CITATION = (
     "Y. Zhou, E. Nezhadarya, J. Ba. Dataset Distillation using Neural Feature Regression. "
@@ -147,16 +146,12 @@ def recipe(config: FRePo, data: RealData) -> Recipe:
     pool = pools.ageing_pool(network, size=config.pool_size, max_age=config.max_age,
                              optimizer=optax.adam(config.pool_rate))
 
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        images = start_images(config.start, data, normaliser=normaliser, key=key, ipc=config.ipc)
-        labels = class_major_labels(spec.num_classes, config.ipc)
-        return SyntheticSet(images, targets(labels, spec.num_classes, kind=kind, scale=scale))
-
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1)
     return Recipe(
         method="frepo",
         settings=dataclasses.asdict(config),
-        initialise=initialise,
+        initialise=class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind=kind,
+                               scale=scale),
         parameterization=pixels(labels=config.labels),
         objective=feature_ridge(
             network, pool, batch_size=min(config.batch_size, data.labels.shape[0]),

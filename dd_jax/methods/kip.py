@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import optax
 
 from dd_jax.data import normalisers
@@ -34,8 +33,8 @@ from dd_jax.methods.record import (
     require_rate,
 )
 from dd_jax.objectives.kernel_ridge import kernel_ridge
-from dd_jax.synthetic import check_start, class_major_labels, pixels, start_images, targets
-from dd_jax.types import DataSpec, Kernel, RealData, SyntheticSet
+from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.types import DataSpec, Kernel, RealData
 
 _CITATION = (
     "T. Nguyen, R. Novak, L. Xiao, J. Lee. Dataset Distillation with Infinitely Wide Convolutional "
@@ -169,15 +168,10 @@ def recipe(config: KIP, data: RealData) -> Recipe:
     spec = data.spec
     normaliser = normalisers(normaliser_name(config.normaliser, spec), data)
 
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        images = start_images(config.start, data, normaliser=normaliser, key=key, ipc=config.ipc)
-        labels = class_major_labels(spec.num_classes, config.ipc)
-        return SyntheticSet(images, targets(labels, spec.num_classes, kind="centred"))
-
     return Recipe(
         method="kip",
         settings=dataclasses.asdict(config),
-        initialise=initialise,
+        initialise=class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind="centred"),
         parameterization=pixels(labels=config.labels),
         objective=kernel_ridge(
             kernel_by_name(config.kernel), ridge=config.ridge,

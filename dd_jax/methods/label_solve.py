@@ -20,7 +20,7 @@ from dd_jax.methods.record import Method, Published, require_positive
 from dd_jax.objectives.kernel_ridge import kernel_ridge
 from dd_jax.solvers import in_float64, label_solve
 from dd_jax.solvers.system import wide_dtype
-from dd_jax.synthetic import check_start, class_major_labels, pixels, start_images, targets
+from dd_jax.synthetic import check_start, class_start, pixels, targets
 from dd_jax.types import Kernel, RealData, SyntheticSet
 
 _CITATION = (
@@ -122,11 +122,6 @@ def recipe(config: LabelSolve, data: RealData) -> Recipe:
     normaliser = normalisers(kip.normaliser_name(config.normaliser, spec), data)
     kernel = kip.kernel_by_name(config.kernel)
 
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        images = start_images(config.start, data, normaliser=normaliser, key=key, ipc=config.ipc)
-        labels = class_major_labels(spec.num_classes, config.ipc)
-        return SyntheticSet(images, targets(labels, spec.num_classes, kind="centred"))
-
     def finalise(synthetic: SyntheticSet, data: RealData, key: jax.Array) -> SyntheticSet:
         return synthetic._replace(labels=solve_labels(
             kernel, synthetic.images, data=data, normaliser=normaliser, ridge=config.ridge))
@@ -134,7 +129,7 @@ def recipe(config: LabelSolve, data: RealData) -> Recipe:
     return Recipe(
         method="label_solve",
         settings=dataclasses.asdict(config),
-        initialise=initialise,
+        initialise=class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind="centred"),
         parameterization=pixels(labels="fixed"),
         objective=kernel_ridge(kernel, batch_size=kip.balanced_batch(5000, data)),
         optimizer=optax.set_to_zero(),

@@ -43,8 +43,8 @@ from dd_jax.methods.record import (
 )
 from dd_jax.objectives.feature_ridge import with_flips
 from dd_jax.objectives.linearised_ridge import linearised_ridge
-from dd_jax.synthetic import check_start, class_major_labels, pixels, start_images, targets
-from dd_jax.types import RealData, SyntheticSet
+from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.types import RealData
 
 _CITATION = (
     "N. Loo, R. Hasani, M. Lechner, D. Rus. Dataset Distillation with Convexified Implicit "
@@ -169,17 +169,12 @@ def recipe(config: RCIG, data: RealData) -> Recipe:
         train_steps=(1, config.pool_steps), transform=with_flips if flip else None,
     )
 
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        images = start_images(config.start, data, normaliser=normaliser, key=key, ipc=config.ipc)
-        labels = targets(class_major_labels(spec.num_classes, config.ipc), spec.num_classes,
-                         kind=kind)
-        return SyntheticSet(images, labels, log_temperature=jnp.zeros((), jnp.float32))
-
     main = optax.adabelief(config.learning_rate)
     return Recipe(
         method="rcig",
         settings=dataclasses.asdict(config),
-        initialise=initialise,
+        initialise=class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind=kind,
+                               temperature=True),
         parameterization=pixels(labels=config.labels),
         objective=linearised_ridge(
             network, pool, batch_size=min(config.batch_size, data.labels.shape[0]),

@@ -22,8 +22,6 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from dd_jax import nets, pools
@@ -38,9 +36,9 @@ from dd_jax.methods.record import (
     require_rate,
 )
 from dd_jax.objectives.random_feature_ridge import random_feature_ridge
-from dd_jax.synthetic import check_start, class_major_labels, pixels, start_images, targets
+from dd_jax.synthetic import check_start, class_start, pixels
 from dd_jax.synthetic.preconditioned import preconditioned
-from dd_jax.types import DataSpec, RealData, SyntheticSet
+from dd_jax.types import DataSpec, RealData
 
 _CITATION = (
     "N. Loo, R. Hasani, A. Amini, D. Rus. Efficient Dataset Distillation using Random Feature "
@@ -171,13 +169,6 @@ def recipe(config: RFAD, data: RealData) -> Recipe:
     network = nets.convnet(spec, depth=depth, width=config.width, norm="none",
                            init_style="gaussian", first_padding=1)
 
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        images = start_images(config.start, data, normaliser=normaliser, key=key, ipc=config.ipc)
-        labels = class_major_labels(spec.num_classes, config.ipc)
-        temperature = jnp.zeros(()) if config.loss == "platt" else None
-        return SyntheticSet(images, targets(labels, spec.num_classes, kind=kind),
-                            log_temperature=temperature)
-
     def adabelief(rate: float) -> optax.GradientTransformation:
         return optax.adabelief(rate, eps=1e-16, eps_root=1e-16)
 
@@ -185,7 +176,8 @@ def recipe(config: RFAD, data: RealData) -> Recipe:
     return Recipe(
         method="rfad",
         settings=dataclasses.asdict(config),
-        initialise=initialise,
+        initialise=class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind=kind,
+                               temperature=config.loss == "platt"),
         parameterization=preconditioned(stored) if config.precondition else stored,
         objective=random_feature_ridge(
             network, pools.fresh_pool(network), networks=config.networks, ridge=config.ridge,

@@ -11,8 +11,8 @@ import numpy as np
 from dd_jax.data import check_classes, gather, normalise, real_rows
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, unknown
-from dd_jax.synthetic.labels import class_major_labels
-from dd_jax.types import RealData
+from dd_jax.synthetic.labels import class_major_labels, targets
+from dd_jax.types import RealData, SyntheticSet
 
 
 def from_real(data: RealData, normaliser: Normaliser, key: jax.Array, ipc: int) -> jax.Array:
@@ -97,3 +97,32 @@ def start_images(
     if name not in STARTS:
         raise unknown("initialisation", name, STARTS)
     return STARTS[name](data, normaliser, key, ipc)
+
+
+def class_start(
+    name: str,
+    *,
+    normaliser: Normaliser,
+    ipc: int,
+    kind: str,
+    scale: float = 1.0,
+    temperature: bool = False,
+) -> Callable[[RealData, jax.Array], SyntheticSet]:
+    """The start of most methods: images by name, with the hard labels of their classes.
+
+    Args:
+      name, normaliser, ipc: as for `start_images`.
+      kind, scale: of the labels, see `targets`.
+      temperature: whether a log-temperature of 0 is learned along.
+
+    Returns:
+      (data, key) -> SyntheticSet, a recipe's `initialise`.
+    """
+
+    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
+        classes = data.spec.num_classes
+        labels = targets(class_major_labels(classes, ipc), classes, kind=kind, scale=scale)
+        images = start_images(name, data, normaliser=normaliser, key=key, ipc=ipc)
+        return SyntheticSet(images, labels, log_temperature=jnp.zeros(()) if temperature else None)
+
+    return initialise
