@@ -85,7 +85,7 @@ def main(options: Options) -> None:
     folder = HERE / "results" / options.data
     result = build_result(
         method=options.method, data=options.data, ipc=options.ipc,
-        protocol=f"official, {options.minutes:g} minutes", accuracy_mean=tested.mean,
+        protocol=f"official networks, {options.minutes:g} minutes", accuracy_mean=tested.mean,
         accuracy_std=tested.std, networks=options.networks, random_mean=random.mean,
         random_std=random.std, full_mean=None, published=published and published._asdict(),
         distill_seconds=round(spent, 1), evaluate_seconds=round(tested.seconds, 1),

@@ -20,8 +20,9 @@ set for `full_epochs` of the protocol. "kernel read-out" is the method's own ker
 no network trained. The accuracy of `krr_st` is that of a linear probe, and its "random" as many
 random images with the same teacher's representations.
 Protocol "cpu" is the small one for two CPU cores (networks a quarter as wide, minutes instead of
-hours), "official" the paper's own; "published" is always the paper's figure, under its own
-protocol.
+hours), "official" the paper's own, "official networks" the paper's networks and evaluation within
+a time budget and with the settings of its command; "published" is always the paper's figure, under
+its own protocol.
 
 """
 

@@ -62,6 +62,8 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         print(f"saved {folder / 'set.safetensors'} and grid.png")
         return 0
     if recipe.label_kind == "representations":
+        if options.full:
+            print("warning: sets of representations have no full-data baseline", file=sys.stderr)
         budget = evaluate.BUDGETS[options.protocol]
         if options.seeds:
             budget = dataclasses.replace(budget, seeds=options.seeds)

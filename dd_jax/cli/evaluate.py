@@ -68,7 +68,7 @@ def _read_out_of(name: str | None, distilled):
     return own_read_out(distilled) if name is None else ReadOut(name)
 
 
-def _transfer(options: Evaluate, distilled, data, protocol) -> int:
+def _transfer(options: Evaluate, distilled, data, protocols) -> int:
     """Linear probe and fine-tuning of networks pre-trained on a set of representations."""
     import jax
 
@@ -77,18 +77,21 @@ def _transfer(options: Evaluate, distilled, data, protocol) -> int:
 
     budget = dataclasses.replace(evaluate.BUDGETS["cpu"], seeds=options.seeds)
     rows, results = [], []
-    for name, synthetic in (("on the set", distilled.synthetic), ("not at all", None)):
+    cases = [(p, name, synthetic) for p in protocols
+             for name, synthetic in (("on the set", distilled.synthetic), ("not at all", None))]
+    for protocol, name, synthetic in cases:
         found = evaluate.evaluate_transfer(
             synthetic, data, normaliser=distilled.normaliser, protocol=protocol, budget=budget,
             key=jax.random.key(options.seed),
         )
-        rows.append((name, percent(found.probe.mean, found.probe.std),
+        rows.append((protocol.network, name, percent(found.probe.mean, found.probe.std),
                      percent(found.tuned.mean, found.tuned.std), str(budget.seeds),
                      f"{found.probe.seconds:.0f} s"))
-        results.append({"pretrained": name, "probe_mean": found.probe.mean,
-                        "probe_std": found.probe.std, "tuned_mean": found.tuned.mean,
-                        "tuned_std": found.tuned.std, "seconds": round(found.probe.seconds, 1)})
-    print_table(("pre-trained", "linear probe", "fine-tuned", "networks", "time"), rows)
+        results.append({"network": protocol.network, "pretrained": name,
+                        "probe_mean": found.probe.mean, "probe_std": found.probe.std,
+                        "tuned_mean": found.tuned.mean, "tuned_std": found.tuned.std,
+                        "seconds": round(found.probe.seconds, 1)})
+    print_table(("network", "pre-trained", "linear probe", "fine-tuned", "networks", "time"), rows)
     if options.json:
         write_result(options.json, {"file": options.file.name, "data": data.test.spec.name,
                                     "seed": options.seed, "results": results})
@@ -117,15 +120,21 @@ def run(words: Sequence[str]) -> int:
         print(f"warning: the classes of {data.test.spec.name} are not called as those of the set, "
               f"which was distilled from {own_name}", file=sys.stderr)
     if distilled.label_kind == "representations":
-        return _transfer(options, distilled, data, protocol)
+        if options.kernel not in (None, "none") or options.augmentation is not None:
+            raise ConfigError("the set holds representations: --kernel and --augmentation have no "
+                              "meaning for it", fix="leave them out")
+        return _transfer(options, distilled, data, protocols)
+    by = _read_out_of(options.kernel, distilled)
+    options = dataclasses.replace(
+        options, random=options.random and evaluate.has_random(distilled, data.train))
     rows, results = [], []
     for each in protocols:
         key = jax.random.key(options.seed)
         tested = evaluate.evaluate(distilled, data.test, protocol=each, key=key,
                                    seeds=options.seeds)
-        ipc = distilled.synthetic.images.shape[0] // distilled.spec.num_classes
         random = None
-        if options.random and ipc >= 1:
+        if options.random:
+            ipc = distilled.synthetic.images.shape[0] // distilled.spec.num_classes
             random = evaluate.evaluate_random(
                 data, normaliser=distilled.normaliser, protocol=each, ipc=ipc, key=key,
                 label_kind=distilled.label_kind, label_scale=distilled.label_scale,
@@ -140,7 +149,6 @@ def run(words: Sequence[str]) -> int:
             "random_mean": random and random.mean, "random_std": random and random.std,
             "protocol": dataclasses.asdict(each),
         })
-    by = _read_out_of(options.kernel, distilled)
     if by is not None:
         read = evaluate.read_out(distilled, data.test, by=by)
         random = evaluate.read_out_random(distilled, data, key=jax.random.key(options.seed),

@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -187,6 +188,14 @@ class Checkpoints:
         manifests.check_format(manifest, where=str(self.folder))
         manifests.check_identity(manifest["identity"], self.identity,
                                  free_fields=self.free_fields, where=str(self.folder))
+
+    def check_owner(self) -> None:
+        """Refuses the folder of another run, before anything is computed for it.
+
+        Raises:
+          CheckpointError: a readable checkpoint has another identity.
+        """
+        self._check_owner(sys.maxsize)
 
     def _check_owner(self, step: int) -> None:
         """Refuses to write beside another run's checkpoints or behind a later step."""

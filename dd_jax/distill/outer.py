@@ -7,6 +7,7 @@ step; the state holds the base key as plain integers and nothing that advances.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -170,7 +171,7 @@ def distillation(recipe: Recipe) -> Distillation:
         average = state.average
         if decay is not None:
             average = jax.tree.map(
-                lambda a, p: jnp.where(finite, decay * a + (1 - decay) * p, a), average, params
+                lambda a, p: jnp.where(finite, a + (1 - decay) * (p - a), a), average, params
             )
         state = DistillState(taken, state.key, params, average, opt_state, after)
         return state, {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
@@ -198,7 +199,7 @@ def distillation(recipe: Recipe) -> Distillation:
         params = state.params
         if decay is not None:
             # The weights of t steps sum to 1 - decay^t; before the first there is no average.
-            weight = jnp.maximum(1 - decay ** state.step.astype(jnp.float32), 1 - decay)
+            weight = -jnp.expm1(jnp.maximum(state.step, 1).astype(jnp.float32) * math.log(decay))
 
             def mean(group, total, last):
                 if group == "constant":  # to the bit, which a mean of equal numbers is not

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import pathlib
+import zipfile
 
 import jax
 import numpy as np
 
 from dd_jax.data import fingerprint
-from dd_jax.distill.recipe import Recipe, completed, prepared
+from dd_jax.distill.manifest import plain
+from dd_jax.distill.recipe import Recipe, completed, preparation_key, prepared
 from dd_jax.errors import CheckpointError
 from dd_jax.io.atomic import write_atomically
 from dd_jax.types import RealData
 
 _FILE = "prepared.npz"
-_KEY = 1000  # apart from the consumers that the outer loop folds into the same key
 
 
 def prepare_in(
@@ -34,12 +35,12 @@ def prepare_in(
     Raises:
       CheckpointError: the file is damaged or belongs to another run.
     """
-    own_key = jax.random.fold_in(key, _KEY)
     if recipe.prepare is None or folder is None:
-        return prepared(recipe, data, own_key)
+        return prepared(recipe, data, key)
+    own_key = preparation_key(key)
     path = folder / _FILE
     identity = json.dumps({
-        "method": recipe.method, "settings": dict(recipe.settings), "data": fingerprint(data),
+        "method": recipe.method, "settings": plain(recipe.settings), "data": fingerprint(data),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
     }, sort_keys=True)
     like, treedef = jax.tree.flatten(jax.eval_shape(recipe.prepare.compute, data, own_key))
@@ -52,7 +53,7 @@ def prepare_in(
         with np.load(path, allow_pickle=False) as stored:
             same = str(stored["identity"]) == identity
             arrays = [stored[f"leaf{i}"] for i in range(len(like))]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged: {error}",
                               fix="delete this file; it is computed again") from error
     fits = [(a.shape, a.dtype) for a in arrays] == [(a.shape, a.dtype) for a in like]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from dd_jax.data.normalise import Normaliser
@@ -53,6 +55,7 @@ class Recipe:
       finalise: (set, data, key) -> set, applied once to the finished set, such as a relabelling.
       read_out: the kernel regression that the method's authors predict with, if they do.
       prepare: what is computed first, see `Preparation`; None for a complete recipe.
+      prepared: hash of the arrays that a preparation has built in; part of a run's identity.
     """
 
     method: str
@@ -71,6 +74,7 @@ class Recipe:
     finalise: Callable[[SyntheticSet, RealData, jax.Array], SyntheticSet] | None = None
     read_out: ReadOut | None = None
     prepare: Preparation | None = None
+    prepared: str = ""
 
     def __post_init__(self):
         if self.label_kind not in LABEL_KINDS:
@@ -78,7 +82,8 @@ class Recipe:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ConfigError(f"steps is {self.steps!r}, expected an integer of at least 1",
                               fix="pass steps=1 or more")
-        if self.average is not None and not 0.0 < self.average < 1.0:
+        number = isinstance(self.average, (int, float))
+        if self.average is not None and not (number and 0.0 < self.average < 1.0):
             raise ConfigError(f"average is {self.average!r}, expected a decay between 0 and 1",
                               fix="pass average=0.99 or average=None")
 
@@ -89,20 +94,28 @@ def prepared(recipe: Recipe, data: RealData, key: jax.Array) -> Recipe:
     Args:
       recipe: any recipe.
       data: the real training set.
-      key: PRNG key.
+      key: the run's PRNG key: `distil(recipe, data, key=key)` prepares the same.
 
     Returns:
       A recipe without `prepare`; the same one where there was nothing to do.
     """
     if recipe.prepare is None:
         return recipe
-    return completed(recipe, recipe.prepare.compute(data, key))
+    return completed(recipe, recipe.prepare.compute(data, preparation_key(key)))
+
+
+def preparation_key(key: jax.Array) -> jax.Array:
+    """The preparation's own key, apart from the consumers that the outer loop folds in."""
+    return jax.random.fold_in(key, 1000)
 
 
 def completed(recipe: Recipe, arrays: PyTree) -> Recipe:
     """The recipe with its preparation's arrays built in."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(np.asarray(leaf).tobytes())
     complete = recipe.prepare.complete(recipe, arrays)
-    return dataclasses.replace(complete, prepare=None)
+    return dataclasses.replace(complete, prepare=None, prepared=digest.hexdigest())
 
 
 def grouped_optimizer(recipe: Recipe, params: PyTree) -> optax.GradientTransformation:

@@ -170,12 +170,17 @@ def distil(
         "evaluation": dataclasses.asdict(recipe.evaluation),
         "normaliser": _hash(recipe.normaliser),
         "average": recipe.average,
+        "prepared": recipe.prepared,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "data": fingerprint(real),
         "log_every": log_every,
     }
     with open_workdir(workdir, identity) as folder, StopSignals() as stop:
+        folder.check_owner()
         recipe = prepare_in(folder.path, recipe, real, key)
+        if stop.requested:
+            raise RunStopped(f"stopped by {stop.signal_name} during the preparation",
+                             fix="run the same command again to continue")
         d = distillation(recipe)
         like = _checked_state(d, key, real)
         restored = folder.restore(like)
@@ -198,6 +203,7 @@ def distil(
         finished = package(recipe, synthetic, real)
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
+            folder.note_time(recipe.steps)
         return finished
 
 
@@ -236,9 +242,12 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
                 )
             shown.update(step, loss=float(buffers["loss"][-1]))
             if stop.requested and step < recipe.steps:
-                raise RunStopped(f"stopped by {stop.signal_name} after step {step} of "
-                                 f"{recipe.steps}; step {saved_step} is saved",
-                                 fix="run the same command again to continue")
+                kept = f"; step {saved_step} is saved" if folder.path else ""
+                again = "run the same command again to continue"
+                raise RunStopped(
+                    f"stopped by {stop.signal_name} after step {step} of {recipe.steps}{kept}",
+                    fix=again if folder.path else "give a workdir to keep what is computed",
+                )
     return state
 
 

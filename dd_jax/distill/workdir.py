@@ -41,6 +41,11 @@ class Workdir:
         )
         self._began = time.monotonic() - (seconds_spent(path) if path else 0.0)
 
+    def check_owner(self) -> None:
+        """Refuses a folder that holds another run's checkpoints."""
+        if self._checkpoints:
+            self._checkpoints.check_owner()
+
     def restore(self, like: PyTree) -> Optional[tuple[int, PyTree]]:
         """(step, state) of the newest whole checkpoint, or None."""
         return self._checkpoints.restore(like) if self._checkpoints else None
@@ -49,6 +54,11 @@ class Workdir:
         """Saves a checkpoint and the time spent so far."""
         if self._checkpoints:
             self._checkpoints.save(step, state)
+            self.note_time(step)
+
+    def note_time(self, step: int) -> None:
+        """Writes down the time spent so far."""
+        if self.path:
             spent = {"step": step, "seconds": round(time.monotonic() - self._began, 3)}
             text = json.dumps(spent) + "\n"
             write_atomically(self.path / _SECONDS, lambda file: file.write(text.encode()))

@@ -9,13 +9,19 @@ from dd_jax.evaluate.evaluate import (
     loss_for,
 )
 from dd_jax.evaluate.protocol import Protocol, build_network, for_network
-from dd_jax.evaluate.read_out import ReadOut, own_read_out, read_out, read_out_random
+from dd_jax.evaluate.read_out import (
+    ReadOut,
+    has_random,
+    own_read_out,
+    read_out,
+    read_out_random,
+)
 from dd_jax.evaluate.transfer import TransferResult, evaluate_transfer, evaluate_transfer_random
 from dd_jax.evaluate.transfer_steps import BUDGETS, TransferBudget
 
 __all__ = ["BUDGETS", "Evaluation", "Protocol", "ReadOut", "TransferBudget", "TransferResult",
            "build_network", "evaluate", "evaluate_full", "evaluate_random", "evaluate_transfer",
-           "evaluate_transfer_random", "for_network", "loss_for", "own_read_out", "read_out",
-           "read_out_random"]
+           "evaluate_transfer_random", "for_network", "has_random", "loss_for", "own_read_out",
+           "read_out", "read_out_random"]
 
 make_callable(__name__, "evaluate")

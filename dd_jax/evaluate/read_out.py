@@ -44,6 +44,12 @@ class ReadOut:
         kernels.named(self.kernel, kind=self.kind)
 
 
+def has_random(distilled: DistilledSet, data: RealData) -> bool:
+    """Whether there are as many real images of each class as the set has per class."""
+    ipc = distilled.synthetic.images.shape[0] // distilled.spec.num_classes
+    return 1 <= ipc <= int(data.class_counts.min())
+
+
 def own_read_out(distilled: DistilledSet) -> ReadOut:
     """The kernel regression that a set was made for.
 
@@ -82,9 +88,16 @@ def _accuracy(images, labels, test, normaliser, *, pair, gram, pair_bytes, ridge
 
 def _tested(sets, distilled, test, by, kernel, chunk) -> Evaluation:
     check_fits(distilled.spec, test)
+    if distilled.label_kind == "representations":
+        raise ConfigError("the labels are representations, which name no class",
+                          fix="call evaluate.evaluate_transfer")
     if by is None:
-        by = ReadOut("fc1") if kernel is not None else own_read_out(distilled)  # its ridge only
+        own = kernel is None or "read_out" in distilled.evaluation
+        by = own_read_out(distilled) if own else ReadOut("fc1")  # for its ridge only
     used = kernel or kernels.named(by.kernel, kind=by.kind)
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise ConfigError(f"chunk is {chunk!r}, expected an integer of at least 1",
+                          fix="pass chunk=500")
     start = time.perf_counter()
     accuracies = [
         _accuracy(jnp.asarray(images), jnp.asarray(labels), test, distilled.normaliser,
@@ -145,6 +158,12 @@ def read_out_random(
     Returns:
       An `Evaluation` with one accuracy for each choice.
     """
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ConfigError(f"seeds is {seeds!r}, expected an integer of at least 1",
+                          fix="pass seeds=5")
+    if not has_random(distilled, data.train):
+        raise ConfigError("the real set has fewer images of a class than the set",
+                          fix="leave this baseline out")
     spec = distilled.spec
     ipc = distilled.synthetic.images.shape[0] // spec.num_classes
     labels = targets(class_major_labels(spec.num_classes, ipc), spec.num_classes,

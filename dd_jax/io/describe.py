@@ -45,7 +45,7 @@ def summary(distilled: DistilledSet) -> str:
         ("per class", _per_class(labels) if kind != "representations" else "unlabelled"),
         ("labels", f"{_shape(labels.shape)} float32, {kind}, {_range(labels)}"),
         ("inner rate", _rate(synthetic.learning_rate)),
-        ("temperature", _rate(synthetic.log_temperature)),
+        ("log temp.", _rate(synthetic.log_temperature)),
         ("normaliser", _pairs(to_tensors(distilled.normaliser)[1])),
         ("bytes", f"{cost_bytes(synthetic)} (images, labels and inner rates)"),
         ("classes", ", ".join(spec.class_names)),

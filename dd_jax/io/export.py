@@ -31,8 +31,9 @@ def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
       images [M, H, W, C] float32 in model space: train on these.
       images_unit [M, H, W, C] float32 in [0, 1]: look at these. Where the normaliser works per
       image, brightness and contrast are lost, and each image is stretched to fill [0, 1].
-      labels [M, K] float32 as stored; hard_labels [M] int32, the largest label.
-      learning_rate [] or [T] float32, where one was learned.
+      labels [M, K] float32 as stored; hard_labels [M] int32, the largest label (not for
+      representations, which name no class).
+      learning_rate [] or [T] and log_temperature [] float32, where they were learned.
       normaliser_mean [C], normaliser_std [C] and, where fitted, normaliser_pixel_mean [d],
       normaliser_whiten [d, d], normaliser_unwhiten [d, d] with d = H*W*C, flattened in
       that order: apply these to test images.
@@ -58,12 +59,14 @@ def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
         "images": np.array(synthetic.images),
         "images_unit": _unit_images(distilled),
         "labels": labels,
-        "hard_labels": np.argmax(labels, axis=1).astype(np.int32),
         "class_names": np.array(distilled.spec.class_names, dtype=np.str_),
         "card": np.array(json.dumps(card_of(distilled), sort_keys=True)),
     }
-    if synthetic.learning_rate is not None:
-        arrays["learning_rate"] = np.array(synthetic.learning_rate)
+    if distilled.label_kind != "representations":
+        arrays["hard_labels"] = np.argmax(labels, axis=1).astype(np.int32)
+    for name in ("learning_rate", "log_temperature"):
+        if getattr(synthetic, name) is not None:
+            arrays[name] = np.array(getattr(synthetic, name))
     for name in _NORMALISER_ARRAYS:
         array = getattr(normaliser, name)
         if array is not None:
@@ -229,6 +232,9 @@ def _export_png(
             f"PNG cannot hold images of {channels} channels, expected 1, 3 or 4",
             fix="export to npz",
         )
+    if distilled.label_kind == "representations":
+        raise SetFileError("PNG folders are classes, and the labels are representations",
+                           fix="export to npz")
     pillow = pillow_image()
     arrays = as_numpy(distilled)
     _clear_folder(folder, overwrite)

@@ -11,6 +11,7 @@ Differs from the official code:
     gradients and updates are rescaled by the normaliser's standard deviation;
   - batch normalisation keeps 0.1 of the old running statistics at each step (0.9 there), and
     convolutions have a bias;
+  - mirroring is a setting, on by default (there off for SVHN);
   - a network of the pool that has had its steps starts again at age 0, as in the paper; the
     released code forgets to, which `reset_age=False` repeats.
 """
@@ -143,6 +144,9 @@ def _check(config: KRRST, data: RealData) -> None:
     require_positive(config, *(name for name in ("width", "depth", "evaluation_width")
                                if getattr(config, name) is not None))
     require_rate(config, "learning_rate", "pool_rate", "pool_decay", "teacher_rate")
+    if config.max_age < 2:
+        raise ConfigError(f"max_age is {config.max_age}, expected at least 2",
+                          fix="pass max_age=1000")
     wanted, count = config.ipc * data.spec.num_classes, data.labels.shape[0]
     if wanted > count:
         raise ConfigError(f"ipc={config.ipc} asks for {wanted} images of {count}",
@@ -170,6 +174,9 @@ def recipe(config: KRRST, data: RealData) -> Recipe:
     widest = max(1, 512 // 2 ** (depth - 1))
     width = config.width or widest
     teacher_net = teacher_network(config, spec)
+    evaluation_width = config.evaluation_width or widest
+    for each in (width, evaluation_width):  # what cannot be built fails before the training
+        nets.convnet_widening(spec, depth=depth, width=each)
 
     def compute(data: RealData, key: jax.Array) -> dict:
         augmentation = views(spec.shape, flip=config.flip, colour=0.3, cutout=0.25, fill=black)
@@ -219,7 +226,7 @@ def recipe(config: KRRST, data: RealData) -> Recipe:
         label_kind="representations",
         evaluation=Protocol(
             name="krr_st", network="convnet_widening", norm="batch", depth=depth,
-            width=config.evaluation_width or widest, optimizer="sgd", learning_rate=0.1,
+            width=evaluation_width, optimizer="sgd", learning_rate=0.1,
             momentum=0.9, weight_decay=1e-3, schedule="constant", loss="mean_squared_error",
             epochs=config.evaluation_epochs, batch_size=256,
         ),

@@ -3,17 +3,23 @@
 Nguyen, Chen and Lee, Dataset Meta-Learning from Kernel Ridge-Regression, ICLR 2021. Nothing is
 learned by steps: the one step of the recipe leaves the images as they are and logs the loss of
 their centred one-hot labels, and then the labels are solved for in closed form.
+
+Differs from the official code: as KIP does in whitening and evaluation, see `methods.kip`; the
+whole training set is gone through in chunks, in float64.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import jax
+import numpy as np
 import optax
 
 from dd_jax.data import Normaliser, gather, normalise, normalisers
 from dd_jax.distill.recipe import Recipe
+from dd_jax.errors import ConfigError
 from dd_jax.evaluate import ReadOut
 from dd_jax.methods import kip
 from dd_jax.methods.record import Method, Published, require_positive
@@ -88,6 +94,10 @@ def solve_labels(
     Raises:
       ConfigError: negative ridge, more images than real ones, a host-fed set.
     """
+    if isinstance(data.images, np.ndarray):
+        raise ConfigError("the real images live on the host, expected them on the device",
+                          fix="load the data with device=True")
+
     def solve(images, data, normaliser):
         def take(rows):
             stored, classes = gather(data, rows)
@@ -97,9 +107,14 @@ def solve_labels(
 
         gram = in_float64(kernel.gram)(images)
         count = data.labels.shape[0]
-        return label_solve(gram, take, count, ridge=ridge, chunk=chunk).labels
+        return label_solve(gram, take, count, ridge=ridge, chunk=chunk)
 
-    return jax.jit(solve)(images, data, normaliser)
+    solved = jax.jit(solve)(images, data, normaliser)
+    if int(solved.info.jitter_steps):
+        warnings.warn(f"the labels were solved for with a ridge of {float(solved.info.ridge):.3g} "
+                      f"instead of {ridge / images.shape[0]:.3g}: the kernel is nearly singular",
+                      stacklevel=2)
+    return solved.labels
 
 
 def recipe(config: LabelSolve, data: RealData) -> Recipe:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.objectives.linearised import InnerProblem, OuterValue, linearise
-from dd_jax.solvers.system import times
+from dd_jax.solvers.system import times, wide_dtype, widened
 from dd_jax.types import Network, PyTree, SyntheticSet
 
 
@@ -44,7 +44,10 @@ def fitted(problem: InnerProblem, omega: PyTree) -> Fit:
 
 def adjoint_side(problem: InnerProblem, outer: OuterValue) -> tuple[PyTree, jax.Array]:
     """The gradient in omega with W eliminated, and beta [n, K]."""
-    beta = problem.solve(times(problem.features, outer.weights))
+    with widened():  # a right-hand side rounded to float32 would be amplified by the inverse
+        wide = wide_dtype()
+        right = times(problem.features.astype(wide), outer.weights.astype(wide))
+        beta = times(problem.inverse, right).astype(problem.labels.dtype)
     return jax.tree.map(jnp.subtract, outer.omega, problem.backward(beta)), beta
 
 

@@ -137,7 +137,7 @@ def random_feature_ridge(
             predictions = jnp.sum(parts, axis=0) + regression.bias
             each = _each_loss(loss, predictions, labels, regression.log_temperature)
             correct = jnp.argmax(predictions, axis=-1) == labels
-            return jnp.vdot(weights, each) / total, jnp.vdot(weights, correct) / total
+            return jnp.sum(weights * each) / total, jnp.sum(weights * correct) / total
 
         def add(sums, part):
             return jax.tree.map(jnp.add, sums, with_derivative(regression, *part)), None
@@ -176,7 +176,7 @@ def random_feature_ridge(
         fixed = jax.lax.stop_gradient(regression)
         (value, accuracy), slope = real_side(fixed, variables, batch)
         # Adds exactly zero to the value, and the streamed derivative to the gradient.
-        steps = jax.tree.map(lambda s, a, b: jnp.vdot(s, a - b), slope, regression, fixed)
+        steps = jax.tree.map(lambda s, a, b: jnp.sum(s * (a - b)), slope, regression, fixed)
         metrics = {
             "accuracy": accuracy,
             "jitter_steps": fit.info.jitter_steps,

@@ -64,7 +64,7 @@ def followed(state: SolverRate, run: Callable[[jax.Array], jax.Array]) -> Solver
     """
     def look():
         monitor = run(state.rate)
-        return (monitor[-1] > 0).astype(jnp.int32), falls(monitor).astype(jnp.int32)
+        return (~(monitor[-1] <= 0)).astype(jnp.int32), falls(monitor).astype(jnp.int32)
 
     zero = jnp.zeros((), jnp.int32)
     seen = jax.lax.cond(state.step % WATCH_EVERY == 0, look, lambda: (zero, zero))

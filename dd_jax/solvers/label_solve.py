@@ -84,5 +84,5 @@ def label_solve(
     with widened():
         weights, system = solve_moments(moments, Regulariser(eps, "absolute"), count)
         k = jax.lax.stop_gradient(gram).astype(wide_dtype())
-        labels = times(k, weights) + eps * weights
+        labels = times(k, weights) + system.ridge * weights
         return SolvedLabels(labels.astype(narrow), describe(system, narrow))

@@ -179,8 +179,9 @@ def probe_rate(
 ) -> jax.Array:
     """The learning rate search: raised while a trial run still falls, then lowered once.
 
-    The rate is multiplied by `up` as long as `falls(run(rate))`, at most `max_tries` times, and at
-    last by `down`.
+    The rate is multiplied by `up` after every trial, as long as `falls(run(rate))` and at most
+    `max_tries` times, and at last by `down`: the official search ends with down * up times the
+    first rate that failed.
 
     Args:
       run: rate [] -> monitor [steps] of a trial run.
@@ -199,7 +200,7 @@ def probe_rate(
       >>> import jax.numpy as jnp
       >>> rate = probe_rate(lambda r: jnp.where(r < 1.0, -1.0, 1.0)[None], 0.5, up=2.0, down=0.5)
       >>> float(rate)
-      0.5
+      1.0
     """
     for label, value, low, high in (("start", start, 0.0, float("inf")), ("up", up, 1.0, 1e6),
                                     ("down", down, 0.0, 1.0 + 1e-9)):
@@ -217,7 +218,7 @@ def probe_rate(
     def attempt(carry):
         rate, _, tries = carry
         falling = falls(run(rate))
-        return jnp.where(falling, rate * up, rate), falling, tries + 1
+        return rate * up, falling, tries + 1
 
     first = (jnp.asarray(start, jnp.float32), jnp.asarray(True), jnp.zeros((), jnp.int32))
     return down * jax.lax.while_loop(go_on, attempt, first)[0]

@@ -105,9 +105,35 @@ def test_preparation_runs_once_for_a_folder(tiny_recipe, toy, tmp_path):
     np.testing.assert_array_equal(images(first), images(run(recipe, toy)))
 
 
-def test_a_damaged_preparation_is_named(tiny_recipe, toy, tmp_path):
+@pytest.mark.parametrize("damage", ["foreign", "empty", "truncated", "flipped"])
+def test_a_damaged_preparation_is_named(damage, tiny_recipe, toy, tmp_path):
     recipe = _needs_a_shift(tiny_recipe("dm", steps=2))
     run(recipe, toy, workdir=tmp_path)
-    (tmp_path / "prepared.npz").write_bytes(b"not an archive")
+    path = tmp_path / "prepared.npz"
+    whole = path.read_bytes()
+    path.write_bytes({
+        "foreign": b"not an archive", "empty": b"", "truncated": whole[: len(whole) // 2],
+        "flipped": whole[:60] + bytes([whole[60] ^ 255]) + whole[61:],
+    }[damage])
     with pytest.raises(CheckpointError, match="prepared.npz"):
         run(recipe, toy, workdir=tmp_path)
+
+
+def test_another_runs_folder_is_refused_before_the_preparation(tiny_recipe, toy, tmp_path):
+    run(tiny_recipe("dm", steps=2), toy, workdir=tmp_path)
+    with pytest.raises(CheckpointError):
+        run(_needs_a_shift(tiny_recipe("dm", steps=3)), toy, workdir=tmp_path)
+    assert not (tmp_path / "prepared.npz").exists()
+
+
+def test_a_run_is_bound_to_the_arrays_that_it_was_prepared_with(tiny_recipe, toy, tmp_path):
+    def compute(data, key):
+        return {"shift": jax.random.normal(key, ())}
+
+    recipe = _needs_a_shift(tiny_recipe("dm", steps=2))
+    recipe = dataclasses.replace(recipe, prepare=recipe.prepare._replace(compute=compute))
+    first, other = (prepared(recipe, toy, jax.random.key(k)) for k in (0, 1))
+    made = run(first, toy, workdir=tmp_path)
+    np.testing.assert_array_equal(images(made), images(run(recipe, toy)))  # the same teacher
+    with pytest.raises(CheckpointError):
+        run(other, toy, workdir=tmp_path)

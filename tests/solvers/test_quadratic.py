@@ -102,7 +102,7 @@ def test_probed_rate_is_the_last_falling_one_lowered():
         return adam_quadratic(matvec, g, steps=20, rate=rate).monitor
 
     rate = float(jax.jit(lambda: probe_rate(run, 1e-3))())
-    first_bad = rate / 0.7
+    first_bad = rate / 0.7 / 1.2  # raised once more after it failed, then lowered
     assert not falls(run(jnp.float32(first_bad))) and falls(run(jnp.float32(first_bad / 1.2001)))
     assert falls(run(jnp.float32(rate)))
 
@@ -110,7 +110,7 @@ def test_probed_rate_is_the_last_falling_one_lowered():
 def test_probe_is_bounded_and_stops_at_nonsense():
     always = probe_rate(lambda r: -r * jnp.arange(1.0, 4.0), 1.0, up=2.0, down=0.5, max_tries=5)
     assert always == 16.0
-    assert probe_rate(lambda r: jnp.full((3,), jnp.nan), 1.0) == np.float32(0.7)
+    np.testing.assert_allclose(probe_rate(lambda r: jnp.full((3,), jnp.nan), 1.0), 0.84, rtol=1e-6)
 
 
 @pytest.mark.parametrize("call", [
