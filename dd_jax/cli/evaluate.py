@@ -134,9 +134,8 @@ def run(words: Sequence[str]) -> int:
                                    seeds=options.seeds)
         random = None
         if options.random:
-            ipc = distilled.synthetic.images.shape[0] // distilled.spec.num_classes
             random = evaluate.evaluate_random(
-                data, normaliser=distilled.normaliser, protocol=each, ipc=ipc, key=key,
+                data, normaliser=distilled.normaliser, protocol=each, key=key, ipc=distilled.ipc,
                 label_kind=distilled.label_kind, label_scale=distilled.label_scale,
                 seeds=options.seeds,
             )

@@ -24,7 +24,7 @@ def network_figures(
     common = dict(protocol=recipe.evaluation, key=jax.random.key(seed + 1), seeds=seeds)
     tested = evaluate.evaluate(distilled, data.test, **common)
     random = None
-    if int(data.train.class_counts.min()) >= ipc:  # else there are not so many real images
+    if evaluate.has_random(distilled, data.train):
         random = evaluate.evaluate_random(
             data, ipc=ipc, normaliser=recipe.normaliser, label_kind=recipe.label_kind,
             label_scale=recipe.label_scale, **common,

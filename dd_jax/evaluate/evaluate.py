@@ -163,7 +163,7 @@ def evaluate(
     sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
     return summarise(
         _train_and_test(
-            _keys(key, count), sets, test, distilled.normaliser, spec=distilled.spec,
+            network_keys(key, count), sets, test, distilled.normaliser, spec=distilled.spec,
             protocol=protocol, loss=loss_for(distilled.label_kind, protocol),
             epochs=protocol.epochs, batch_size=protocol.batch_size, how=how,
         ),
@@ -190,7 +190,7 @@ def evaluate_random(
     start = time.perf_counter()
     count = seeds or protocol.seeds
     spec = data.train.spec
-    keys = _keys(key, count)
+    keys = network_keys(key, count)
     labels = targets(
         class_major_labels(spec.num_classes, ipc), spec.num_classes, kind=label_kind,
         scale=label_scale,
@@ -225,7 +225,7 @@ def evaluate_full(
     start = time.perf_counter()
     return summarise(
         _train_on_all(
-            _keys(key, seeds), data.train, data.test, normaliser, spec=data.train.spec,
+            network_keys(key, seeds), data.train, data.test, normaliser, spec=data.train.spec,
             protocol=protocol, loss=loss_for(label_kind, protocol), kind=label_kind,
             scale=label_scale, how=how,
         ),
@@ -238,5 +238,6 @@ def _test_chunk() -> int:
     return 32 if on_cpu() else 1000
 
 
-def _keys(key: jax.Array, count: int) -> jax.Array:
+def network_keys(key: jax.Array, count: int) -> jax.Array:
+    """One key for each of `count` networks: fold_in(key, i)."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))

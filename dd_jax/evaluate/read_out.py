@@ -46,8 +46,7 @@ class ReadOut:
 
 def has_random(distilled: DistilledSet, data: RealData) -> bool:
     """Whether there are as many real images of each class as the set has per class."""
-    ipc = distilled.synthetic.images.shape[0] // distilled.spec.num_classes
-    return 1 <= ipc <= int(data.class_counts.min())
+    return 1 <= distilled.ipc <= int(data.class_counts.min())
 
 
 def own_read_out(distilled: DistilledSet) -> ReadOut:
@@ -70,9 +69,9 @@ def own_read_out(distilled: DistilledSet) -> ReadOut:
                            fix="use the version of dd_jax that wrote the set") from error
 
 
-@partial(jax.jit, static_argnames=("pair", "gram", "pair_bytes", "ridge", "mode", "chunk"))
-def _accuracy(images, labels, test, normaliser, *, pair, gram, pair_bytes, ridge, mode, chunk):
-    kernel = kernels.blockwise(Kernel(pair, gram, pair_bytes))
+@partial(jax.jit, static_argnames=("kernel", "ridge", "mode", "chunk"))
+def _accuracy(images, labels, test, normaliser, *, kernel, ridge, mode, chunk):
+    kernel = kernels.blockwise(kernel)
     alpha = fit_kernel(in_float64(kernel.gram)(images), labels, ridge=ridge, mode=mode).alpha
     total = test.labels.shape[0]
     padding = -total % chunk
@@ -101,8 +100,8 @@ def _tested(sets, distilled, test, by, kernel, chunk) -> Evaluation:
     start = time.perf_counter()
     accuracies = [
         _accuracy(jnp.asarray(images), jnp.asarray(labels), test, distilled.normaliser,
-                  pair=used.pair, gram=used.gram, pair_bytes=used.pair_bytes, ridge=by.ridge,
-                  mode=by.mode, chunk=min(chunk, test.labels.shape[0]))
+                  kernel=used, ridge=by.ridge, mode=by.mode,
+                  chunk=min(chunk, test.labels.shape[0]))
         for images, labels in sets
     ]
     return summarise(jnp.stack(accuracies), start)
@@ -165,11 +164,10 @@ def read_out_random(
         raise ConfigError("the real set has fewer images of a class than the set",
                           fix="leave this baseline out")
     spec = distilled.spec
-    ipc = distilled.synthetic.images.shape[0] // spec.num_classes
-    labels = targets(class_major_labels(spec.num_classes, ipc), spec.num_classes,
+    labels = targets(class_major_labels(spec.num_classes, distilled.ipc), spec.num_classes,
                      kind=distilled.label_kind, scale=distilled.label_scale)
     sets = []
     for seed in range(seeds):
-        rows = real_rows(data.train, jax.random.fold_in(key, seed), ipc)
+        rows = real_rows(data.train, jax.random.fold_in(key, seed), distilled.ipc)
         sets.append((normalise(distilled.normaliser, gather(data.train, rows)[0]), labels))
     return _tested(sets, distilled, data.test, by, kernel, chunk)

@@ -22,7 +22,7 @@ from dd_jax.backend import in_chunks, map_over
 from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, SetFileError
-from dd_jax.evaluate.evaluate import Evaluation
+from dd_jax.evaluate.evaluate import Evaluation, network_keys, summarise
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.transfer_steps import (
     TransferBudget,
@@ -91,19 +91,9 @@ def _run(keys, sets, target, normaliser, protocol, budget, length, how) -> Trans
     start = time.perf_counter()
     found = _transfer(keys, sets, target, normaliser, protocol=protocol, budget=budget,
                       length=length, how=how)
-    probe, tuned = (np.asarray(a, np.float64) for a in found)
-    seconds = time.perf_counter() - start
-
-    def summary(values, steps):
-        if not steps:
-            return None
-        return Evaluation(values, float(values.mean()), float(values.std()), seconds)
-
-    return TransferResult(summary(probe, budget.probe_steps), summary(tuned, budget.tune_steps))
-
-
-def _keys(key: jax.Array, count: int) -> jax.Array:
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+    probe, tuned = (summarise(accuracies, start) for accuracies in found)
+    return TransferResult(probe if budget.probe_steps else None,
+                          tuned if budget.tune_steps else None)
 
 
 def evaluate_transfer(
@@ -146,7 +136,7 @@ def evaluate_transfer(
       (1,)
     """
     _check(target, None if synthetic is None else synthetic.images.shape[1:])
-    keys = _keys(key, budget.seeds)
+    keys = network_keys(key, budget.seeds)
     length, sets = 1, None
     if synthetic is not None:
         length = synthetic.labels.shape[-1]
@@ -179,7 +169,7 @@ def evaluate_transfer_random(
       A `TransferResult`.
     """
     _check(target, source.spec.shape)
-    keys = _keys(key, budget.seeds)
+    keys = network_keys(key, budget.seeds)
     sets = [draw(source, jax.random.fold_in(k, _CHOICE)) for k in keys]
     sets = jax.tree.map(lambda *x: jnp.stack(x), *sets)
     return _run(keys, sets, target, normaliser, protocol, budget, sets.labels.shape[-1], how)

@@ -41,6 +41,11 @@ class DistilledSet:
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     label_scale: float = 1.0
 
+    @property
+    def ipc(self) -> int:
+        """Images per class, rounded down."""
+        return self.synthetic.images.shape[0] // self.spec.num_classes
+
 
 def cost_bytes(synthetic: SyntheticSet) -> int:
     """Bytes of the images, labels and learned rates; the budget that papers compare.

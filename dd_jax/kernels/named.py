@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from dd_jax.errors import unknown
@@ -14,6 +15,7 @@ NAMES = ("fc1", "fc2", "fc3", "conv1", "conv2", "conv3", "convnet1", "convnet2",
          "convnet", "convnet3_gap", "convnet_gap", "myrtle5", "myrtle7", "myrtle10")  # fmt: skip
 
 
+@functools.cache  # one object for one name: programs that hold it compile once
 def named(name: str, kind: str = "ntk", *, W_std: float = W_STD, b_std: float = B_STD) -> Kernel:
     """A kernel of the field by its name.
 

@@ -182,3 +182,7 @@ def test_names_give_their_architectures():
     assert ops.count("conv") == 6 and ops.count("average_pool") == 2
     assert [layer.op for layer in nets.convnet(3, prepended=True)].count("conv") == 4
     assert named("convnet3_gap", "nngp").name == "nngp-convnet3_gap"
+
+
+def test_a_name_gives_one_object_so_that_programs_holding_it_compile_once():
+    assert named("fc1") is named("fc1") and named("fc1") != named("fc1", "nngp")
