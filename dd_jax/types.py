@@ -72,10 +72,12 @@ class Batch(NamedTuple):
     Attributes:
       images: [..., H, W, C] float32.
       labels: [...] int32.
+      rows: [...] int32, where in the real set they were, or None where nobody asks.
     """
 
     images: jax.Array
     labels: jax.Array
+    rows: Optional[jax.Array] = None
 
 
 class SyntheticSet(NamedTuple):
@@ -202,9 +204,12 @@ class Objective(NamedTuple):
       loss: (synthetic, state, batch, key) -> (scalar, metrics dict of scalars), where `batch` is
         the `Batch` (or the same pytree of them) gathered at the rows of `sample`.
       advance: (synthetic, state, batch, key) -> state of the same tree, shapes and dtypes.
+      embed: (state, images [B, H, W, C], key) -> [B, P], features by a network that the state
+        stands for, without derivative; None for an objective without networks.
     """
 
     init: Callable[..., PyTree]
     sample: Callable[..., PyTree]
     loss: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
     advance: Callable[..., PyTree]
+    embed: Optional[Callable[..., jax.Array]] = None

@@ -9,18 +9,18 @@ import pytest
 
 from dd_jax import nets, pools
 from dd_jax.errors import ConfigError
-from dd_jax.objectives.feature_ridge import with_flips
+from dd_jax.synthetic import with_mirrors
 from tests.laws import members
 
 
 def test_networks_train_for_a_random_number_of_steps_on_the_transformed_set():
     network = nets.mlp(members.SPEC, width=4)
     pool = pools.ageing_pool(network, size=1, max_age=1000, optimizer=optax.sgd(0.1),
-                             train_steps=(2, 5), transform=with_flips)
+                             train_steps=(2, 5), transform=with_mirrors)
     synthetic = members.start()
     state = pool.init(jax.random.key(0), synthetic)
     advance = jax.jit(pool.advance)
-    both = with_flips(synthetic)
+    both = with_mirrors(synthetic)
 
     def loss(params):
         return pools.squared_error(network.apply({"params": params}, both.images).logits,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dd_jax.augment.compose import identity
 from dd_jax.augment.dsa import DIGITS_STRATEGY, dsa
 from dd_jax.augment.frepo import frepo_augmentation
+from dd_jax.augment.idc import idc_evaluation, idc_matching, idc_training
 from dd_jax.errors import unknown
 from dd_jax.types import Augmentation
 
@@ -16,6 +17,10 @@ AUGMENTATIONS: Mapping[str, Callable[[tuple[int, int, int]], Augmentation]] = {
     "dsa_digits": lambda shape: dsa(shape, strategy=DIGITS_STRATEGY),
     "frepo": frepo_augmentation,
     "frepo_digits": lambda shape: frepo_augmentation(shape, flip=False),
+    "idc": idc_evaluation,
+    "idc_digits": lambda shape: idc_evaluation(shape, flip=False),
+    "idc_matching": idc_matching,
+    "idc_training": idc_training,
 }
 
 
@@ -23,7 +28,7 @@ def by_name(name: str, shape: tuple[int, int, int]) -> Augmentation:
     """Builds the augmentation of that name for images of that shape.
 
     Args:
-      name: "none", "dsa", "dsa_digits" (no flip), "frepo" or "frepo_digits" (no flip).
+      name: one of `AUGMENTATIONS`; those that end in "_digits" have no flip.
       shape: (H, W, C) of the images.
 
     Returns:

@@ -15,7 +15,6 @@ from dd_jax.cli.tables import print_results
 from dd_jax.distill import distil
 from dd_jax.distill.workdir import seconds_spent
 from dd_jax.errors import ConfigError
-from dd_jax.io import cost_bytes
 
 
 def run(words: Sequence[str]) -> int:
@@ -80,7 +79,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     result = build_result(
         method=method.name, data=data.train.spec.name, ipc=config.ipc, protocol=options.protocol,
         published=published and published._asdict(), distill_seconds=round(spent, 1),
-        steps=recipe.steps, bytes=cost_bytes(distilled.synthetic), seed=options.seed,
+        steps=recipe.steps, bytes=distilled.stored_bytes, seed=options.seed,
         command="python -m dd_jax distill " + shlex.join(words),
         settings=dict(recipe.settings), evaluation=dict(distilled.evaluation), **figures,
     )

@@ -71,7 +71,7 @@ def _key(state: DistillState, consumer: int) -> jax.Array:
 
 def fetch(data: RealData, rows: PyTree) -> PyTree:
     """Stored images and labels at `rows`, one `Batch` for each leaf of `rows`."""
-    return jax.tree.map(lambda r: Batch(*gather(data, r)), rows)
+    return jax.tree.map(lambda r: Batch(*gather(data, r), r), rows)
 
 
 def all_finite(*trees: PyTree) -> jax.Array:

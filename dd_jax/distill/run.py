@@ -56,6 +56,7 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> PyTree:
             lambda r: Batch(
                 jax.ShapeDtypeStruct((*r.shape, *data.spec.shape), data.images.dtype),
                 jax.ShapeDtypeStruct(r.shape, jnp.int32),
+                r,
             ),
             rows,
         )
@@ -104,7 +105,7 @@ class _Stepper:
         del limit
         rows = jax.tree.map(np.asarray, self._sample(state, as_index(self._data)))
         labels = np.asarray(self._data.labels)
-        batch = jax.tree.map(lambda r: Batch(self._data.images[r], labels[r]), rows)
+        batch = jax.tree.map(lambda r: Batch(self._data.images[r], labels[r], r), rows)
         state, metrics = self._step(state, batch)
         return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
 
@@ -200,7 +201,8 @@ def distil(
         synthetic = d.decode(state)
         if recipe.finalise is not None:
             synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
-        finished = package(recipe, synthetic, real)
+        stored = recipe.parameterization.cost(state.params)
+        finished = package(recipe, synthetic, real, stored_bytes=stored)
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
             folder.note_time(recipe.steps)
@@ -256,13 +258,16 @@ def _finite(state: DistillState) -> jax.Array:
     return all_finite(state)
 
 
-def package(recipe: Recipe, synthetic, data: RealData) -> DistilledSet:
+def package(
+    recipe: Recipe, synthetic, data: RealData, *, stored_bytes: int | None = None
+) -> DistilledSet:
     """Puts a synthetic set together with everything that is needed to use it.
 
     Args:
       recipe: that made it.
       synthetic: the arrays.
       data: the real set, for its description and fingerprint.
+      stored_bytes: of the parameters that the arrays were decoded from; noted where given.
 
     Returns:
       A `DistilledSet`, ready for `io.save` and `evaluate`.
@@ -270,13 +275,14 @@ def package(recipe: Recipe, synthetic, data: RealData) -> DistilledSet:
     evaluation = dataclasses.asdict(recipe.evaluation)
     if recipe.read_out is not None:
         evaluation["read_out"] = dataclasses.asdict(recipe.read_out)
+    noted = {} if stored_bytes is None else {"stored_bytes": stored_bytes}
     return DistilledSet(
         synthetic=jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic),
         normaliser=recipe.normaliser,
         label_kind=recipe.label_kind,
         label_scale=recipe.label_scale,
         spec=data.spec,
-        recipe={"method": recipe.method, **recipe.settings, "steps": recipe.steps},
+        recipe={"method": recipe.method, **recipe.settings, "steps": recipe.steps, **noted},
         evaluation=evaluation,
         versions=versions(),
         data_fingerprint=fingerprint(data),

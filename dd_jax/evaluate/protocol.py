@@ -16,10 +16,11 @@ from dd_jax import nets
 from dd_jax.errors import ConfigError, unknown
 from dd_jax.types import DataSpec, Network, Outputs, PyTree
 
-SCHEDULES = ("constant", "step_drop", "warmup_cosine")
+SCHEDULES = ("constant", "step_drop", "milestones", "warmup_cosine")
 OPTIMIZERS = ("sgd", "adam")
 _NETWORK_OPTIONS = ("depth", "width", "norm", "init_style", "first_padding")
-_OWN_WIDTHS = {"mlp": 128, "resnet18": 64}  # of architectures whose width is not a ConvNet's
+# Of architectures whose width is not a ConvNet's.
+_OWN_WIDTHS = {"mlp": 128, "resnet18": 64, "vgg11": 64, "alexnet": 128}
 LOSSES = ("auto", "cross_entropy", "squared_error", "mean_squared_error")
 
 
@@ -40,11 +41,13 @@ class Protocol:
       output_scale: outputs (after centring) are divided by it. Squared error to the labels is then
         that of the plain outputs to `output_scale` times the labels, over `output_scale`^2.
       schedule: "constant"; "step_drop" (times 0.1 after half the epochs, momentum restarted there,
-        as the official DC code rebuilds its optimiser); "warmup_cosine" (linear to the peak in
+        as the official DC code rebuilds its optimiser); "milestones" (times 0.2 after two thirds
+        and again after five sixths of the epochs); "warmup_cosine" (linear to the peak in
         `warmup` steps, then cosine to `final_fraction` of it).
       epochs: passes over the set.
       batch_size: images per step; a smaller set goes whole.
       augmentation: a name in `augment.by_name`; one draw per image in every step.
+      cutmix: probability that a batch is cut and mixed after it, see `augment.cutmix`.
       loss: "cross_entropy", "squared_error" (half, summed over classes), "mean_squared_error"
         (mean over classes), or "auto": one of the first two, for what the set's labels mean.
       full_epochs, full_batch_size: for the full-data baseline.
@@ -67,6 +70,7 @@ class Protocol:
     epochs: int = 1001
     batch_size: int = 256
     augmentation: str = "none"
+    cutmix: float = 0.0
     loss: str = "auto"
     full_epochs: int = 20
     full_batch_size: int = 256
@@ -96,6 +100,9 @@ class Protocol:
             if not 0.0 <= value < float("inf"):
                 raise ConfigError(f"protocol {label} is {value!r}, expected >= 0",
                                   fix=f"pass for example {label}={example}")
+        if not 0.0 <= self.cutmix <= 1.0:
+            raise ConfigError(f"protocol cutmix is {self.cutmix!r}, expected a probability",
+                              fix="pass cutmix=0.5, or 0.0 for none")
         if not 0.0 < self.output_scale < float("inf"):
             raise ConfigError(f"protocol output_scale is {self.output_scale!r}, expected > 0",
                               fix="pass output_scale=1.0 for plain outputs")
@@ -151,8 +158,8 @@ def scaled(network: Network, scale: float) -> Network:
 def for_network(protocol: Protocol, network: str) -> Protocol:
     """The same protocol on another architecture, for cross-architecture tests.
 
-    Width, normalisation and initialisation stay as they are, but an MLP is 128 wide and the first
-    stage of a ResNet 64.
+    Width, normalisation and initialisation stay as they are, but an MLP and an AlexNet are 128 wide
+    and the first stage of a ResNet or VGG 64.
 
     Example:
       >>> for_network(Protocol("dc"), "mlp").network
@@ -180,6 +187,9 @@ def rate_schedule(protocol: Protocol, total_steps: int, drop_step: int) -> optax
     peak = protocol.learning_rate
     if protocol.schedule == "step_drop":
         return optax.piecewise_constant_schedule(peak, {drop_step: 0.1})
+    if protocol.schedule == "milestones":
+        return optax.piecewise_constant_schedule(
+            peak, {2 * total_steps // 3: 0.2, 5 * total_steps // 6: 0.2})
     if protocol.schedule == "warmup_cosine":
         warmup = min(protocol.warmup, total_steps // 2)
         return optax.warmup_cosine_decay_schedule(

@@ -1,4 +1,4 @@
-"""Training of one fresh network as a pure function: a loop of epochs around a loop of steps."""
+"""Training of one fresh network by a protocol, as a pure function."""
 
 from __future__ import annotations
 
@@ -6,29 +6,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from dd_jax.backend import chunk_size, in_chunks
+from dd_jax.backend import in_chunks
 from dd_jax.evaluate.protocol import Protocol, directions, rate_schedule
-from dd_jax.nets import with_batch_stats
+from dd_jax.inner.supervised import train_epoch
 from dd_jax.types import Augmentation, Network, PyTree
 
-_INIT, _EPOCH, _AUGMENT = range(3)
-
-
-def weighted_loss(name: str, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """The training loss of a batch, summed with weights that leave out padding rows.
-
-    "cross_entropy" takes probabilities as labels; "squared_error" is half the squared distance
-    summed over classes, "mean_squared_error" the squared distance averaged over classes.
-    """
-    if name == "cross_entropy":
-        each = optax.losses.softmax_cross_entropy(logits, labels)
-    elif name == "mean_squared_error":
-        each = jnp.mean((logits - labels) ** 2, axis=-1)
-    else:
-        each = 0.5 * jnp.sum((logits - labels) ** 2, axis=-1)
-    return jnp.sum(weights * each)
+_INIT, _EPOCH = range(2)
 
 
 def train(
@@ -61,57 +45,15 @@ def train(
     Returns:
       The trained variables.
     """
-    batch_size = min(batch_size, size)
-    per_epoch = -(-size // batch_size)
+    per_epoch = -(-size // min(batch_size, size))
+    total = epochs * per_epoch
     # The official loop runs E + 1 epochs, numbered from 0, and drops after epoch E // 2 + 1.
     drop_epoch = (epochs - 1) // 2 + 2
     optimizer = directions(protocol)
-    rate = rate_schedule(protocol, epochs * per_epoch, drop_epoch * per_epoch)
+    rate = rate_schedule(protocol, total, drop_epoch * per_epoch)
     variables = network.init(jax.random.fold_in(key, _INIT))
     initial = variables["params"]
-
-    # Batch statistics need the whole batch at once; otherwise gradients add up over chunks.
-    chunk = batch_size if "batch_stats" in variables else chunk_size(batch_size)
-    chunks = -(-batch_size // chunk)
-
-    def objective(params, variables, rows, weights, draw):
-        images, labels = take(rows)
-        images = augmentation.apply(draw, images)
-        outputs = network.apply({**variables, "params": params}, images, True)
-        return weighted_loss(loss, outputs.logits, labels, weights), outputs
-
-    def gradient(variables, rows, weights, draw):
-        fn = jax.grad(objective, has_aux=True)
-        if chunks == 1:
-            grads, outputs = fn(variables["params"], variables, rows, weights, draw)
-            return grads, with_batch_stats(variables, outputs)
-
-        def add(total, part):
-            grads, _ = fn(variables["params"], variables, *part)
-            return jax.tree.map(jnp.add, total, grads), None
-
-        parts = (rows, weights, draw)
-        parts = jax.tree.map(lambda x: x.reshape(chunks, chunk, *x.shape[1:]), parts)
-        zeros = jax.tree.map(jnp.zeros_like, variables["params"])
-        return jax.lax.scan(add, zeros, parts)[0], variables
-
-    def step(i, carry):
-        variables, opt_state, order, epoch = carry
-        number = epoch * per_epoch + i
-        place = jnp.arange(chunks * chunk)
-        position = i * batch_size + place
-        weights = ((place < batch_size) & (position < size)).astype(jnp.float32)
-        draw_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENT), number)
-        draw = augmentation.draw(draw_key, chunks * chunk)
-        grads, variables = gradient(variables, order[position % size], weights, draw)
-        grads = jax.tree.map(lambda g: g / jnp.sum(weights), grads)
-        if protocol.pull:
-            grads = jax.tree.map(lambda g, p, p0: g + 2 * protocol.pull * (p - p0), grads,
-                                 variables["params"], initial)
-        updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
-        scale = -rate(number)
-        params = jax.tree.map(lambda p, u: p + scale * u, variables["params"], updates)
-        return {**variables, "params": params}, opt_state, order, epoch
+    epoch_key = jax.random.fold_in(key, _EPOCH)
 
     def one_epoch(epoch, carry):
         variables, opt_state = carry
@@ -120,12 +62,20 @@ def train(
             opt_state = jax.tree.map(
                 lambda new, old: jnp.where(epoch == drop_epoch, new, old), fresh, opt_state
             )
-        epoch_key = jax.random.fold_in(jax.random.fold_in(key, _EPOCH), epoch)
-        order = jax.random.permutation(epoch_key, size).astype(jnp.int32)
-        variables, opt_state, _, _ = jax.lax.fori_loop(
-            0, per_epoch, step, (variables, opt_state, order, epoch)
+
+        def update(grads, opt_state, params, i):
+            if protocol.pull:
+                grads = jax.tree.map(lambda g, p, p0: g + 2 * protocol.pull * (p - p0), grads,
+                                     params, initial)
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            scale = -rate(epoch * per_epoch + i)
+            return jax.tree.map(lambda p, u: p + scale * u, params, updates), opt_state
+
+        return train_epoch(
+            network, variables, opt_state, jax.random.fold_in(epoch_key, epoch), size=size,
+            take=take, update=update, loss=loss, batch_size=batch_size, augmentation=augmentation,
+            mix=protocol.cutmix,
         )
-        return variables, opt_state
 
     start = (variables, optimizer.init(variables["params"]))
     return jax.lax.fori_loop(0, epochs, one_epoch, start)[0]

@@ -47,7 +47,8 @@ def summary(distilled: DistilledSet) -> str:
         ("inner rate", _rate(synthetic.learning_rate)),
         ("log temp.", _rate(synthetic.log_temperature)),
         ("normaliser", _pairs(to_tensors(distilled.normaliser)[1])),
-        ("bytes", f"{cost_bytes(synthetic)} (images, labels and inner rates)"),
+        ("bytes", f"{cost_bytes(synthetic)} (images, labels and inner rates), "
+                  f"stored {distilled.stored_bytes}"),
         ("classes", ", ".join(spec.class_names)),
         ("data hash", distilled.data_fingerprint or "not recorded"),
         ("versions", _pairs(distilled.versions)),

@@ -43,8 +43,22 @@ class DistilledSet:
 
     @property
     def ipc(self) -> int:
-        """Images per class, rounded down."""
-        return self.synthetic.images.shape[0] // self.spec.num_classes
+        """Stored images per class, the papers' budget.
+
+        It is the recipe's "ipc" where there is one: a parameterization may show more images than it
+        stores. Otherwise the images per class, rounded down.
+        """
+        shown = self.synthetic.images.shape[0] // self.spec.num_classes
+        return self._noted("ipc", shown)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of what was learned, which the images may be decoded from."""
+        return self._noted("stored_bytes", cost_bytes(self.synthetic))
+
+    def _noted(self, name: str, otherwise: int) -> int:
+        value = self.recipe.get(name)  # of a file that may come from anywhere
+        return value if type(value) is int and value > 0 else otherwise
 
 
 def cost_bytes(synthetic: SyntheticSet) -> int:

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import unknown
-from dd_jax.methods import dm, frepo, kip, krr_st, label_solve, rcig, rfad
+from dd_jax.methods import (
+    dc,
+    dcc,
+    dm,
+    dream,
+    dsa,
+    frepo,
+    fyi,
+    idc,
+    kip,
+    krr_st,
+    label_solve,
+    rcig,
+    rfad,
+)
 from dd_jax.methods.record import Method, Published, preset
 from dd_jax.types import RealData, Split
 
 METHODS: dict[str, Method] = {
-    m.METHOD.name: m.METHOD for m in (frepo, kip, label_solve, rfad, rcig, krr_st, dm)
+    method.name: method
+    for method in (
+        frepo.METHOD, kip.METHOD, label_solve.METHOD, rfad.METHOD, rcig.METHOD, krr_st.METHOD,
+        dm.METHOD, dc.METHOD, dsa.METHOD, dcc.METHOD, dcc.DSAC_METHOD, idc.METHOD, dream.METHOD,
+        fyi.METHOD,
+    )
 }
 
 

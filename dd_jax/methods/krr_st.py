@@ -26,6 +26,7 @@ import optax
 
 from dd_jax import nets
 from dd_jax.data import gather, normalise, rows_uniform, standardise
+from dd_jax.distill.pixel_space import in_pixel_space
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.errors import ConfigError, unknown
 from dd_jax.evaluate.protocol import Protocol
@@ -115,21 +116,6 @@ def teacher_network(config: KRRST, spec: DataSpec) -> Network:
     if config.teacher == "resnet18":
         return nets.resnet18(spec, width=config.teacher_width)
     return nets.convnet(spec, depth=default_depth(spec), width=config.teacher_width, norm="batch")
-
-
-def in_pixel_space(
-    optimizer: optax.GradientTransformation, std: jax.Array
-) -> optax.GradientTransformation:
-    """The optimiser as it would act on x where the parameters are z = (x - mean) / std.
-
-    dL/dx = dL/dz / std, and a step of x by u is one of z by u / std.
-
-    Args:
-      optimizer: any that does not look at the parameters.
-      std: [C], of the normaliser.
-    """
-    divide = optax.stateless(lambda updates, _: jax.tree.map(lambda u: u / std, updates))
-    return optax.chain(divide, optimizer, divide)
 
 
 def _unprepared(*args, **kwargs):

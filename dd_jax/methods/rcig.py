@@ -41,9 +41,8 @@ from dd_jax.methods.record import (
     require_positive,
     require_rate,
 )
-from dd_jax.objectives.feature_ridge import with_flips
 from dd_jax.objectives.linearised_ridge import linearised_ridge
-from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.synthetic import check_start, class_start, pixels, with_mirrors
 from dd_jax.types import RealData
 
 _CITATION = (
@@ -166,7 +165,7 @@ def recipe(config: RCIG, data: RealData) -> Recipe:
     pool = pools.ageing_pool(
         network, size=config.pool_size, max_age=max(1, config.max_age - 1),
         optimizer=optax.adam(config.pool_rate), loss=_half_mean_square, max_batch=2 * size,
-        train_steps=(1, config.pool_steps), transform=with_flips if flip else None,
+        train_steps=(1, config.pool_steps), transform=with_mirrors if flip else None,
     )
 
     main = optax.adabelief(config.learning_rate)

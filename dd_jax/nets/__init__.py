@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dd_jax.errors import unknown
+from dd_jax.nets.alexnet import alexnet
 from dd_jax.nets.conv import conv3x3
 from dd_jax.nets.convnet import convnet, convnet_doubling
 from dd_jax.nets.mlp import mlp
 from dd_jax.nets.record import from_linen, with_batch_stats
 from dd_jax.nets.resnet import resnet18
+from dd_jax.nets.vgg import vgg11
 from dd_jax.nets.widening import convnet_widening
 from dd_jax.types import DataSpec, Network
 
 NETWORKS: dict[str, Callable[..., Network]] = {
+    "alexnet": alexnet,
     "convnet": convnet,
     "convnet_doubling": convnet_doubling,
     "convnet_widening": convnet_widening,
     "mlp": mlp,
     "resnet18": resnet18,
+    "vgg11": vgg11,
 }
 
 
@@ -43,5 +47,5 @@ def by_name(name: str, spec: DataSpec, **options) -> Network:
     return NETWORKS[name](spec, **options)
 
 
-__all__ = ["NETWORKS", "by_name", "conv3x3", "convnet", "convnet_doubling", "convnet_widening",
-           "from_linen", "mlp", "resnet18", "with_batch_stats"]
+__all__ = ["NETWORKS", "alexnet", "by_name", "conv3x3", "convnet", "convnet_doubling",
+           "convnet_widening", "from_linen", "mlp", "resnet18", "vgg11", "with_batch_stats"]

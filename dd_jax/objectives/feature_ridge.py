@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from dd_jax.backend import in_chunks
 from dd_jax.data import rows_uniform
 from dd_jax.solvers import check_ridge, fit_features
-from dd_jax.synthetic import targets
+from dd_jax.synthetic import targets, with_mirrors
 from dd_jax.types import Batch, Network, Objective, Pool, RealData, SyntheticSet
 
 
@@ -38,14 +38,6 @@ def label_margin(labels: jax.Array, cap: float) -> jax.Array:
     """
     top = jax.lax.top_k(labels, 2)[0]
     return jnp.mean(jnp.minimum(top[:, 0] - top[:, 1], cap))
-
-
-def with_flips(synthetic: SyntheticSet) -> SyntheticSet:
-    """The set followed by its left-right mirror images with the same labels: [2M, ...]."""
-    return synthetic._replace(
-        images=jnp.concatenate([synthetic.images, synthetic.images[:, :, ::-1]]),
-        labels=jnp.concatenate([synthetic.labels, synthetic.labels]),
-    )
 
 
 def feature_ridge(
@@ -98,7 +90,7 @@ def feature_ridge(
         num_classes = synthetic.labels.shape[-1]
         variables = jax.lax.stop_gradient(pool.draw(state, key))
         real = jax.lax.stop_gradient(features(variables, batch.images))
-        support = with_flips(synthetic) if flip else synthetic
+        support = with_mirrors(synthetic) if flip else synthetic
         fit = fit_features(
             features(variables, support.images), support.labels, ridge=ridge, mode=mode
         )
@@ -121,4 +113,7 @@ def feature_ridge(
     def advance(synthetic: SyntheticSet, state, batch: Batch, key: jax.Array):
         return pool.advance(state, synthetic, key)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance)
+    def embed(state, images: jax.Array, key: jax.Array) -> jax.Array:
+        return jax.lax.stop_gradient(features(pool.draw(state, key), images))
+
+    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)

@@ -23,7 +23,7 @@ import optax
 
 from dd_jax.data import rows_uniform
 from dd_jax.errors import ConfigError, unknown
-from dd_jax.objectives.feature_ridge import label_margin, with_flips
+from dd_jax.objectives.feature_ridge import label_margin
 from dd_jax.objectives.linearised import (
     InnerProblem,
     OuterValue,
@@ -46,6 +46,7 @@ from dd_jax.solvers.quadratic import (
     conjugate_gradients,
     probe_rate,
 )
+from dd_jax.synthetic import with_mirrors
 from dd_jax.types import Batch, Network, Objective, Pool, PyTree, RealData, SyntheticSet
 
 SOLVERS = ("adam", "cg")
@@ -133,7 +134,7 @@ def linearised_ridge(
     _check(network, l2_rate, solver, solver_steps)
 
     def extend(synthetic: SyntheticSet) -> SyntheticSet:
-        return with_flips(synthetic) if flip else synthetic
+        return with_mirrors(synthetic) if flip else synthetic
 
     def solve(problem: InnerProblem, rhs: PyTree, rate: jax.Array) -> QuadraticSolve:
         if solver == "cg":

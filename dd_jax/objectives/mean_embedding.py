@@ -95,4 +95,9 @@ def mean_embedding(
     def advance(synthetic: SyntheticSet, state, batch: Batch, key: jax.Array):
         return pool.advance(state, synthetic, key)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance)
+    def embed(state, images: jax.Array, key: jax.Array) -> jax.Array:
+        variables = pool.draw(state, key)
+        embedded = in_chunks(lambda x: network.apply(variables, x).features, images, size=chunk)
+        return jax.lax.stop_gradient(embedded)
+
+    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)

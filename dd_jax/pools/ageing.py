@@ -64,7 +64,7 @@ def ageing_pool(
       loss: (logits [B, K], labels [B, K]) -> scalar, the networks' training loss.
       max_batch: a larger synthetic set is subsampled to this many images without replacement.
       train_steps: (low, high), training steps after one use, drawn uniformly from low..high.
-      transform: of the synthetic set that networks are trained on, such as `with_flips`.
+      transform: of the synthetic set that networks are trained on, such as `with_mirrors`.
 
     Returns:
       A `Pool` with `AgeingState`.

@@ -2,6 +2,7 @@
 
 from dd_jax.solvers.diagnostics import LeaveOneOut, leave_one_out
 from dd_jax.solvers.implicit import attach_gradient, implicit
+from dd_jax.solvers.k_means import Clusters, k_means, nearest_rows
 from dd_jax.solvers.kernel_ridge import KernelFit, fit_kernel
 from dd_jax.solvers.label_solve import SolvedLabels, label_solve
 from dd_jax.solvers.linear_oracle import exact_linear_set
@@ -20,6 +21,7 @@ from dd_jax.solvers.system import MODES, RidgeInfo, check_ridge
 __all__ = [
     "FORMS",
     "MODES",
+    "Clusters",
     "KernelFit",
     "LeaveOneOut",
     "QuadraticSolve",
@@ -37,7 +39,9 @@ __all__ = [
     "fit_stream",
     "implicit",
     "in_float64",
+    "k_means",
     "label_solve",
     "leave_one_out",
+    "nearest_rows",
     "probe_rate",
 ]

@@ -13,7 +13,8 @@ from dd_jax import augment, nets
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate import Protocol, for_network
 from dd_jax.evaluate.protocol import build_network, centred, rate_schedule, scaled
-from dd_jax.evaluate.train import train, weighted_loss
+from dd_jax.evaluate.train import train
+from dd_jax.inner.supervised import weighted_loss
 from dd_jax.types import DataSpec, Network, Outputs
 
 
@@ -69,8 +70,8 @@ def test_padding_of_the_last_batch_does_not_count():
     x, y = problem(7)
     protocol = Protocol("t", learning_rate=1.0, epochs=1, weight_decay=0.0, momentum=0.0,
                         schedule="constant")
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), 0)
-    order = np.asarray(jax.random.permutation(key, 7))
+    epoch_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), 0)
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(epoch_key, 0), 7))
     w = np.zeros((5, 3))
     for rows in (order[:4], order[4:]):
         p = np.exp(x[rows] @ w)
@@ -128,10 +129,10 @@ def test_a_protocol_builds_a_network_with_centred_outputs():
 
 @pytest.mark.parametrize("name", sorted(nets.NETWORKS))
 def test_a_protocol_moves_to_every_network(name):
-    spec = DataSpec("t", (8, 8, 1), 3, ("a", "b", "c"))
+    spec = DataSpec("t", (32, 32, 1), 3, ("a", "b", "c"))
     network = build_network(for_network(Protocol("t", depth=1, width=8), name), spec)
     out = jax.eval_shape(lambda k, x: network.apply(network.init(k), x), jax.random.key(0),
-                         jnp.ones((2, 8, 8, 1)))
+                         jnp.ones((2, 32, 32, 1)))
     assert out.logits.shape == (2, 3)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import augment, inner, kernels, nets, objectives, pools, synthetic
-from dd_jax.data import from_arrays
+from dd_jax.data import from_arrays, standardise
 from dd_jax.types import DataSpec, SyntheticSet
 
 SHAPE = (8, 8, 1)
@@ -110,7 +110,46 @@ def _representation_ridge():
     )
 
 
+def _representative_mean_embedding():
+    data = toy_data()
+    network = _convnet()
+    plain = objectives.mean_embedding(network, pools.fresh_pool(network), batch_size=8)
+    return objectives.representative_batches(plain, data, normaliser=standardise(data), every=3,
+                                             candidates=16)
+
+
+def _representative_feature_ridge():
+    data = toy_data()
+    network = nets.mlp(SPEC, width=64)
+    pool = pools.ageing_pool(network, size=2, max_age=4)
+    plain = objectives.feature_ridge(network, pool, batch_size=17)
+    return objectives.representative_batches(plain, data, normaliser=standardise(data), every=2)
+
+
+def _gradient_matching(norm="instance", **options):
+    network = _convnet(norm)
+    pool = pools.inner_trained_pool(network, uses=3, epochs=2, batch_size=3,
+                                    augmentation=augment.dsa(SHAPE), mix=0.5)
+    matching = objectives.gradient_matching(network, pool, batch_size=8,
+                                            augmentation=augment.dsa(SHAPE), **options)
+
+    def on_probabilities(fn):
+        # The suite's labels are centred, which cross-entropy does not know.
+        return lambda synthetic, *args: fn(
+            synthetic._replace(labels=synthetic.labels + 1 / CLASSES), *args)
+
+    return matching._replace(loss=on_probabilities(matching.loss),
+                             advance=on_probabilities(matching.advance))
+
+
 OBJECTIVES = {
+    "gradient_matching": _gradient_matching,
+    "gradient_matching/batch_norm": lambda: _gradient_matching("batch", distance="squared"),
+    "gradient_matching/jointly": lambda: _gradient_matching(class_wise=False),
+    "gradient_matching/warm_up": lambda: _gradient_matching(class_wise=lambda s: s.renewals < 2),
+    "gradient_matching/in_turn": lambda: _gradient_matching(
+        in_turn=True, train_rows=6, most=1, distance="conv_squared"),
+    "mirrored/mean_embedding": lambda: objectives.mirrored(_mean_embedding()),
     "feature_ridge/ageing": _feature_ridge_ageing,
     "feature_ridge/fresh": _feature_ridge_fresh,
     "mean_embedding": _mean_embedding,
@@ -121,6 +160,8 @@ OBJECTIVES = {
     "linearised_ridge/official": _linearised_ridge,
     "random_feature_ridge": _random_feature_ridge,
     "representation_ridge": _representation_ridge,
+    "representative/feature_ridge": _representative_feature_ridge,
+    "representative/mean_embedding": _representative_mean_embedding,
     "weighted_sum": _weighted_sum,
 }
 
@@ -133,5 +174,17 @@ PARAMETERIZATIONS = {
     "pixels/fixed": lambda: synthetic.pixels(labels="fixed"),
     "pixels/learned": lambda: synthetic.pixels(labels="learned"),
     "pixels/soft": lambda: synthetic.pixels(labels="soft"),
+    "multi_formation": lambda: synthetic.multi_formation(synthetic.pixels(labels="learned")),
+    "multi_formation/multi": lambda: synthetic.multi_formation(synthetic.pixels(), factor=3,
+                                                               variant="multi"),
+    "frequency": lambda: synthetic.frequency(np.ones((2, 8, 8), bool), labels="soft"),
+    "hallucinated": lambda: synthetic.hallucinated(synthetic.pixels(), hallucinators=2),
     "preconditioned": lambda: synthetic.preconditioned(synthetic.pixels(labels="learned")),
+}
+
+# Parameterizations that cannot show any given images.
+NOT_ONTO = {
+    "multi_formation": "shows four images for each that it stores",
+    "multi_formation/multi": "shows fourteen images for each that it stores",
+    "hallucinated": "shows two images for each that it stores, through random filters",
 }

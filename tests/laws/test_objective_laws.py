@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from dd_jax.data import gather, normalise, standardise
+from dd_jax.data import normalise, standardise
+from dd_jax.distill import outer
 from dd_jax.types import Batch
 from tests.laws import members
 
@@ -28,12 +29,9 @@ def fetch(objective, state, key):
     """The batch of one step in model space."""
     data = members.toy_data()
     normaliser = standardise(data)
-
-    def one(rows):
-        images, labels = gather(data, rows)
-        return Batch(normalise(normaliser, images), labels)
-
-    return jax.tree.map(one, objective.sample(data, state, key))
+    batches = outer.fetch(data, objective.sample(data, state, key))
+    return jax.tree.map(lambda b: b._replace(images=normalise(normaliser, b.images)), batches,
+                        is_leaf=lambda b: isinstance(b, Batch))
 
 
 def prepare(objective, *, seed=0, kind="noise"):
@@ -118,18 +116,11 @@ def descend(objective, seed, steps=60):
     """A few outer steps on the images; returns losses and images."""
     synthetic, state, _ = prepare(objective, seed=seed)
     optimizer = optax.adam(0.05)
-    data = members.toy_data()
-    normaliser = standardise(data)
 
     def body(carry, step):
         images, opt_state, state = carry
         key = jax.random.fold_in(jax.random.key(seed), step)
-
-        def one(rows):
-            x, y = gather(data, rows)
-            return Batch(normalise(normaliser, x), y)
-
-        batch = jax.tree.map(one, objective.sample(data, state, key))
+        batch = fetch(objective, state, key)
         current = synthetic._replace(images=images)
         value, gradient = image_gradient(objective, current, state, batch, key)
         updates, opt_state = optimizer.update(gradient, opt_state)
@@ -169,14 +160,8 @@ def test_vmap_over_seeds_equals_separate_runs(objective):
     def run(seed):
         synthetic = members.start("noise")
         state = objective.init(jax.random.key(seed), synthetic)
-        data = members.toy_data()
-
-        def one(rows):
-            x, y = gather(data, rows)
-            return Batch(normalise(standardise(data), x), y)
-
         key = jax.random.fold_in(jax.random.key(seed), 1)
-        batch = jax.tree.map(one, objective.sample(data, state, key))
+        batch = fetch(objective, state, key)
         state = objective.advance(synthetic, state, batch, key)
         return image_gradient(objective, synthetic, state, batch, key)
 

@@ -11,18 +11,25 @@ from tests.laws import members
 
 
 @pytest.fixture(params=sorted(members.PARAMETERIZATIONS))
-def parameterization(request):
-    return members.PARAMETERIZATIONS[request.param]()
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def parameterization(name):
+    return members.PARAMETERIZATIONS[name]()
 
 
 def _start():
     return members.start("real", labels="one_hot")
 
 
-def test_decoding_an_initialisation_gives_the_start(parameterization):
+def test_decoding_an_initialisation_gives_the_start(name, parameterization):
+    if name in members.NOT_ONTO:
+        pytest.skip(members.NOT_ONTO[name])
     params = parameterization.init(jax.random.key(0), _start())
     decoded = parameterization.decode(params, jax.random.key(1))
-    np.testing.assert_array_equal(decoded.images, _start().images)
+    np.testing.assert_allclose(decoded.images, _start().images, atol=2e-6)
     np.testing.assert_allclose(decoded.labels, _start().labels, atol=2e-3)
 
 

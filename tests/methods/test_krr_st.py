@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from dd_jax.data import normalise
@@ -55,22 +53,6 @@ def test_a_step_moves_images_and_representations(complete):
         moved = np.abs(after.params[name] - state.params[name])
         scale = np.asarray(complete.normaliser.std) if name == "images" else 1.0
         np.testing.assert_allclose(np.median(moved * scale), 3e-3, rtol=0.02)
-
-
-def test_adam_in_pixel_space_is_adam_on_pixels():
-    std, mean = jnp.array([0.5, 0.02]), jnp.array([0.1, 0.9])
-    target = jnp.array([[0.3, 0.4]])
-    x = jnp.zeros((1, 2))
-    z = (x - mean) / std
-    plain = optax.adam(0.1, eps=0.1)  # an eps of this size shows a wrong scale of gradients
-    wrapped = krr_st.in_pixel_space(plain, std)
-    states = plain.init(x), wrapped.init(z)
-    for _ in range(3):
-        gradient = 2 * (x - target)
-        updates, first = plain.update(gradient, states[0], x)
-        moved, second = wrapped.update(gradient * std, states[1], z)
-        x, z, states = x + updates, z + moved, (first, second)
-    np.testing.assert_allclose(z * std + mean, x, rtol=1e-5)
 
 
 def test_without_its_teacher_it_says_what_to_do():

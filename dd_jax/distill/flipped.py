@@ -1,0 +1,31 @@
+"""FYI as one line over any recipe."""
+
+from __future__ import annotations
+
+from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.wrap import with_objective
+from dd_jax.objectives.mirrored import mirrored
+
+
+def flipped(recipe: Recipe) -> Recipe:
+    """The recipe whose loss sees the synthetic set together with its mirror images.
+
+    Storage, real data, networks and evaluation stay as they are; the synthetic side costs twice.
+    Do not use it on digits: a mirrored 2 is no 2.
+
+    Args:
+      recipe: of any method with an objective.
+
+    Returns:
+      A `Recipe` with the setting "flipped".
+
+    Example:
+      >>> import numpy as np, dd_jax as dd
+      >>> real = dd.data.from_arrays(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 0, 1, 1]))
+      >>> recipe = flipped(dd.methods.recipe("dm", real, protocol="cpu", steps=5))
+      >>> recipe.settings["flipped"]
+      True
+
+    Source: Son et al., FYI: Flip Your Images for Dataset Distillation, ECCV 2024.
+    """
+    return with_objective(recipe, mirrored, {"flipped": True})

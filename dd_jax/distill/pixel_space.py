@@ -1,0 +1,60 @@
+"""Optimisers that act on pixels in [0, 1] while the parameters are images in model space."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.errors import ConfigError
+
+
+def in_pixel_space(
+    optimizer: optax.GradientTransformation, std: jax.Array
+) -> optax.GradientTransformation:
+    """The optimiser as it would act on x where the parameters are z = (x - mean) / std.
+
+    dL/dx = dL/dz / std, and a step of x by u is one of z by u / std.
+
+    Args:
+      optimizer: any that does not look at the parameters.
+      std: [C], of the normaliser.
+
+    Returns:
+      An optax transformation for a tree of images [M, H, W, C].
+
+    Example:
+      >>> halved = in_pixel_space(optax.sgd(1.0), jnp.array([2.0]))
+      >>> updates, _ = halved.update(jnp.ones((1, 1, 1, 1)), halved.init(jnp.ones((1, 1, 1, 1))))
+      >>> updates.item()
+      -0.25
+    """
+    divide = optax.stateless(lambda updates, _: jax.tree.map(lambda u: u / std, updates))
+    return optax.chain(divide, optimizer, divide)
+
+
+def kept_between(low: jax.Array, high: jax.Array) -> optax.GradientTransformation:
+    """Cuts every update so that the parameters stay in low..high; the last one of a chain.
+
+    Args:
+      low, high: what broadcasts to the parameters, such as black and white in model space.
+
+    Returns:
+      An optax transformation.
+
+    Raises:
+      ConfigError: when it is called without the parameters.
+
+    Example:
+      >>> kept = kept_between(0.0, 1.0)
+      >>> updates, _ = kept.update(jnp.array(3.0), kept.init(jnp.array(0.5)), jnp.array(0.5))
+      >>> updates.item()
+      0.5
+    """
+
+    def cut(updates, params):
+        if params is None:
+            raise ConfigError("kept_between got no parameters", fix="call update with params")
+        return jax.tree.map(lambda u, p: jnp.clip(p + u, low, high) - p, updates, params)
+
+    return optax.stateless(cut)

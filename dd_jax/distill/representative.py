@@ -1,0 +1,87 @@
+"""Any recipe on representative real batches instead of random ones.
+
+Source: Liu et al., DREAM: Efficient Dataset Distillation by Representative Matching, ICCV 2023.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from dd_jax.distill.recipe import Recipe
+from dd_jax.errors import ConfigError
+from dd_jax.evaluate.protocol import build_network
+from dd_jax.inner.representatives import require_device_images
+from dd_jax.objectives.representative import representative_batches
+from dd_jax.types import RealData, SyntheticSet
+
+
+def representative(
+    recipe: Recipe,
+    data: RealData,
+    *,
+    every: int = 10,
+    candidates: int | None = None,
+    iterations: int = 10,
+    subsample: int = 1,
+) -> Recipe:
+    """The recipe with real batches that represent their classes, as DREAM does it to any method.
+
+    Embeddings come from the objective's own network; for one without, from freshly initialised
+    networks of the recipe's evaluation protocol. A recipe that needs a preparation keeps it, and
+    its objective changes when it is complete.
+
+    Args:
+      recipe: any that uses real batches.
+      data: the real training set, on the device.
+      every: steps for which representatives are kept.
+      candidates: random images of each class among which they are chosen; None for all.
+      iterations: of k-means.
+      subsample: images for each cluster, the nearest ones of its centre.
+
+    Returns:
+      A `Recipe` with "representative" among its settings, so that its runs are not confused with
+      those of the plain one.
+
+    Raises:
+      ConfigError: settings that cannot be, a recipe that is representative already, images not on
+        the device; at the start of a run: an objective without real batches.
+
+    Example:
+      >>> import numpy as np, dd_jax as dd
+      >>> rng = np.random.default_rng(0)
+      >>> real = dd.data.from_arrays(rng.integers(0, 256, (8, 8, 8, 1), np.uint8),
+      ...                            np.arange(8) % 2)
+      >>> recipe = dd.methods.recipe("dm", real, depth=1, width=4, batch_size=2, steps=2)
+      >>> representative(recipe, real, every=5).settings["representative"]["every"]
+      5
+    """
+    if "representative" in recipe.settings:
+        raise ConfigError(f"the recipe of {recipe.method} has representative batches already",
+                          fix="start from the plain recipe")
+    options = dict(every=every, candidates=candidates, iterations=iterations, subsample=subsample)
+    changed = dataclasses.replace(
+        recipe, settings={**recipe.settings, "representative": dict(options)}
+    )
+
+    def applied(recipe: Recipe) -> Recipe:
+        embeds = recipe.objective.embed is not None
+        network = None if embeds else build_network(recipe.evaluation, data.spec)
+        objective = representative_batches(recipe.objective, data, normaliser=recipe.normaliser,
+                                           network=network, **options)
+
+        def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
+            require_device_images(data)  # of the run, which need not be the set given here
+            return recipe.initialise(data, key)
+
+        return dataclasses.replace(recipe, objective=objective, initialise=initialise)
+
+    plain = applied(changed)  # also where the objective is to come: wrong settings fail at once
+    if recipe.prepare is None:
+        return plain
+
+    def complete(recipe_: Recipe, arrays) -> Recipe:
+        return applied(recipe.prepare.complete(recipe_, arrays))
+
+    return dataclasses.replace(changed, prepare=recipe.prepare._replace(complete=complete))

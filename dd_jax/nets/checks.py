@@ -1,0 +1,39 @@
+"""Refusals that architectures of fixed depth share."""
+
+from __future__ import annotations
+
+from dd_jax.errors import ConfigError
+from dd_jax.types import DataSpec
+
+
+def check_width(width: int) -> None:
+    """Refuses what is not an integer of at least 1.
+
+    Raises:
+      ConfigError: as said.
+    """
+    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+        raise ConfigError(f"width is {width!r}, expected an integer of at least 1",
+                          fix="pass width=64 or similar")
+
+
+def check_size(spec: DataSpec, *, network: str, grown: int, poolings: int) -> None:
+    """Refuses images of which 2x2 poolings would leave nothing.
+
+    Args:
+      spec: the data.
+      network: its name, for the message.
+      grown: pixels by which the first convolution makes the maps larger than the images.
+      poolings: how many there are.
+
+    Raises:
+      ConfigError: the smaller side is below 2^poolings - grown.
+    """
+    height, width, _ = spec.shape
+    least = 2**poolings - grown
+    if min(height, width) < least:
+        raise ConfigError(
+            f"images are {height}x{width}, expected at least {least}x{least} for the {poolings} "
+            f"poolings of {network}",
+            fix="use larger images or a shallower network such as 'convnet'",
+        )

@@ -1,0 +1,212 @@
+"""Gradients of a network's loss on real and on synthetic images agree.
+
+  class-wise  L = sum_c D( g_c, s_c ),           g_c = grad_theta mean_{x in B_c} CE(f_theta(A_c x))
+  jointly     L = D( mean_c g_c, mean_c s_c ),   s_c = grad_theta mean_{s in S_c} CE(f_theta(A_c s))
+
+D is one of `gradient_distances`, A_c one augmentation draw for the real and the synthetic images of
+class c, and theta comes from a pool. g is constant; the derivative through s is of second order.
+
+Sources: Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, ICLR 2021 (class by
+class); Lee et al., Dataset Condensation with Contrastive Signals, ICML 2022 (jointly); Kim et al.,
+Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022 (classes in turn).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax.augment import identity
+from dd_jax.backend import in_chunks, map_over, on_cpu
+from dd_jax.data import rows_per_class, rows_uniform
+from dd_jax.inner.supervised import batch_gradient
+from dd_jax.nets import with_batch_stats
+from dd_jax.objectives.gradient_distances import distance_named
+from dd_jax.objectives.separable import separable_sum
+from dd_jax.synthetic import targets
+from dd_jax.types import (
+    Augmentation,
+    Batch,
+    Network,
+    Objective,
+    Pool,
+    PyTree,
+    RealData,
+    SyntheticSet,
+)
+
+_STATISTICS_IMAGES = 16  # real images per class that batch normalisation is measured on
+
+
+class MatchingState(NamedTuple):
+    """State of `gradient_matching`.
+
+    Attributes:
+      pool: of the pool.
+      turn: [] int32, the class of this step where classes take turns, else 0.
+    """
+
+    pool: PyTree
+    turn: jax.Array
+
+
+def gradient_matching(
+    network: Network,
+    pool: Pool,
+    *,
+    batch_size: int = 256,
+    distance: str = "row_cosine",
+    augmentation: Augmentation | None = None,
+    class_wise: bool | Callable[[PyTree], jax.Array] = True,
+    in_turn: bool = False,
+    most: int | None = None,
+    train_rows: int = 0,
+    classes: str = "auto",
+) -> Objective:
+    """Gradient matching, see the module.
+
+    Memory is that of one class whatever their number, unless they are vmapped. Labels are targets
+    of cross-entropy: probabilities. A network with batch normalisation is first run on 16 real
+    images per class in training mode, then used with the running statistics.
+
+    Args:
+      network: the architecture.
+      pool: where theta comes from, such as `pools.inner_trained_pool`.
+      batch_size: real images per class and step.
+      distance: a name in `gradient_distances.DISTANCES`.
+      augmentation: drawn once per class and step, shared by real and synthetic images.
+      class_wise: True, False (jointly), or a function of the pool's state that says which.
+      in_turn: one class in every step, and the pool advances after the last one: the optimiser
+        takes one step for each class.
+      most: a class with more synthetic images is subsampled to this many in each step.
+      train_rows: the pool is trained on this many random real images instead of the synthetic ones.
+      classes: "map", "vmap" or "auto": one class after another, or all at once.
+
+    Returns:
+      An `Objective` over `Batch(images [K, batch_size, H, W, C], labels [K, batch_size])`, or, with
+      `train_rows`, over {"match": that, "train": Batch of [train_rows]}; its state is
+      `MatchingState`.
+
+    Raises:
+      ConfigError: unknown distance.
+
+    Example:
+      >>> from dd_jax import nets, pools
+      >>> from dd_jax.types import DataSpec
+      >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
+      >>> pool = pools.inner_trained_pool(network, uses=10, epochs=50)
+      >>> objective = gradient_matching(network, pool, batch_size=16)
+    """
+    augmentation = augmentation or identity()
+    measure = distance_named(distance)
+
+    def class_gradients(variables, synthetic: SyntheticSet, real: Batch, key: jax.Array):
+        """Gradients of one class: constant on its real images, and on its synthetic ones."""
+        draw_key, rows_key = jax.random.split(key)
+        params = augmentation.draw(draw_key, 1)
+        num_classes = synthetic.labels.shape[-1]
+        images, labels = synthetic.images, synthetic.labels
+        if most is not None and most < images.shape[0]:
+            rows = jax.random.permutation(rows_key, images.shape[0])[:most]
+            images, labels = images[rows], labels[rows]
+
+        def gradient(images, labels):
+            return batch_gradient(network, variables, augmentation.apply(params, images),
+                                  labels)[0]
+
+        wanted = gradient(real.images, targets(real.labels, num_classes, kind="one_hot"))
+        return jax.lax.stop_gradient(wanted), gradient(images, labels)
+
+    def class_distance(variables, synthetic, others):
+        return measure(*class_gradients(variables, synthetic, *others))
+
+    def joint_distance(variables, synthetic, others):
+        def pair(part):
+            return class_gradients(variables, part[0], *part[1])
+
+        return measure(*_mean_over(pair, (synthetic, others), how=classes))
+
+    def frozen(variables, batch: Batch):
+        """The network with the running statistics of some real images."""
+        if "batch_stats" not in variables:
+            return variables
+        images = batch.images[:, :_STATISTICS_IMAGES]
+        images = images.reshape(-1, *images.shape[2:])
+        return with_batch_stats(variables, network.apply(variables, images, True))
+
+    def init(key: jax.Array, synthetic: SyntheticSet) -> MatchingState:
+        return MatchingState(pool.init(key, synthetic), jnp.zeros((), jnp.int32))
+
+    def sample(data: RealData, state: MatchingState, key: jax.Array) -> PyTree:
+        match_key, train_key = jax.random.split(key)
+        rows = rows_per_class(data, match_key, batch_size)
+        if not train_rows:
+            return rows
+        return {"match": rows, "train": rows_uniform(data, train_key, train_rows)}
+
+    def loss(synthetic: SyntheticSet, state: MatchingState, batch: PyTree, key: jax.Array):
+        matched = batch["match"] if train_rows else batch
+        num_classes = synthetic.labels.shape[-1]
+        draw_key, class_key = jax.random.split(key)
+        variables = frozen(pool.draw(state.pool, draw_key), matched)
+        variables = jax.lax.stop_gradient(variables)
+        # Only what is a function of the class: learned rates stay out.
+        parts = SyntheticSet(*(x.reshape(num_classes, -1, *x.shape[1:])
+                               for x in (synthetic.images, synthetic.labels)))
+        others = (matched._replace(rows=None), jax.random.split(class_key, num_classes))
+        if in_turn:
+            parts, others = jax.tree.map(lambda x: x[state.turn][None], (parts, others))
+
+        def apart():
+            return separable_sum(class_distance, variables, parts, others, how=classes)
+
+        def together():
+            return joint_distance(variables, parts, others)
+
+        if callable(class_wise):
+            return jax.lax.cond(class_wise(state.pool), apart, together), {}
+        return (apart() if class_wise else together()), {}
+
+    def advance(synthetic: SyntheticSet, state: MatchingState, batch: PyTree, key: jax.Array):
+        num_classes = synthetic.labels.shape[-1]
+        if train_rows:
+            real = batch["train"]
+            wanted = targets(real.labels, num_classes, kind="one_hot")
+            synthetic = SyntheticSet(real.images, wanted)
+
+        def move():
+            return pool.advance(state.pool, synthetic, key)
+
+        if not in_turn:
+            return state._replace(pool=move())
+        last = state.turn == num_classes - 1
+        return MatchingState(jax.lax.cond(last, move, lambda: state.pool),
+                             (state.turn + 1) % num_classes)
+
+    def embed(state: MatchingState, images: jax.Array, key: jax.Array) -> jax.Array:
+        variables = pool.draw(state.pool, key)
+        embedded = in_chunks(lambda x: network.apply(variables, x).features, images)
+        return jax.lax.stop_gradient(embedded)
+
+    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
+
+
+def _mean_over(fn: Callable, xs: PyTree, *, how: str) -> PyTree:
+    """The mean of fn over the leading axis of xs; one by one, with the memory of one, on a CPU."""
+    count = jax.tree.leaves(xs)[0].shape[0]
+    if how == "vmap" or (how == "auto" and not on_cpu()):
+        return jax.tree.map(lambda y: jnp.mean(y, axis=0), map_over(fn, xs, how="vmap"))
+
+    @jax.checkpoint
+    def scaled(x):
+        return jax.tree.map(lambda y: y / count, fn(x))
+
+    def add(total, x):
+        return jax.tree.map(jnp.add, total, scaled(x)), None
+
+    first = jax.tree.map(lambda x: x[0], xs)
+    zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(fn, first))
+    return jax.lax.scan(add, zeros, xs)[0]

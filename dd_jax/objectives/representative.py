@@ -1,0 +1,192 @@
+"""Any objective on representative real batches instead of random ones.
+
+Source: Liu et al., DREAM: Efficient Dataset Distillation by Representative Matching, ICCV 2023.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax.backend import in_chunks
+from dd_jax.data import Normaliser, as_index, check_classes
+from dd_jax.errors import ConfigError
+from dd_jax.inner.representatives import check_selection, representatives, require_device_images
+from dd_jax.types import Batch, Network, Objective, PyTree, RealData, SyntheticSet
+
+
+class RepresentativeState(NamedTuple):
+    """State of `representative_batches`.
+
+    Attributes:
+      inner: of the objective.
+      rows: the rows of the last step, as the objective's `sample` returns them.
+      age: [] int32, steps taken.
+    """
+
+    inner: PyTree
+    rows: PyTree
+    age: jax.Array
+
+
+def _counts(rows: PyTree, classes: int) -> list[int]:
+    """For each leaf the rows per class that are to be representatives; 0 where it stays random."""
+    leaves = jax.tree.leaves(rows)
+    whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in leaves]
+    counts = [x.shape[1] if ok and x.ndim == 2 and x.shape[0] == classes else 0
+              for x, ok in zip(leaves, whole)]
+    if not any(counts) and len(leaves) == 1 and whole[0] and leaves[0].ndim == 1:
+        counts = [leaves[0].shape[0] // classes]
+    if not any(counts):
+        found = ", ".join(f"{x.dtype} {list(x.shape)}" for x in leaves) or "no rows"
+        raise ConfigError(
+            f"the objective's sample gives {found}: nothing that representatives can replace, "
+            f"expected rows [{classes}, n], or [B] with B of at least {classes}",
+            fix="take a larger real batch, or an objective that uses real batches",
+        )
+    return counts
+
+
+def _head(leaf: jax.Array, count: int, classes: int) -> jax.Array:
+    """The first `count` rows for each class as [K, count]: all of a leaf [K, count]."""
+    return leaf.reshape(-1)[: classes * count].reshape(classes, count)
+
+
+def _with_head(leaf: jax.Array, head: jax.Array) -> jax.Array:
+    return leaf.reshape(-1).at[: head.size].set(head.reshape(-1)).reshape(leaf.shape)
+
+
+def representative_batches(
+    objective: Objective,
+    data: RealData,
+    *,
+    normaliser: Normaliser,
+    every: int = 10,
+    candidates: int | None = None,
+    iterations: int = 10,
+    subsample: int = 1,
+    network: Network | None = None,
+) -> Objective:
+    """The same objective on real batches that represent their classes, see `inner.representatives`.
+
+    Every `every`-th step the representatives are chosen anew, by the features of the objective's
+    present network (of another draw from the pool than the loss of that step takes); the steps in
+    between keep them. Of what the objective samples,
+      - rows [K, n], class by class, become n representatives of each class;
+      - rows [B], where there is nothing else, become B // K representatives of each class, class by
+        class, followed by the remaining rows;
+      - everything else, such as rows for the training of networks, stays as it is: new in every
+        step. That includes rows [K, n] that are not class by class.
+
+    Args:
+      objective: any that uses real batches.
+      data: the real set; only its shapes are kept.
+      normaliser: of the recipe.
+      every: steps for which representatives are kept.
+      candidates, iterations, subsample: see `inner.representatives`.
+      network: for an objective without `embed`: features of this network, freshly initialised for
+        each choice.
+
+    Returns:
+      An `Objective` whose state is a `RepresentativeState`; its `sample` looks at images, so they
+      have to be on the device, and its batches have to carry their rows.
+
+    Raises:
+      ConfigError: settings that cannot be, images not on the device, no network to embed by; in
+        `init`: nothing to replace, or counts that do not fit the settings.
+      DataError: an empty class.
+
+    Example:
+      >>> import numpy as np
+      >>> from dd_jax import data, nets, objectives, pools
+      >>> real = data.from_arrays(np.zeros((6, 4, 4), np.uint8), [0, 0, 0, 1, 1, 1])
+      >>> network = nets.mlp(real.spec, width=8)
+      >>> plain = objectives.mean_embedding(network, pools.fresh_pool(network), batch_size=2)
+      >>> objective = representative_batches(plain, real, normaliser=data.standardise(real))
+      >>> state = objective.init(jax.random.key(0), None)
+      >>> objective.sample(real, state, jax.random.key(1)).shape
+      (2, 2)
+    """
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ConfigError(f"every is {every!r}, expected an integer of at least 1",
+                          fix="pass every=10")
+    require_device_images(data)
+    check_classes(data)
+    if objective.embed is None and network is None:
+        raise ConfigError("the objective has no network to embed real images by",
+                          fix="pass network=nets.convnet(data.spec) or another one")
+    classes = data.spec.num_classes
+    options = dict(candidates=candidates, iterations=iterations, subsample=subsample)
+    check_selection(None, **options)
+    # Shapes instead of arrays: what a closure holds becomes a constant of every program.
+    index = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), as_index(data))
+
+    def features(inner: PyTree, images: jax.Array, key: jax.Array) -> jax.Array:
+        if objective.embed is not None:
+            return objective.embed(inner, images, key)
+        variables = network.init(key)
+        return in_chunks(lambda x: network.apply(variables, x).features, images)
+
+    def init(key: jax.Array, synthetic: SyntheticSet) -> RepresentativeState:
+        inner = objective.init(key, synthetic)
+        rows = jax.eval_shape(objective.sample, index, inner, key)
+        for count in filter(None, _counts(rows, classes)):
+            check_selection(count, **options)
+        return RepresentativeState(
+            inner=inner,
+            rows=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), rows),
+            age=jnp.zeros((), jnp.int32),
+        )
+
+    def sample(data: RealData, state: RepresentativeState, key: jax.Array) -> PyTree:
+        rows_key, embed_key, choice_key = jax.random.split(key, 3)
+        random = objective.sample(data, state.inner, rows_key)
+        if data.images is None:
+            # An index is for dry runs, which want shapes. Rows outside of any set fail elsewhere.
+            return jax.tree.map(lambda x: jnp.full_like(x, jnp.iinfo(x.dtype).max), random)
+        counts = _counts(random, classes)
+        leaves, tree = jax.tree.flatten(random)
+
+        def choose():
+            return [representatives(data, lambda x: features(state.inner, x, embed_key),
+                                    count=count, key=jax.random.fold_in(choice_key, i),
+                                    normaliser=normaliser, **options) if count else ()
+                    for i, count in enumerate(counts)]
+
+        def keep():
+            return [_head(x, count, classes) if count else ()
+                    for x, count in zip(jax.tree.leaves(state.rows), counts)]
+
+        def put(leaf, head):
+            if leaf.ndim == 1:
+                return _with_head(leaf, head)
+            # Shapes alone do not tell K batches of any class from one batch of each of K classes.
+            by_class = jnp.all(data.labels[leaf] == jnp.arange(classes)[:, None])
+            return jnp.where(by_class, head, leaf)
+
+        heads = jax.lax.cond(state.age % every == 0, choose, keep)
+        return jax.tree.unflatten(tree, [put(leaf, head) if count else leaf
+                                         for leaf, head, count in zip(leaves, heads, counts)])
+
+    def loss(synthetic: SyntheticSet, state: RepresentativeState, batch: PyTree, key: jax.Array):
+        return objective.loss(synthetic, state.inner, batch, key)
+
+    def advance(synthetic: SyntheticSet, state: RepresentativeState, batch: PyTree, key: jax.Array):
+        batches = jax.tree.leaves(batch, is_leaf=lambda b: isinstance(b, Batch))
+        if any(b.rows is None for b in batches):
+            raise ConfigError("the batch does not say which rows it holds",
+                              fix="get it from the fetch of dd_jax.distillation")
+        rows = jax.tree.unflatten(jax.tree.structure(state.rows), [b.rows for b in batches])
+        return RepresentativeState(
+            inner=objective.advance(synthetic, state.inner, batch, key),
+            rows=rows,
+            age=state.age + 1,
+        )
+
+    def embed(state: RepresentativeState, images: jax.Array, key: jax.Array) -> jax.Array:
+        return objective.embed(state.inner, images, key)
+
+    return Objective(init=init, sample=sample, loss=loss, advance=advance,
+                     embed=None if objective.embed is None else embed)

@@ -1,0 +1,33 @@
+"""The budget of a set: images stored per class and bytes stored, also where more are shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dd_jax import io
+from dd_jax.io.record import cost_bytes
+from tests.io.tiny_sets import tiny
+
+
+def test_without_a_note_the_images_are_what_is_stored():
+    plain = tiny(count=6)
+    assert plain.ipc == 3
+    assert plain.stored_bytes == cost_bytes(plain.synthetic) == 4 * (6 * 12 + 6 * 2 + 1)
+
+
+def test_a_note_of_the_recipe_counts_and_survives_the_file(tmp_path):
+    noted = tiny(count=8, recipe={"method": "idc", "ipc": 1, "stored_bytes": 112})
+    assert (noted.ipc, noted.stored_bytes) == (1, 112)
+    again = io.load(io.save(tmp_path / "set.safetensors", noted))
+    assert (again.ipc, again.stored_bytes) == (1, 112)
+    assert again.synthetic.images.shape[0] == 8
+    assert "112" in io.summary(again)
+
+
+@pytest.mark.parametrize("value", [True, 0, -1, 1.5, "3", None, [2], {"ipc": 3}], ids=repr)
+@pytest.mark.parametrize("name", ["ipc", "stored_bytes"])
+def test_a_senseless_note_is_not_believed(name, value):
+    odd, plain = tiny(count=4, recipe={name: value}), tiny(count=4, recipe={})
+    assert getattr(odd, name) == getattr(plain, name)
+    assert isinstance(getattr(odd, name), (int, np.integer))
