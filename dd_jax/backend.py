@@ -21,6 +21,16 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def check_mapping(how: str) -> None:
+    """Refuses what is not in `MAPPINGS`.
+
+    Raises:
+      ConfigError: as said.
+    """
+    if how not in MAPPINGS:
+        raise unknown("mapping", how, MAPPINGS)
+
+
 def map_over(fn: Callable, xs: PyTree, *, how: str = "auto") -> PyTree:
     """Applies `fn` along the leading axis of `xs`, one by one or all at once.
 
@@ -43,8 +53,7 @@ def map_over(fn: Callable, xs: PyTree, *, how: str = "auto") -> PyTree:
       >>> map_over(lambda x: x * 2, jnp.arange(3), how="map").tolist()
       [0, 2, 4]
     """
-    if how not in MAPPINGS:
-        raise unknown("mapping", how, MAPPINGS)
+    check_mapping(how)
     if how == "vmap" or (how == "auto" and not on_cpu()):
         return jax.vmap(fn)(xs)
     return jax.lax.map(fn, xs)

@@ -84,3 +84,26 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> ConfigError:
       "unknown method 'frepoo'"
     """
     return ConfigError(f"unknown {what} {name!r}", fix=nearest(name, valid))
+
+
+def require_whole(name: str, value: object, *, least: int = 1, example: int | None = None) -> None:
+    """Refuses what is not a whole number of at least `least`; True is none.
+
+    Args:
+      name: of the setting, perhaps after that of what it belongs to: "pool size".
+      value: what the user gave.
+      least: the smallest that can be.
+      example: a usual value, for the advice.
+
+    Raises:
+      ConfigError: as said.
+
+    Example:
+      >>> require_whole("pool size", 0, example=10)
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: pool size is 0, expected an integer of at least 1; pass size=10
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}",
+                          fix=f"pass {name.split()[-1]}={least if example is None else example}")

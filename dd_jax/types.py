@@ -200,7 +200,8 @@ class Objective(NamedTuple):
 
     Attributes:
       init: (key, synthetic) -> state.
-      sample: (data: RealData, state, key) -> int32 rows, a pytree: which real data a step needs.
+      sample: (data: RealData, state, key) -> int32 rows, a pytree: which real data a step needs. Of
+        a set that the host feeds it sees no images.
       loss: (synthetic, state, batch, key) -> (scalar, metrics dict of scalars), where `batch` is
         the `Batch` (or the same pytree of them) gathered at the rows of `sample`.
       advance: (synthetic, state, batch, key) -> state of the same tree, shapes and dtypes.

@@ -19,8 +19,9 @@ import tyro
 from dd_jax.cli.main import main as command_line
 from dd_jax.errors import nearest
 
-CELLS = [(method, ipc) for ipc in (1, 10)
-         for method in ("frepo", "dm", "kip", "label_solve", "rfad", "rcig")] + [("krr_st", 10)]
+METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
+           "dream", "fyi")
+CELLS = [(method, ipc) for ipc in (1, 10) for method in METHODS] + [("krr_st", 10)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Options:
       protocol: "cpu" or "official".
       data: as on the command line.
       full: train on the full data as well (cached; leave it off with "official" on a CPU).
+      read_out: also by the method's own kernel (leave it off for rfad_ipc10 on a CPU).
     """
 
     only: str | None = None
     protocol: str = "cpu"
     data: str = "fashion_mnist"
     full: bool = True
+    read_out: bool = True
 
 
 def main(options: Options) -> None:
@@ -52,6 +55,7 @@ def main(options: Options) -> None:
         code = command_line([
             "distill", method, "--data", options.data, "--ipc", str(ipc),
             "--protocol", options.protocol, "--full" if options.full else "--no-full",
+            "--read-out" if options.read_out else "--no-read-out",
             "--workdir", f"runs/{options.data}_{name}",
             "--json", f"experiments/results/{options.data}/{name}.json",
         ])

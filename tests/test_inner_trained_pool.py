@@ -17,7 +17,7 @@ NETWORK = nets.mlp(members.SPEC, width=8, depth=2)
 RATE, MOMENTUM = 0.2, 0.9
 
 
-def run(pool, steps, seed=0):
+def run(pool, steps, seed=1000):
     """The state before each of some steps, and the network that the step is given."""
     synthetic = members.start("noise", labels="one_hot")
     advance = jax.jit(pool.advance)

@@ -15,9 +15,9 @@ def cutmix(
 ) -> tuple[jax.Array, jax.Array]:
     """Cuts and mixes a batch, with one rectangle and one pairing for all of it.
 
-    u is uniform in 0..1; the rectangle has sides floor(sqrt(u) N), its centre is uniform, and it is
-    clipped at the border. Labels are weighted by the areas, so that cross-entropy with the mixed
-    label is the weighted sum of the two cross-entropies.
+    u is uniform in 0..1; the rectangle reaches floor(sqrt(u) N) // 2 pixels to both sides of a
+    uniform centre and is clipped at the border. Labels are weighted by the areas, so that
+    cross-entropy with the mixed label is the weighted sum of the two cross-entropies.
 
     Args:
       images: [B, H, W, C].

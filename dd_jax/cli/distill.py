@@ -72,7 +72,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         figures = network_figures(distilled, recipe, data, ipc=config.ipc, seed=options.seed,
                                   seeds=options.seeds, full=options.full)
     cell = (data.train.spec.name, config.ipc)
-    if recipe.read_out is not None:
+    if recipe.read_out is not None and options.read_out:
         figures |= read_out_figures(distilled, data, seed=options.seed,
                                     known=method.published_read_out.get(cell))
     published = method.published.get(cell)

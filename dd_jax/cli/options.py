@@ -27,6 +27,8 @@ class Run:
       full: also train on the full data, for the ratio (cached).
       seeds: networks to test; the protocol's number by default.
       evaluate: train and test networks on the set at the end.
+      read_out: also predict by the method's own kernel regression, if it has one; exact kernels of
+        convolutional networks take minutes for each hundred images.
       log_every: steps between two lines of metrics.jsonl.
       save_seconds: seconds between two checkpoints.
       save_every: steps between two checkpoints, as well.
@@ -40,6 +42,7 @@ class Run:
     full: bool = False
     seeds: int | None = None
     evaluate: bool = True
+    read_out: bool = True
     log_every: int = 10
     save_seconds: float = 60.0
     save_every: int | None = None

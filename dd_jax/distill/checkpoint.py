@@ -25,7 +25,7 @@ import numpy as np
 
 from dd_jax.distill import manifest as manifests
 from dd_jax.distill import storage
-from dd_jax.errors import CheckpointError, ConfigError, MissingPackageError
+from dd_jax.errors import CheckpointError, ConfigError, MissingPackageError, require_whole
 from dd_jax.types import PyTree
 
 FREE_FIELDS = ("steps", "log_every", "save_every", "folder")
@@ -79,9 +79,7 @@ class Checkpoints:
         keep: int = 2,
         free_fields: Sequence[str] = FREE_FIELDS,
     ):
-        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-            raise ConfigError(f"keep is {keep!r}, expected an integer of at least 1",
-                              fix="pass keep=2")
+        require_whole("keep", keep, example=2)
         if isinstance(free_fields, str):
             raise ConfigError(f"free_fields is the text {free_fields!r}, expected a tuple of names",
                               fix=f"pass free_fields=({free_fields!r},)")

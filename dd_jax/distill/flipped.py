@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.wrap import with_objective
+from dd_jax.errors import ConfigError
 from dd_jax.objectives.mirrored import mirrored
 
 
@@ -19,6 +20,9 @@ def flipped(recipe: Recipe) -> Recipe:
     Returns:
       A `Recipe` with the setting "flipped".
 
+    Raises:
+      ConfigError: it is flipped already.
+
     Example:
       >>> import numpy as np, dd_jax as dd
       >>> real = dd.data.from_arrays(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 0, 1, 1]))
@@ -28,4 +32,7 @@ def flipped(recipe: Recipe) -> Recipe:
 
     Source: Son et al., FYI: Flip Your Images for Dataset Distillation, ECCV 2024.
     """
+    if "flipped" in recipe.settings:
+        raise ConfigError(f"the recipe of {recipe.method} is flipped already",
+                          fix="start from the plain recipe")
     return with_objective(recipe, mirrored, {"flipped": True})

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.read_out import ReadOut
 from dd_jax.synthetic import LABEL_KINDS
@@ -79,9 +79,7 @@ class Recipe:
     def __post_init__(self):
         if self.label_kind not in LABEL_KINDS:
             raise unknown("label kind", self.label_kind, LABEL_KINDS)
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ConfigError(f"steps is {self.steps!r}, expected an integer of at least 1",
-                              fix="pass steps=1 or more")
+        require_whole("steps", self.steps)
         number = isinstance(self.average, (int, float))
         if self.average is not None and not (number and 0.0 < self.average < 1.0):
             raise ConfigError(f"average is {self.average!r}, expected a decay between 0 and 1",

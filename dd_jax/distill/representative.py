@@ -5,16 +5,13 @@ Source: Liu et al., DREAM: Efficient Dataset Distillation by Representative Matc
 
 from __future__ import annotations
 
-import dataclasses
-
-import jax
-
 from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.wrap import with_objective
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import build_network
 from dd_jax.inner.representatives import require_device_images
-from dd_jax.objectives.representative import representative_batches
-from dd_jax.types import RealData, SyntheticSet
+from dd_jax.objectives.representative import check_refresh, representative_batches
+from dd_jax.types import Objective, RealData
 
 
 def representative(
@@ -61,27 +58,12 @@ def representative(
         raise ConfigError(f"the recipe of {recipe.method} has representative batches already",
                           fix="start from the plain recipe")
     options = dict(every=every, candidates=candidates, iterations=iterations, subsample=subsample)
-    changed = dataclasses.replace(
-        recipe, settings={**recipe.settings, "representative": dict(options)}
-    )
+    check_refresh(**options)
+    require_device_images(data)
 
-    def applied(recipe: Recipe) -> Recipe:
-        embeds = recipe.objective.embed is not None
-        network = None if embeds else build_network(recipe.evaluation, data.spec)
-        objective = representative_batches(recipe.objective, data, normaliser=recipe.normaliser,
-                                           network=network, **options)
+    def wrap(objective: Objective) -> Objective:
+        network = None if objective.embed else build_network(recipe.evaluation, data.spec)
+        return representative_batches(objective, data, normaliser=recipe.normaliser,
+                                      network=network, **options)
 
-        def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-            require_device_images(data)  # of the run, which need not be the set given here
-            return recipe.initialise(data, key)
-
-        return dataclasses.replace(recipe, objective=objective, initialise=initialise)
-
-    plain = applied(changed)  # also where the objective is to come: wrong settings fail at once
-    if recipe.prepare is None:
-        return plain
-
-    def complete(recipe_: Recipe, arrays) -> Recipe:
-        return applied(recipe.prepare.complete(recipe_, arrays))
-
-    return dataclasses.replace(changed, prepare=recipe.prepare._replace(complete=complete))
+    return with_objective(recipe, wrap, {"representative": options})

@@ -21,7 +21,7 @@ from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.stop import StopSignals
 from dd_jax.distill.workdir import open_workdir
-from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped
+from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped, require_whole
 from dd_jax.io import DistilledSet, save
 from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
@@ -51,7 +51,9 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> PyTree:
     """Shapes of the state, after a dry run of one step: user mistakes surface here, uncompiled."""
     try:
         like = jax.eval_shape(d.init, key, data)
-        rows = jax.eval_shape(d.sample, like, as_index(data))
+        # As in the run: objectives may look at images, but not at those on the host.
+        seen = as_index(data) if isinstance(data.images, np.ndarray) else data
+        rows = jax.eval_shape(d.sample, like, seen)
         batch = jax.tree.map(
             lambda r: Batch(
                 jax.ShapeDtypeStruct((*r.shape, *data.spec.shape), data.images.dtype),
@@ -159,9 +161,7 @@ def distil(
     """
     real = data.train if isinstance(data, Split) else data
     for label, value in (("log_every", log_every), ("save_every", save_every or 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{label} is {value!r}, expected an integer of at least 1",
-                              fix=f"pass {label}=10")
+        require_whole(label, value, example=10)
     key = _as_key(key)
     identity = {
         "method": recipe.method,

@@ -35,9 +35,9 @@ def with_objective(
         return dataclasses.replace(recipe, objective=wrap(recipe.objective), settings=new)
     complete = recipe.prepare.complete
 
-    def then_wrapped(_, arrays) -> Recipe:
-        done = complete(recipe, arrays)
-        return dataclasses.replace(done, objective=wrap(done.objective), settings=new)
+    def then_wrapped(given: Recipe, arrays) -> Recipe:
+        done = complete(given, arrays)
+        return dataclasses.replace(done, objective=wrap(done.objective))
 
     return dataclasses.replace(recipe, settings=new,
                                prepare=recipe.prepare._replace(complete=then_wrapped))

@@ -13,7 +13,7 @@ import jax
 import optax
 
 from dd_jax import nets
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.types import DataSpec, Network, Outputs, PyTree
 
 SCHEDULES = ("constant", "step_drop", "milestones", "warmup_cosine")
@@ -92,9 +92,7 @@ class Protocol:
         for label in ("depth", "width", "epochs", "batch_size", "full_epochs", "full_batch_size",
                       "seeds"):
             value = getattr(self, label)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"protocol {label} is {value!r}, expected an integer >= 1",
-                                  fix=f"pass {label}=1 or more")
+            require_whole(f"protocol {label}", value)
         for label, example in (("learning_rate", 0.01), ("pull", 1e-3)):
             value = getattr(self, label)
             if not 0.0 <= value < float("inf"):
@@ -182,14 +180,21 @@ def directions(protocol: Protocol) -> optax.GradientTransformation:
     )
 
 
-def rate_schedule(protocol: Protocol, total_steps: int, drop_step: int) -> optax.Schedule:
-    """Learning rate as a function of the step, for a run of `total_steps`."""
-    peak = protocol.learning_rate
+def drop_epoch(epochs: int) -> int:
+    """First epoch after the drop of "step_drop" in a run of so many."""
+    # The official loop runs E + 1 epochs, numbered from 0, and drops after epoch E // 2 + 1.
+    return (epochs - 1) // 2 + 2
+
+
+def rate_schedule(protocol: Protocol, epochs: int, per_epoch: int) -> optax.Schedule:
+    """Learning rate as a function of the step, for `epochs` of `per_epoch` steps each."""
+    peak, total_steps = protocol.learning_rate, epochs * per_epoch
     if protocol.schedule == "step_drop":
-        return optax.piecewise_constant_schedule(peak, {drop_step: 0.1})
+        return optax.piecewise_constant_schedule(peak, {drop_epoch(epochs) * per_epoch: 0.1})
     if protocol.schedule == "milestones":
-        return optax.piecewise_constant_schedule(
-            peak, {2 * total_steps // 3: 0.2, 5 * total_steps // 6: 0.2})
+        drops = [peak, 0.2 * peak, 0.04 * peak]
+        return optax.join_schedules([optax.constant_schedule(rate) for rate in drops],
+                                    [2 * epochs // 3 * per_epoch, 5 * epochs // 6 * per_epoch])
     if protocol.schedule == "warmup_cosine":
         warmup = min(protocol.warmup, total_steps // 2)
         return optax.warmup_cosine_decay_schedule(

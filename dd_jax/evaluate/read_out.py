@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from dd_jax import kernels
 from dd_jax.data import gather, normalise, real_rows
-from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.errors import ConfigError, SetFileError, require_whole
 from dd_jax.evaluate.evaluate import Evaluation, check_fits, summarise
 from dd_jax.io import DistilledSet
 from dd_jax.solvers import check_ridge, fit_kernel, in_float64
@@ -94,9 +94,7 @@ def _tested(sets, distilled, test, by, kernel, chunk) -> Evaluation:
         own = kernel is None or "read_out" in distilled.evaluation
         by = own_read_out(distilled) if own else ReadOut("fc1")  # for its ridge only
     used = kernel or kernels.named(by.kernel, kind=by.kind)
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ConfigError(f"chunk is {chunk!r}, expected an integer of at least 1",
-                          fix="pass chunk=500")
+    require_whole("chunk", chunk, example=500)
     start = time.perf_counter()
     accuracies = [
         _accuracy(jnp.asarray(images), jnp.asarray(labels), test, distilled.normaliser,
@@ -157,9 +155,7 @@ def read_out_random(
     Returns:
       An `Evaluation` with one accuracy for each choice.
     """
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ConfigError(f"seeds is {seeds!r}, expected an integer of at least 1",
-                          fix="pass seeds=5")
+    require_whole("seeds", seeds, example=5)
     if not has_random(distilled, data.train):
         raise ConfigError("the real set has fewer images of a class than the set",
                           fix="leave this baseline out")

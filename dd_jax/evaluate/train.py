@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.backend import in_chunks
-from dd_jax.evaluate.protocol import Protocol, directions, rate_schedule
+from dd_jax.evaluate.protocol import Protocol, directions, drop_epoch, rate_schedule
 from dd_jax.inner.supervised import train_epoch
 from dd_jax.types import Augmentation, Network, PyTree
 
@@ -46,11 +46,8 @@ def train(
       The trained variables.
     """
     per_epoch = -(-size // min(batch_size, size))
-    total = epochs * per_epoch
-    # The official loop runs E + 1 epochs, numbered from 0, and drops after epoch E // 2 + 1.
-    drop_epoch = (epochs - 1) // 2 + 2
     optimizer = directions(protocol)
-    rate = rate_schedule(protocol, total, drop_epoch * per_epoch)
+    rate = rate_schedule(protocol, epochs, per_epoch)
     variables = network.init(jax.random.fold_in(key, _INIT))
     initial = variables["params"]
     epoch_key = jax.random.fold_in(key, _EPOCH)
@@ -60,7 +57,7 @@ def train(
         if protocol.schedule == "step_drop":
             fresh = optimizer.init(variables["params"])
             opt_state = jax.tree.map(
-                lambda new, old: jnp.where(epoch == drop_epoch, new, old), fresh, opt_state
+                lambda new, old: jnp.where(epoch == drop_epoch(epochs), new, old), fresh, opt_state
             )
 
         def update(grads, opt_state, params, i):

@@ -12,7 +12,7 @@ from dd_jax import augment
 from dd_jax.backend import on_cpu
 from dd_jax.data import gather, normalise
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.protocol import Protocol, build_network
 from dd_jax.evaluate.train import predict, train
 from dd_jax.nets.layers import initialisers
@@ -48,9 +48,7 @@ class TransferBudget:
         for name, low in (("probe_steps", 0), ("probe_batch_size", 1), ("tune_steps", 0),
                           ("tune_batch_size", 1), ("seeds", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ConfigError(f"transfer {name} is {value!r}, expected an integer >= {low}",
-                                  fix=f"pass {name}={max(low, 1)} or more")
+            require_whole(f"transfer {name}", value, least=low)
         for name in ("probe_rate", "tune_rate", "tune_momentum", "tune_decay"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"transfer {name} is {getattr(self, name)!r}, expected >= 0",

@@ -107,8 +107,8 @@ def cpu(ipc: int) -> DC:
 def cpu_loops(ipc: int) -> dict[str, int]:
     """Loops that fit into five minutes at width 32."""
     if ipc == 1:
-        return {"networks": 2000, "uses": 1, "epochs": 1}
-    return {"networks": 100, "uses": 10, "epochs": 10}
+        return {"networks": 600, "uses": 1, "epochs": 1}
+    return {"networks": 60, "uses": 10, "epochs": 10}
 
 
 def matching_recipe(config: DC, data: RealData, *, method: str, citation: str, class_wise=True):

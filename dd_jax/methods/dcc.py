@@ -61,8 +61,8 @@ def official_dsac(ipc: int) -> DSAC:
 
 
 def _cpu(config: DCC) -> DCC:
-    small = dc.narrow(config, networks=150, uses=10, epochs=5 if config.ipc == 1 else 10)
-    return dataclasses.replace(small, warm_networks=40)
+    small = dc.narrow(config, networks=60, uses=10, epochs=5 if config.ipc == 1 else 10)
+    return dataclasses.replace(small, warm_networks=15)
 
 
 def cpu(ipc: int) -> DCC:

@@ -20,7 +20,7 @@ from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.representative import representative
 from dd_jax.inner import representatives
 from dd_jax.methods import idc
-from dd_jax.methods.record import Method, Published, require_positive
+from dd_jax.methods.record import Method, Published, default_depth, require_positive
 from dd_jax.types import RealData
 
 _CITATION = (
@@ -66,8 +66,8 @@ def recipe(config: DREAM, data: RealData) -> Recipe:
     normaliser = standardise(data)
 
     def choose(data: RealData, key: jax.Array, count: int) -> jax.Array:
-        network = nets.convnet(data.spec, width=config.width,
-                               depth=idc.default_depth(data.spec))
+        network = nets.convnet(data.spec, depth=config.depth or default_depth(data.spec),
+                               width=config.width)
         network_key, cluster_key = jax.random.split(key)
         variables = network.init(network_key)
         return representatives(

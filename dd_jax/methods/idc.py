@@ -111,8 +111,9 @@ def official(ipc: int) -> IDC:
 def narrow(config: IDC) -> IDC:
     """A config for two CPU cores: narrow networks, one step for all classes, a higher rate."""
     return dataclasses.replace(
-        config, networks=20, uses=100, in_turn=False, learning_rate=1e-3 * config.ipc,
-        train_images=128, width=32, evaluation_width=32, evaluation_epochs=1000,
+        config, networks=5 if config.ipc == 1 else 4, uses=100, in_turn=False, most=20,
+        learning_rate=1e-3 * config.ipc, train_images=128, width=32, evaluation_width=32,
+        evaluation_epochs=1000 if config.ipc == 1 else 200,
     )
 
 
@@ -132,7 +133,9 @@ def _rate(config: IDC, spec: DataSpec) -> float:
 def _check(config: IDC, data: RealData) -> None:
     require_positive(config, "ipc", "factor", "networks", "uses", "batch_size", "most", "width",
                      "network_batch_size", "evaluation_width", "evaluation_epochs")
-    require_rate(config, "momentum", "network_rate", "network_momentum", "network_decay", "mix")
+    require_rate(config, "momentum", "network_rate", "network_momentum", "network_decay")
+    if not 0.0 <= config.mix <= 1.0:
+        raise ConfigError(f"mix is {config.mix!r}, expected a probability", fix="pass mix=0.5")
     if config.learning_rate is not None:
         require_rate(config, "learning_rate")
     if config.train_images is not None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.types import DataSpec, RealData
 
 
@@ -53,8 +53,7 @@ def preset(method: Method, protocol: str, ipc: int, **changes) -> Any:
     """
     if protocol not in method.presets:
         raise unknown(f"protocol of {method.name}", protocol, method.presets)
-    if isinstance(ipc, bool) or not isinstance(ipc, int) or ipc < 1:
-        raise ConfigError(f"ipc is {ipc!r}, expected an integer of at least 1", fix="pass ipc=1")
+    require_whole("ipc", ipc)
     config = method.presets[protocol](ipc)
     names = [field.name for field in dataclasses.fields(config)]
     for name in changes:
@@ -71,9 +70,7 @@ def require_positive(config: Any, *names: str) -> None:
     """
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name} is {value!r}, expected an integer of at least 1",
-                              fix=f"pass {name}=1 or more")
+        require_whole(name, value)
 
 
 def require_rate(config: Any, *names: str) -> None:

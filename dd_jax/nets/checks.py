@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
 from dd_jax.types import DataSpec
 
 
@@ -12,9 +12,7 @@ def check_width(width: int) -> None:
     Raises:
       ConfigError: as said.
     """
-    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-        raise ConfigError(f"width is {width!r}, expected an integer of at least 1",
-                          fix="pass width=64 or similar")
+    require_whole("width", width, example=64)
 
 
 def check_size(spec: DataSpec, *, network: str, grown: int, poolings: int) -> None:

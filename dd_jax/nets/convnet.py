@@ -11,7 +11,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.nets.layers import NORMS, POOLINGS, Conv3x3, initialisers, normalise_maps, pool2x2
 from dd_jax.nets.record import from_linen
 from dd_jax.types import DataSpec, Network
@@ -74,9 +74,7 @@ def _check(
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
     for label, value in (("depth", depth), ("width", width)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{label} is {value!r}, expected an integer of at least 1",
-                              fix=f"pass {label}=3 or similar")
+        require_whole(label, value, example=3)
     height, wide, channels = spec.shape
     if padding is not None and padding not in (1, 2, 3):
         raise ConfigError(f"first_padding is {padding!r}, expected 1, 2, 3 or None",

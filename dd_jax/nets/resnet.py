@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax import backend
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.nets.conv import conv3x3
 from dd_jax.nets.layers import NORMS, initialisers, normalise_maps
 from dd_jax.nets.record import from_linen
@@ -123,9 +123,7 @@ def resnet18(
     """
     if norm not in NORMS:
         raise unknown("normalisation", norm, NORMS)
-    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-        raise ConfigError(f"width is {width!r}, expected an integer of at least 1",
-                          fix="pass width=64 or similar")
+    require_whole("width", width, example=64)
     if min(spec.shape[:2]) < 8:
         raise ConfigError(f"images are {spec.shape[0]}x{spec.shape[1]}, expected at least 8x8",
                           fix="use a smaller network such as 'convnet'")

@@ -10,15 +10,18 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import unknown
+from dd_jax.errors import ConfigError, unknown
 from dd_jax.types import PyTree
 
 
 def _pairs(real: PyTree, synthetic: PyTree, *, ndim: tuple[int, ...]) -> list[tuple]:
     """Leaves of both with one of these numbers of axes, as matrices [inputs, outputs]."""
-    pairs = zip(jax.tree.leaves(real), jax.tree.leaves(synthetic))
-    return [(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])) for a, b in pairs
-            if a.ndim in ndim]
+    pairs = [(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))
+             for a, b in zip(jax.tree.leaves(real), jax.tree.leaves(synthetic)) if a.ndim in ndim]
+    if not pairs:
+        raise ConfigError(f"the network has no weights with {ndim} axes, which the distance is of",
+                          fix="use distance='row_cosine' or 'squared', or a ConvNet")
+    return pairs
 
 
 def row_cosine(real: PyTree, synthetic: PyTree) -> jax.Array:

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.augment import identity
-from dd_jax.backend import in_chunks, map_over, on_cpu
+from dd_jax.backend import check_mapping, in_chunks, map_over, on_cpu
 from dd_jax.data import rows_per_class, rows_uniform
+from dd_jax.errors import require_whole
 from dd_jax.inner.supervised import batch_gradient
 from dd_jax.nets import with_batch_stats
 from dd_jax.objectives.gradient_distances import distance_named
@@ -91,7 +92,8 @@ def gradient_matching(
       `MatchingState`.
 
     Raises:
-      ConfigError: unknown distance.
+      ConfigError: unknown distance or mapping, a count that cannot be; in `loss`: a distance of
+        convolution weights for a network that has none.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -100,6 +102,10 @@ def gradient_matching(
       >>> pool = pools.inner_trained_pool(network, uses=10, epochs=50)
       >>> objective = gradient_matching(network, pool, batch_size=16)
     """
+    for name, value in (("batch_size", batch_size), ("most", 1 if most is None else most)):
+        require_whole(name, value)
+    require_whole("train_rows", train_rows, least=0)
+    check_mapping(classes)
     augmentation = augmentation or identity()
     measure = distance_named(distance)
 

@@ -23,7 +23,7 @@ import optax
 
 from dd_jax.backend import chunk_size, in_chunks, map_over, on_cpu
 from dd_jax.data import rows_uniform
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import require_whole, unknown
 from dd_jax.solvers import check_ridge, fit_features
 from dd_jax.synthetic import targets
 from dd_jax.types import Batch, Network, Objective, Pool, PyTree, RealData, SyntheticSet
@@ -106,9 +106,7 @@ def random_feature_ridge(
     """
     if loss not in RIDGE_LOSSES:
         raise unknown("loss", loss, RIDGE_LOSSES)
-    if isinstance(networks, bool) or not isinstance(networks, int) or networks < 1:
-        raise ConfigError(f"networks is {networks!r}, expected an integer of at least 1",
-                          fix="pass networks=8")
+    require_whole("networks", networks, example=8)
     check_ridge(ridge, "trace_mean")
 
     def embed(variables: PyTree, images: jax.Array) -> jax.Array:

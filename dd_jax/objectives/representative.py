@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, as_index, check_classes
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
 from dd_jax.inner.representatives import check_selection, representatives, require_device_images
 from dd_jax.types import Batch, Network, Objective, PyTree, RealData, SyntheticSet
 
@@ -56,6 +56,16 @@ def _head(leaf: jax.Array, count: int, classes: int) -> jax.Array:
 
 def _with_head(leaf: jax.Array, head: jax.Array) -> jax.Array:
     return leaf.reshape(-1).at[: head.size].set(head.reshape(-1)).reshape(leaf.shape)
+
+
+def check_refresh(*, every: int, **selection) -> None:
+    """Refuses settings of `representative_batches` that cannot be, before there is any data.
+
+    Raises:
+      ConfigError: as said.
+    """
+    require_whole("every", every, example=10)
+    check_selection(None, **selection)
 
 
 def representative_batches(
@@ -109,17 +119,14 @@ def representative_batches(
       >>> objective.sample(real, state, jax.random.key(1)).shape
       (2, 2)
     """
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ConfigError(f"every is {every!r}, expected an integer of at least 1",
-                          fix="pass every=10")
+    options = dict(candidates=candidates, iterations=iterations, subsample=subsample)
+    check_refresh(every=every, **options)
     require_device_images(data)
     check_classes(data)
     if objective.embed is None and network is None:
         raise ConfigError("the objective has no network to embed real images by",
                           fix="pass network=nets.convnet(data.spec) or another one")
     classes = data.spec.num_classes
-    options = dict(candidates=candidates, iterations=iterations, subsample=subsample)
-    check_selection(None, **options)
     # Shapes instead of arrays: what a closure holds becomes a constant of every program.
     index = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), as_index(data))
 
@@ -143,9 +150,7 @@ def representative_batches(
     def sample(data: RealData, state: RepresentativeState, key: jax.Array) -> PyTree:
         rows_key, embed_key, choice_key = jax.random.split(key, 3)
         random = objective.sample(data, state.inner, rows_key)
-        if data.images is None:
-            # An index is for dry runs, which want shapes. Rows outside of any set fail elsewhere.
-            return jax.tree.map(lambda x: jnp.full_like(x, jnp.iinfo(x.dtype).max), random)
+        require_device_images(data)
         counts = _counts(random, classes)
         leaves, tree = jax.tree.flatten(random)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
 from dd_jax.inner.supervised import train_epoch
 from dd_jax.types import Augmentation, Network, Pool, PyTree, SyntheticSet
 
@@ -61,7 +61,7 @@ def inner_trained_pool(
       A `Pool` with `InnerTrainedState`.
 
     Raises:
-      ConfigError: `uses` or `batch_size` below 1, `epochs` below 0.
+      ConfigError: `uses` or `batch_size` below 1, `epochs` below 0, a `mix` that is no probability.
 
     Example:
       >>> from dd_jax import nets
@@ -71,9 +71,9 @@ def inner_trained_pool(
     """
     for label, value, low in (("uses", uses, 1), ("epochs", epochs, 0),
                               ("batch_size", batch_size, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ConfigError(f"pool {label} is {value!r}, expected an integer of at least {low}",
-                              fix=f"pass {label}=10 or similar")
+        require_whole(f"pool {label}", value, least=low, example=10)
+    if not 0.0 <= mix <= 1.0:
+        raise ConfigError(f"pool mix is {mix!r}, expected a probability", fix="pass mix=0.5")
     optimizer = optimizer or optax.sgd(0.01)
 
     def new(key: jax.Array, renewals: jax.Array) -> InnerTrainedState:

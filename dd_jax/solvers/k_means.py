@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
 
 _TIE = 1e-3  # fraction by which squared distances may differ and still count as equal
 
@@ -86,9 +86,7 @@ def k_means(
       [0.5, 10.5]
     """
     for name, value, least in (("count", count, 1), ("iterations", iterations, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}",
-                              fix=f"pass {name}=10")
+        require_whole(name, value, least=least, example=10)
     valid = _check(points, valid)
     points = jnp.where(valid[:, None], points, 0)  # 0 times a NaN would not be 0
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
 from dd_jax.types import PyTree
 
 
@@ -49,9 +49,7 @@ def _add(a: PyTree, scale: jax.Array, b: PyTree) -> PyTree:
 
 
 def _check_steps(steps: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigError(f"steps is {steps!r}, expected an integer of at least 1",
-                          fix="pass steps=20 or similar")
+    require_whole("steps", steps, example=20)
 
 
 def conjugate_gradients(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import require_whole
 from dd_jax.solvers.ridge import RidgeFit
 from dd_jax.solvers.system import (
     Regulariser,
@@ -49,9 +49,7 @@ def stream_moments(take: Take, count: int, *, chunk: int = 1024) -> Moments:
       ConfigError: count or chunk below 1, or results of `take` that do not fit.
     """
     for label, value in (("count", count), ("chunk", chunk)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{label} is {value!r}, expected an integer of at least 1",
-                              fix=f"pass {label}=1 or more")
+        require_whole(label, value)
     chunk = min(chunk, count)
     passes = -(-count // chunk)
 

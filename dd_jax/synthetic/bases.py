@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.backend import map_over
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
 from dd_jax.types import Parameterization, SyntheticSet
 
 _GROUP = "hallucinators"
@@ -58,9 +58,7 @@ def hallucinated(parameterization: Parameterization, *, hallucinators: int = 5) 
       ((6, 4, 4, 1), 480)
     """
     count = hallucinators
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ConfigError(f"hallucinators is {count!r}, expected an integer of at least 1",
-                          fix="pass hallucinators=5")
+    require_whole("hallucinators", count, example=5)
 
     def inner(params: dict) -> dict:
         return {name: leaf for name, leaf in params.items() if name not in _LEAVES}

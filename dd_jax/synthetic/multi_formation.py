@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.types import Parameterization, SyntheticSet
 
 VARIANTS = ("single", "multi")
@@ -173,9 +173,7 @@ _WEIGHTS = {"nearest": _nearest, "bilinear": _bilinear}
 
 
 def _check_factor(factor: int) -> None:
-    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-        raise ConfigError(f"factor is {factor!r}, expected an integer of at least 1",
-                          fix="pass factor=2")
+    require_whole("factor", factor, example=2)
 
 
 def _check_shape(shape: tuple[int, ...], factors) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dd_jax.data import check_classes, gather, normalise, real_rows
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.synthetic.labels import class_major_labels, targets
 from dd_jax.types import RealData, SyntheticSet
 
@@ -63,8 +63,7 @@ def check_start(name: str, data: RealData, ipc: int) -> None:
     """
     if name not in STARTS:
         raise unknown("initialisation", name, STARTS)
-    if isinstance(ipc, bool) or not isinstance(ipc, int) or ipc < 1:
-        raise ConfigError(f"ipc is {ipc!r}, expected an integer of at least 1", fix="pass ipc=1")
+    require_whole("ipc", ipc)
     check_classes(data, at_least=ipc if name == "real" else 1)
 
 

@@ -93,7 +93,7 @@ def test_presets_give_whole_recipes(toy, module, protocol):
 def test_the_official_networks_are_trained_for_5000_steps_from_the_full_rate(toy):
     protocol = build(toy, protocol="official").evaluation
     assert protocol.width == 1024 and protocol.norm == "none" and protocol.epochs == 5000
-    schedule = rate_schedule(protocol, 5000, 0)
+    schedule = rate_schedule(protocol, 5000, 1)
     np.testing.assert_allclose(schedule(0), protocol.learning_rate, rtol=1e-6)
     np.testing.assert_allclose(schedule(5000), 0.0, atol=1e-12)
 

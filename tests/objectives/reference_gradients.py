@@ -52,9 +52,7 @@ def row_cosine(real, synthetic) -> float:
             continue
         for unit in range(g.shape[-1]):
             a, b = g[..., unit].ravel(), s[..., unit].ravel()
-            inner = sum(x * y for x, y in zip(a, b))
-            lengths = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(y * y for y in b))
-            total += 1 - inner / (lengths + 1e-6)
+            total += 1 - (a @ b) / (math.sqrt(a @ a) * math.sqrt(b @ b) + 1e-6)
     return total
 
 
