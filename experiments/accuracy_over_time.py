@@ -21,7 +21,6 @@ import tyro
 import dd_jax as dd
 from dd_jax import evaluate
 from dd_jax.cli.allocator import keep_memory
-from dd_jax.io import cost_bytes
 from dd_jax.report import curve, save_grid
 from dd_jax.report.result import build_result, write_result
 
@@ -68,7 +67,8 @@ def main(options: Options) -> None:
             if not float(metrics["finite"][0]):
                 raise SystemExit(f"not finite after step {int(state.step)}: lower the rate")
             spent += time.perf_counter() - start
-        distilled = dd.distill.package(recipe, d.decode(state), data.train)
+        distilled = dd.distill.package(recipe, d.decode(state), data.train,
+                                       stored_bytes=recipe.parameterization.cost(state.params))
         seeds = options.networks if point == options.points else 1
         tested = evaluate.evaluate(distilled, data.test, seeds=seeds, **common)
         times.append(round(spent / 60, 2))
@@ -89,7 +89,7 @@ def main(options: Options) -> None:
         accuracy_std=tested.std, networks=options.networks, random_mean=random.mean,
         random_std=random.std, full_mean=None, published=published and published._asdict(),
         distill_seconds=round(spent, 1), evaluate_seconds=round(tested.seconds, 1),
-        steps=int(state.step), bytes=cost_bytes(distilled.synthetic), seed=options.seed,
+        steps=int(state.step), bytes=distilled.stored_bytes, seed=options.seed,
         command="python -m experiments.accuracy_over_time " + shlex.join(sys.argv[1:]),
         settings=dict(recipe.settings), evaluation=dict(distilled.evaluation),
         minutes=times, accuracies_over_time=accuracies, steps_over_time=steps,

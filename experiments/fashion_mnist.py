@@ -21,7 +21,10 @@ from dd_jax.errors import nearest
 
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
            "dream", "fyi")
-CELLS = [(method, ipc) for ipc in (1, 10) for method in METHODS] + [("krr_st", 10)]
+VARIANTS = {"": (), "_flipped": ("--flipped",), "_representative": ("--representative", "256")}
+CELLS = [(method, "", ipc) for ipc in (1, 10) for method in METHODS] + [("krr_st", "", 10)]
+CELLS += [(method, variant, 10) for method in ("frepo", "dm")
+          for variant in ("_flipped", "_representative")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +47,17 @@ class Options:
 
 
 def main(options: Options) -> None:
-    names = [f"{method}_ipc{ipc}" for method, ipc in CELLS]
+    names = [f"{method}{variant}_ipc{ipc}" for method, variant, ipc in CELLS]
     if options.only not in (None, *names):
         raise SystemExit(f"unknown cell {options.only!r}: {nearest(options.only, names)}")
-    for method, ipc in CELLS:
-        cell = f"{method}_ipc{ipc}"
+    for (method, variant, ipc), cell in zip(CELLS, names):
         if options.only not in (None, cell):
             continue
         name = f"{cell}_{options.protocol}"
         code = command_line([
             "distill", method, "--data", options.data, "--ipc", str(ipc),
             "--protocol", options.protocol, "--full" if options.full else "--no-full",
-            "--read-out" if options.read_out else "--no-read-out",
+            "--read-out" if options.read_out else "--no-read-out", *VARIANTS[variant],
             "--workdir", f"runs/{options.data}_{name}",
             "--json", f"experiments/results/{options.data}/{name}.json",
         ])

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dd_jax import methods
 from dd_jax.cli.options import Command, Run, load_data, parse
 from dd_jax.cli.tables import print_results
-from dd_jax.distill import distil
+from dd_jax.distill import Recipe, distil, flipped, representative
 from dd_jax.distill.workdir import seconds_spent
 from dd_jax.errors import ConfigError
+from dd_jax.types import RealData
 
 
 def run(words: Sequence[str]) -> int:
@@ -37,6 +38,17 @@ def run(words: Sequence[str]) -> int:
     return _distill(method, command, words)
 
 
+def _varied(recipe: Recipe, options: Run, data: RealData) -> tuple[Recipe, str]:
+    """The recipe with the combinators that were asked for, and what to call it."""
+    name = recipe.method
+    if options.flipped:
+        recipe, name = flipped(recipe), f"{name}_flipped"
+    if options.representative is not None:
+        recipe = representative(recipe, data, candidates=options.representative)
+        name = f"{name}_representative"
+    return recipe, name
+
+
 def _distill(method, command: Command, words: Sequence[str]) -> int:
     from dd_jax import evaluate
     from dd_jax.cli.figures import network_figures, read_out_figures, transfer_figures
@@ -47,10 +59,10 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     if options.seeds is not None and options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
     data = load_data(options.data)
-    name = f"{data.train.spec.name}_{method.name}_ipc{config.ipc}_{options.protocol}"
+    recipe, variant = _varied(method.recipe(config, data.train), options, data.train)
+    name = f"{data.train.spec.name}_{variant}_ipc{config.ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name
-    recipe = method.recipe(config, data.train)
-    print(f"{method.name}: {recipe.steps} steps on {data.train.spec.name}, protocol "
+    print(f"{variant}: {recipe.steps} steps on {data.train.spec.name}, protocol "
           f"{options.protocol}, in {folder}", file=sys.stderr)
     start = time.perf_counter()
     distilled = distil(recipe, data, key=options.seed, workdir=folder, log_every=options.log_every,
@@ -75,9 +87,9 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     if recipe.read_out is not None and options.read_out:
         figures |= read_out_figures(distilled, data, seed=options.seed,
                                     known=method.published_read_out.get(cell))
-    published = method.published.get(cell)
+    published = method.published.get(cell) if variant == method.name else None
     result = build_result(
-        method=method.name, data=data.train.spec.name, ipc=config.ipc, protocol=options.protocol,
+        method=variant, data=data.train.spec.name, ipc=config.ipc, protocol=options.protocol,
         published=published and published._asdict(), distill_seconds=round(spent, 1),
         steps=recipe.steps, bytes=distilled.stored_bytes, seed=options.seed,
         command="python -m dd_jax distill " + shlex.join(words),

@@ -24,6 +24,9 @@ class Run:
       protocol: "cpu" for minutes on two cores, "official" for the paper's settings.
       seed: of the run; the same seed gives the same set.
       workdir: folder for checkpoints, metrics, the set and the result.
+      flipped: let every loss see the set together with its mirror images (FYI); not for digits.
+      representative: take real batches that represent their classes (DREAM), chosen among so many
+        random images of each class.
       full: also train on the full data, for the ratio (cached).
       seeds: networks to test; the protocol's number by default.
       evaluate: train and test networks on the set at the end.
@@ -39,6 +42,8 @@ class Run:
     protocol: str = "cpu"
     seed: int = 0
     workdir: pathlib.Path | None = None
+    flipped: bool = False
+    representative: int | None = None
     full: bool = False
     seeds: int | None = None
     evaluate: bool = True
