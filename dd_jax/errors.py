@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 
 
@@ -104,6 +105,31 @@ def require_whole(name: str, value: object, *, least: int = 1, example: int | No
       ...
       dd_jax.errors.ConfigError: pool size is 0, expected an integer of at least 1; pass size=10
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+    try:
+        good = not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        good = False
+    if not good:
         raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}",
                           fix=f"pass {name.split()[-1]}={least if example is None else example}")
+
+
+def require_probability(name: str, value: object) -> None:
+    """Refuses what is not a number in 0..1.
+
+    Args:
+      name: of the setting, as for `require_whole`.
+      value: what the user gave.
+
+    Raises:
+      ConfigError: as said.
+
+    Example:
+      >>> require_probability("mix", 2)
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: mix is 2, expected a probability; pass mix=0.5
+    """
+    if not (isinstance(value, (int, float)) and 0.0 <= value <= 1.0):
+        raise ConfigError(f"{name} is {value!r}, expected a probability",
+                          fix=f"pass {name.split()[-1]}=0.5")

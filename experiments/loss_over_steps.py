@@ -1,10 +1,10 @@
-"""IDC and DREAM by one measure: the loss on networks and real images that neither has seen.
+"""IDC and DREAM by one measure: the loss on networks and on test images that neither has seen.
 
     python -m experiments.loss_over_steps --ipc 1 --steps 400
 
 The loss that a run reports depends on the real batches that it was given, and representative ones
 are easier to match. So both sets are measured, on the way, by IDC's objective on the same random
-batches with the same networks, of ages spread over IDC's inner loop. Leaves a result file and a
+batches with the same network, at ages spread over IDC's inner loop. Leaves a result file and a
 curve in experiments/comparisons.
 """
 
@@ -54,16 +54,16 @@ class Options:
     networks: int = 2
 
 
-def common_measure(recipe, data, key: jax.Array, count: int):
+def common_measure(recipe, split, key: jax.Array, count: int):
     """A function of a set: the mean loss of the recipe's objective in `count` fixed situations.
 
     The pool of IDC is trained on real images, so its networks do not depend on the set.
     """
     objective = recipe.objective
-    start = recipe.initialise(data, jax.random.fold_in(key, 0))
+    start = recipe.initialise(split.train, jax.random.fold_in(key, 0))
     start = recipe.parameterization.decode(recipe.parameterization.init(key, start), key)
 
-    def real(state, key):
+    def real(data, state, key):
         batch = outer.fetch(data, objective.sample(data, state, key))
         return jax.tree.map(
             lambda b: b._replace(images=normalise(recipe.normaliser, b.images)), batch,
@@ -71,8 +71,11 @@ def common_measure(recipe, data, key: jax.Array, count: int):
 
     @jax.jit
     def next_state(state, key):
-        return jax.lax.fori_loop(0, 100 // count, lambda i, s: objective.advance(
-            start, s, real(s, jax.random.fold_in(key, i)), jax.random.fold_in(key, i)), state)
+        def older(i, state):
+            own = jax.random.fold_in(key, i)
+            return objective.advance(start, state, real(split.train, state, own), own)
+
+        return jax.lax.fori_loop(0, recipe.settings["uses"] // count, older, state)
 
     state = objective.init(key, start)
     states = []
@@ -86,7 +89,7 @@ def common_measure(recipe, data, key: jax.Array, count: int):
     def measure(synthetic):
         def one(args):
             state, key = args
-            return objective.loss(synthetic, state, real(state, key), key)[0]
+            return objective.loss(synthetic, state, real(split.test, state, key), key)[0]
 
         return jnp.mean(jax.lax.map(one, (states, keys)))
 
@@ -99,7 +102,7 @@ def main(options: Options) -> None:
     names = ("idc", "dream")
     recipes = {name: dd.methods.recipe(name, data, protocol="cpu", ipc=options.ipc)
                for name in names}
-    measure = common_measure(recipes["idc"], data.train, jax.random.key(1000), options.measures)
+    measure = common_measure(recipes["idc"], data, jax.random.key(1000), options.measures)
     found = {name: {"steps": [], "loss": [], "accuracy_steps": [], "accuracy": [], "seconds": []}
              for name in names}
     for name, recipe in recipes.items():
@@ -137,7 +140,7 @@ def main(options: Options) -> None:
         "settings": {name: dict(recipe.settings) for name, recipe in recipes.items()},
     })
     curve(folder / f"{stem}.png", {n: (f["steps"], f["loss"]) for n, f in found.items()},
-          xlabel="matching steps", ylabel="IDC's loss on fixed networks and random batches")
+          xlabel="matching steps", ylabel="IDC's loss, network and images that neither saw")
     print(f"IDC ends at {last:.2f} after {options.steps} steps; DREAM is there after "
           f"{reached[0] if reached else 'more than ' + str(options.steps)}")
 

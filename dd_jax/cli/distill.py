@@ -44,7 +44,7 @@ def _varied(recipe: Recipe, options: Run, data: RealData) -> tuple[Recipe, str]:
     if options.flipped:
         recipe, name = flipped(recipe), f"{name}_flipped"
     if options.representative is not None:
-        recipe = representative(recipe, data, candidates=options.representative)
+        recipe = representative(recipe, data, candidates=options.representative or None)
         name = f"{name}_representative"
     return recipe, name
 

@@ -25,8 +25,8 @@ class Run:
       seed: of the run; the same seed gives the same set.
       workdir: folder for checkpoints, metrics, the set and the result.
       flipped: let every loss see the set together with its mirror images (FYI); not for digits.
-      representative: take real batches that represent their classes (DREAM), chosen among so many
-        random images of each class.
+      representative: take real batches that represent their classes (DREAM), chosen every ten steps
+        among so many random images of each class; 0 for all of them.
       full: also train on the full data, for the ratio (cached).
       seeds: networks to test; the protocol's number by default.
       evaluate: train and test networks on the set at the end.

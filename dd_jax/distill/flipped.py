@@ -12,7 +12,8 @@ def flipped(recipe: Recipe) -> Recipe:
     """The recipe whose loss sees the synthetic set together with its mirror images.
 
     Storage, real data, networks and evaluation stay as they are; the synthetic side costs twice.
-    Do not use it on digits: a mirrored 2 is no 2.
+    Do not use it on digits: a mirrored 2 is no 2. FRePo and RCIG mirror small colour sets by
+    themselves: give them flip=False first.
 
     Args:
       recipe: of any method with an objective.
@@ -21,7 +22,7 @@ def flipped(recipe: Recipe) -> Recipe:
       A `Recipe` with the setting "flipped".
 
     Raises:
-      ConfigError: it is flipped already.
+      ConfigError: it is flipped already, by this or by its own setting.
 
     Example:
       >>> import numpy as np, dd_jax as dd
@@ -32,7 +33,7 @@ def flipped(recipe: Recipe) -> Recipe:
 
     Source: Son et al., FYI: Flip Your Images for Dataset Distillation, ECCV 2024.
     """
-    if "flipped" in recipe.settings:
+    if "flipped" in recipe.settings or recipe.settings.get("flip") is True:
         raise ConfigError(f"the recipe of {recipe.method} is flipped already",
-                          fix="start from the plain recipe")
+                          fix="start from the plain recipe, with flip=False")
     return with_objective(recipe, mirrored, {"flipped": True})

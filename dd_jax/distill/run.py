@@ -275,7 +275,9 @@ def package(
     evaluation = dataclasses.asdict(recipe.evaluation)
     if recipe.read_out is not None:
         evaluation["read_out"] = dataclasses.asdict(recipe.read_out)
-    noted = {} if stored_bytes is None else {"stored_bytes": stored_bytes}
+    noted = {"shown_images": int(synthetic.images.shape[0])}
+    if stored_bytes is not None:
+        noted["stored_bytes"] = int(stored_bytes)
     return DistilledSet(
         synthetic=jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic),
         normaliser=recipe.normaliser,

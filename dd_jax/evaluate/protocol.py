@@ -13,7 +13,7 @@ import jax
 import optax
 
 from dd_jax import nets
-from dd_jax.errors import ConfigError, require_whole, unknown
+from dd_jax.errors import ConfigError, require_probability, require_whole, unknown
 from dd_jax.types import DataSpec, Network, Outputs, PyTree
 
 SCHEDULES = ("constant", "step_drop", "milestones", "warmup_cosine")
@@ -98,9 +98,7 @@ class Protocol:
             if not 0.0 <= value < float("inf"):
                 raise ConfigError(f"protocol {label} is {value!r}, expected >= 0",
                                   fix=f"pass for example {label}={example}")
-        if not 0.0 <= self.cutmix <= 1.0:
-            raise ConfigError(f"protocol cutmix is {self.cutmix!r}, expected a probability",
-                              fix="pass cutmix=0.5, or 0.0 for none")
+        require_probability("protocol cutmix", self.cutmix)
         if not 0.0 < self.output_scale < float("inf"):
             raise ConfigError(f"protocol output_scale is {self.output_scale!r}, expected > 0",
                               fix="pass output_scale=1.0 for plain outputs")

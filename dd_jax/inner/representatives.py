@@ -19,7 +19,7 @@ import numpy as np
 
 from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, gather, normalise, rows_per_class
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
 from dd_jax.solvers.k_means import k_means, nearest_rows
 from dd_jax.types import RealData
 
@@ -37,15 +37,14 @@ def check_selection(
     """
     for name, value, least in (("count", count, 1), ("candidates", candidates, 1),
                                ("iterations", iterations, 0), ("subsample", subsample, 1)):
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        if not whole and not (name in ("count", "candidates") and value is None):
-            raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}",
-                              fix=f"pass {name}={max(least, 10)}")
+        if value is not None or name in ("iterations", "subsample"):
+            require_whole(name, value, least=least, example=10)
     if count is None:
         return
-    if candidates is not None and candidates < count:
-        raise ConfigError(f"candidates is {candidates}, fewer than the {count} rows of each class "
-                          "to be chosen", fix=f"pass candidates={4 * count} or candidates=None")
+    # As many clusters as candidates would be a costly random choice.
+    if candidates is not None and (candidates < count or candidates <= count // subsample):
+        raise ConfigError(f"candidates is {candidates}, too few for a choice of {count} rows of "
+                          "each class", fix=f"pass candidates={4 * count} or candidates=None")
     if count % subsample:
         raise ConfigError(f"{count} rows of each class cannot come from clusters of "
                           f"subsample={subsample} rows each",

@@ -57,8 +57,10 @@ class DistilledSet:
         return self._noted("stored_bytes", cost_bytes(self.synthetic))
 
     def _noted(self, name: str, otherwise: int) -> int:
-        value = self.recipe.get(name)  # of a file that may come from anywhere
-        return value if type(value) is int and value > 0 else otherwise
+        # What the recipe notes holds for the images that it made, not for a selection of them.
+        same = self.recipe.get("shown_images") == self.synthetic.images.shape[0]
+        value = self.recipe.get(name)
+        return value if same and type(value) is int and value > 0 else otherwise
 
 
 def cost_bytes(synthetic: SyntheticSet) -> int:

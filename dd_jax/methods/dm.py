@@ -114,7 +114,7 @@ def recipe(config: DM, data: RealData) -> Recipe:
         optimizer=optax.sgd(config.learning_rate, momentum=config.momentum),
         steps=config.steps,
         normaliser=normaliser,
-        evaluation=Protocol(name="dc", depth=depth, width=config.evaluation_width,
+        evaluation=Protocol(name="dc", depth=depth, width=config.evaluation_width, norm=config.norm,
                             epochs=config.evaluation_epochs, augmentation=config.augmentation),
         citation=_CITATION,
     )

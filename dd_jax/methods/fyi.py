@@ -6,7 +6,8 @@ that to any recipe; this method is the paper's composition with DSA: `flipped(ds
 Differs from the official code: as DSA does, see `methods.dsa`; DSA's own flip stays one of its six
 operations (there it precedes one of the other five); networks are trained on batches of the set and
 its mirror images (there each batch is doubled by its own mirror images, which is the same wherever
-the set fits into one batch); the loops at 50 per class are DSA's (there 10 and 10 for CIFAR-100).
+twice the set fits into one batch); the loops at 50 per class are DSA's (there 10 and 10 for
+CIFAR-100).
 """
 
 from __future__ import annotations

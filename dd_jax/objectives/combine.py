@@ -19,7 +19,7 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
 
     Returns:
       An `Objective` whose state, rows and batch are tuples; metrics of part i get the suffix "/i",
-      and "loss/i" is its unweighted loss.
+      and "loss/i" is its unweighted loss. It embeds as the first part does that can.
 
     Raises:
       ConfigError: no objectives, or another number of weights.
@@ -62,4 +62,10 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
             for o, s, b, k in zip(objectives, state, batch, keys(key))
         )
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance)
+    wise = [i for i, o in enumerate(objectives) if o.embed is not None]
+
+    def embed(state, images, key):
+        return objectives[wise[0]].embed(state[wise[0]], images, key)
+
+    return Objective(init=init, sample=sample, loss=loss, advance=advance,
+                     embed=embed if wise else None)

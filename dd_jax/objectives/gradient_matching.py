@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from dd_jax.augment import identity
 from dd_jax.backend import check_mapping, in_chunks, map_over, on_cpu
 from dd_jax.data import rows_per_class, rows_uniform
-from dd_jax.errors import require_whole
+from dd_jax.errors import ConfigError, require_whole
 from dd_jax.inner.supervised import batch_gradient
 from dd_jax.nets import with_batch_stats
 from dd_jax.objectives.gradient_distances import distance_named
@@ -81,7 +81,8 @@ def gradient_matching(
       augmentation: drawn once per class and step, shared by real and synthetic images.
       class_wise: True, False (jointly), or a function of the pool's state that says which.
       in_turn: one class in every step, and the pool advances after the last one: the optimiser
-        takes one step for each class.
+        takes one step for each class. The metric "class" says whose the loss is; real batches are
+        of all classes all the same.
       most: a class with more synthetic images is subsampled to this many in each step.
       train_rows: the pool is trained on this many random real images instead of the synthetic ones.
       classes: "map", "vmap" or "auto": one class after another, or all at once.
@@ -105,6 +106,9 @@ def gradient_matching(
     for name, value in (("batch_size", batch_size), ("most", 1 if most is None else most)):
         require_whole(name, value)
     require_whole("train_rows", train_rows, least=0)
+    if in_turn and class_wise is not True:
+        raise ConfigError("classes that take turns cannot be matched jointly",
+                          fix="pass in_turn=False, or leave class_wise out")
     check_mapping(classes)
     augmentation = augmentation or identity()
     measure = distance_named(distance)
@@ -173,8 +177,10 @@ def gradient_matching(
             return joint_distance(variables, parts, others)
 
         if callable(class_wise):
-            return jax.lax.cond(class_wise(state.pool), apart, together), {}
-        return (apart() if class_wise else together()), {}
+            total = jax.lax.cond(class_wise(state.pool), apart, together)
+        else:
+            total = apart() if class_wise else together()
+        return total, {"class": state.turn} if in_turn else {}
 
     def advance(synthetic: SyntheticSet, state: MatchingState, batch: PyTree, key: jax.Array):
         num_classes = synthetic.labels.shape[-1]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import ConfigError, require_whole
+from dd_jax.errors import require_probability, require_whole
 from dd_jax.inner.supervised import train_epoch
 from dd_jax.types import Augmentation, Network, Pool, PyTree, SyntheticSet
 
@@ -72,8 +72,7 @@ def inner_trained_pool(
     for label, value, low in (("uses", uses, 1), ("epochs", epochs, 0),
                               ("batch_size", batch_size, 1)):
         require_whole(f"pool {label}", value, least=low, example=10)
-    if not 0.0 <= mix <= 1.0:
-        raise ConfigError(f"pool mix is {mix!r}, expected a probability", fix="pass mix=0.5")
+    require_probability("pool mix", mix)
     optimizer = optimizer or optax.sgd(0.01)
 
     def new(key: jax.Array, renewals: jax.Array) -> InnerTrainedState:

@@ -17,7 +17,8 @@ def test_without_a_note_the_images_are_what_is_stored():
 
 
 def test_a_note_of_the_recipe_counts_and_survives_the_file(tmp_path):
-    noted = tiny(count=8, recipe={"method": "idc", "ipc": 1, "stored_bytes": 112})
+    noted = tiny(count=8, recipe={"method": "idc", "ipc": 1, "stored_bytes": 112,
+                                   "shown_images": 8})
     assert (noted.ipc, noted.stored_bytes) == (1, 112)
     again = io.load(io.save(tmp_path / "set.safetensors", noted))
     assert (again.ipc, again.stored_bytes) == (1, 112)
@@ -28,6 +29,13 @@ def test_a_note_of_the_recipe_counts_and_survives_the_file(tmp_path):
 @pytest.mark.parametrize("value", [True, 0, -1, 1.5, "3", None, [2], {"ipc": 3}], ids=repr)
 @pytest.mark.parametrize("name", ["ipc", "stored_bytes"])
 def test_a_senseless_note_is_not_believed(name, value):
-    odd, plain = tiny(count=4, recipe={name: value}), tiny(count=4, recipe={})
+    odd = tiny(count=4, recipe={name: value, "shown_images": 4})
+    plain = tiny(count=4, recipe={})
     assert getattr(odd, name) == getattr(plain, name)
     assert isinstance(getattr(odd, name), (int, np.integer))
+
+
+def test_a_note_is_not_believed_of_a_selection():
+    noted = {"ipc": 1, "stored_bytes": 112, "shown_images": 8}
+    assert tiny(count=4, recipe=noted).ipc == 2
+    assert tiny(count=4, recipe=noted).stored_bytes == tiny(count=4).stored_bytes
