@@ -14,8 +14,6 @@ from dd_jax.cli.options import load_data, parse
 from dd_jax.cli.tables import print_table
 from dd_jax.errors import ConfigError, SetFileError
 
-EMBEDDED = "fashion_mnist_10k"
-
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
@@ -115,7 +113,7 @@ def run(words: Sequence[str]) -> int:
     names = (options.networks or protocol.network).split(",")
     protocols = [evaluate.for_network(protocol, name.strip()) for name in names]
     own_name = distilled.spec.name
-    data = load_data(options.data or ("embedded" if own_name == EMBEDDED else own_name))
+    data = load_data(options.data or own_name)
     if data.test.spec.class_names != distilled.spec.class_names:
         print(f"warning: the classes of {data.test.spec.name} are not called as those of the set, "
               f"which was distilled from {own_name}", file=sys.stderr)

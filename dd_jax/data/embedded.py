@@ -16,7 +16,8 @@ from dd_jax.data.split import split_from_arrays
 from dd_jax.errors import DataError
 from dd_jax.types import Split
 
-FILE = "fashion_mnist_10k.bin.xz"
+NAME = "fashion_mnist_10k"
+FILE = f"{NAME}.bin.xz"
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -98,7 +99,7 @@ def load_embedded(*, device: bool = True) -> Split:
     return split_from_arrays(
         (train_x, train_y),
         (test_x, test_y),
-        name="fashion_mnist_10k",
+        name=NAME,
         class_names=CLASS_NAMES,
         device=device,
     )

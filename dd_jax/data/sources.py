@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Optional
 
 from dd_jax.data.cifar import CIFAR10_FILES, read_cifar10, read_cifar100
-from dd_jax.data.embedded import CLASS_NAMES, load_embedded
+from dd_jax.data.embedded import CLASS_NAMES, NAME, load_embedded
 from dd_jax.data.files import PathLike
 from dd_jax.data.folder import from_folder
 from dd_jax.data.idx import read_idx_pair
@@ -205,5 +205,6 @@ def _find(known: Known, path: Optional[PathLike]) -> Split:
 
 SOURCES: dict[str, Callable[[Optional[PathLike]], Split]] = {
     "embedded": lambda path: load_embedded(),
+    NAME: lambda path: load_embedded(),  # what it calls itself in files
     **{known.name: (lambda path, known=known: _find(known, path)) for known in KNOWN},
 }
