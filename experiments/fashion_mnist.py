@@ -23,7 +23,7 @@ METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dc
            "dream", "fyi")
 VARIANTS = {"": (), "_flipped": ("--flipped",), "_representative": ("--representative", "256")}
 CELLS = [(method, "", ipc) for ipc in (1, 10) for method in METHODS] + [("krr_st", "", 10)]
-CELLS += [(method, variant, 10) for method in ("frepo", "dm")
+CELLS += [(method, variant, 1) for method in ("frepo", "dm")
           for variant in ("_flipped", "_representative")]
 
 

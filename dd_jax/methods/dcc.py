@@ -61,9 +61,9 @@ def official_dsac(ipc: int) -> DSAC:
 
 
 def _cpu(config: DCC) -> DCC:
-    small = dc.narrow(config, networks=60 if config.ipc == 1 else 40, uses=10,
+    small = dc.narrow(config, networks=50 if config.ipc == 1 else 25, uses=10,
                       epochs=5 if config.ipc == 1 else 10)
-    return dataclasses.replace(small, warm_networks=10)
+    return dataclasses.replace(small, warm_networks=6)
 
 
 def cpu(ipc: int) -> DCC:
