@@ -31,7 +31,7 @@ from dd_jax import augment, nets, pools
 from dd_jax.data import gather, normalise, real_rows, standardise
 from dd_jax.distill.pixel_space import in_pixel_space, kept_between
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError, require_probability
+from dd_jax.errors import require_probability
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.methods.record import (
     Method,
@@ -72,8 +72,8 @@ class IDC:
       batch_size: real images per class and step.
       most: shown images per class and step, a random choice of more.
       distance: None: "conv_absolute" for grey images, "conv_squared" for colour ones.
-      train_images: real images that the network is trained on after a step; None: 500 for grey
-        images, 2000 for colour ones.
+      train_images: real images that the network is trained on after a step, at most all; None: 500
+        for grey images, 2000 for colour ones.
       network_rate, network_momentum, network_decay, network_batch_size: of its SGD.
       mix: probability of CutMix per batch, in training and in the evaluation.
       width, depth: of the ConvNets; depth None follows the image size.
@@ -143,10 +143,6 @@ def _check(config: IDC, data: RealData) -> None:
     if config.train_images is not None:
         require_positive(config, "train_images")
     check_start("real", data, config.ipc * config.factor**2)
-    count = data.labels.shape[0]
-    if config.train_images is not None and config.train_images > count:
-        raise ConfigError(f"train_images is {config.train_images}, the set has {count}",
-                          fix=f"pass train_images={count} or less")
 
 
 def recipe(

@@ -81,7 +81,7 @@ def closed(method, *words):
 CASES = {
     "unknown command": (other("distil", "dm"), "did you mean 'distill'"),
     "unknown method": (distill(method="frepoo"), "did you mean 'frepo'"),
-    "no method": (other("distill"), "name one of: dm, frepo"),
+    "no method": (other("distill"), "name one of: dc, dcc, dm"),
     "misspelt option": (distill("--lerning-rate", "1"), "--learning-rate"),
     "wrong type": (distill("--momentum", "fast"), "momentum"),
     "unknown protocol": (distill("--protocol", "offical"), "did you mean 'official'"),
@@ -122,6 +122,15 @@ CASES = {
     "no random networks": (closed("rfad", "--networks", "0"), "networks is 0"),
     "unknown teacher": (closed("krr_st", "--ipc", "1", "--teacher", "resnet"), "teacher"),
     "more images than there are": (closed("krr_st", "--ipc", "50"), "150 images of 9"),
+    "unknown distance": (closed("dc", "--depth", "1", "--distance", "l2"), "gradient distance"),
+    "warm-up too long": (closed("dcc", "--depth", "1", "--networks", "3"), "longer than the run"),
+    "no patches": (closed("idc", "--depth", "1", "--factor", "0"), "factor is 0"),
+    "more patches than images": (closed("idc", "--depth", "1", "--ipc", "2"), "expected at least"),
+    "mixed too often": (closed("idc", "--depth", "1", "--mix", "2"), "mix is 2.0"),
+    "too few candidates": (
+        closed("dream", "--depth", "1", "--factor", "1", "--candidates", "3"), "too few"),
+    "too few candidates of a plain method": (distill("--representative", "3"), "too few"),
+    "flipped twice": (closed("fyi", "--depth", "1", "--flipped"), "flipped already"),
     "no seeds": (other("evaluate", "{short_set}", "--seeds", "0"), "seeds is 0"),
 }
 

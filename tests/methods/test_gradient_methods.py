@@ -359,7 +359,7 @@ def test_the_rate_drops_at_two_thirds_and_five_sixths(total):
     ("dcc", {"warm_uses": 11}, "warm_uses"), ("dcc", {"warm_networks": 1001}, "warm_networks"),
     ("dcc", {"warm_networks": -1}, "warm_networks"), ("dsac", {"warm_uses": True}, "warm_uses"),
     ("idc", {"factor": 0}, "factor"), ("idc", {"mix": 2.0}, "mix"), ("idc", {"most": 0}, "most"),
-    ("idc", {"train_images": 65}, "train_images"), ("idc", {"distance": "l1"}, "l1"),
+    ("idc", {"train_images": 0}, "train_images"), ("idc", {"distance": "l1"}, "l1"),
     ("idc", {"mix": 1.5}, "mix is 1.5"), ("dream", {"every": 0}, "every"),
 ], ids=lambda value: value if isinstance(value, str) else None)
 def test_wrong_settings_are_refused_by_name(name, change, message):
