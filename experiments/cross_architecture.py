@@ -27,7 +27,7 @@ import tyro
 
 from dd_jax import evaluate, io
 from dd_jax.cli.allocator import keep_memory
-from dd_jax.cli.evaluate import EMBEDDED, protocol_of
+from dd_jax.cli.evaluate import protocol_of
 from dd_jax.cli.tables import print_table
 from dd_jax.data import fingerprint, load
 from dd_jax.errors import ConfigError, DataError, DDJaxError
@@ -108,8 +108,7 @@ def prepare(options: Options) -> list[Row]:
     rows, tests = [], {}
     for path in options.sets:
         distilled = io.load(path)
-        own_data = "embedded" if distilled.spec.name == EMBEDDED else distilled.spec.name
-        name = options.data or own_data
+        name = options.data or distilled.spec.name
         if name not in tests:
             test = load(name).test
             tests[name] = (test, fingerprint(test))
