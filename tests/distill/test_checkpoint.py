@@ -459,7 +459,7 @@ def check_after_kill(folder, finished: int):
         step, back = checkpoints.restore(like)
     assert finished <= step <= finished + 1
     assert back["n"] == step and (back["x"] == step).all()
-    (folder / "step_00000009.orbax-checkpoint-tmp").mkdir()
+    (folder / "step_00000009.orbax-checkpoint-tmp").mkdir(exist_ok=True)  # perhaps of the kill
     checkpoints.save(step + 1, back)
     assert not list(folder.glob("*tmp*")) and checkpoints.steps()[-1] == step + 1
     return step
