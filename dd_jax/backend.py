@@ -31,6 +31,16 @@ def check_mapping(how: str) -> None:
         raise unknown("mapping", how, MAPPINGS)
 
 
+def all_at_once(how: str) -> bool:
+    """Whether elements that are mapped in this way, one of `MAPPINGS`, are vmapped.
+
+    Raises:
+      ConfigError: `how` is not one of the three.
+    """
+    check_mapping(how)
+    return how == "vmap" or (how == "auto" and not on_cpu())
+
+
 def map_over(fn: Callable, xs: PyTree, *, how: str = "auto") -> PyTree:
     """Applies `fn` along the leading axis of `xs`, one by one or all at once.
 
@@ -53,10 +63,7 @@ def map_over(fn: Callable, xs: PyTree, *, how: str = "auto") -> PyTree:
       >>> map_over(lambda x: x * 2, jnp.arange(3), how="map").tolist()
       [0, 2, 4]
     """
-    check_mapping(how)
-    if how == "vmap" or (how == "auto" and not on_cpu()):
-        return jax.vmap(fn)(xs)
-    return jax.lax.map(fn, xs)
+    return jax.vmap(fn)(xs) if all_at_once(how) else jax.lax.map(fn, xs)
 
 
 CHUNK = 16  # images whose activations stay in a CPU's cache

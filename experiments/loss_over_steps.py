@@ -23,11 +23,9 @@ import tyro
 import dd_jax as dd
 from dd_jax import evaluate
 from dd_jax.cli.allocator import keep_memory
-from dd_jax.data import normalise
 from dd_jax.distill import outer
 from dd_jax.report import curve
 from dd_jax.report.result import device_name, git_commit, write_result
-from dd_jax.types import Batch
 from dd_jax.versions import versions
 
 HERE = pathlib.Path(__file__).parent
@@ -65,9 +63,7 @@ def common_measure(recipe, split, key: jax.Array, count: int):
 
     def real(data, state, key):
         batch = outer.fetch(data, objective.sample(data, state, key))
-        return jax.tree.map(
-            lambda b: b._replace(images=normalise(recipe.normaliser, b.images)), batch,
-            is_leaf=lambda b: isinstance(b, Batch))
+        return outer.in_model_space(recipe.normaliser, batch)
 
     @jax.jit
     def next_state(state, key):

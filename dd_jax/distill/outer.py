@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.data import gather, normalise
+from dd_jax.data import Normaliser, gather, normalise
 from dd_jax.distill.recipe import Recipe, grouped_optimizer
 from dd_jax.errors import ConfigError
 from dd_jax.types import Batch, PyTree, RealData, SyntheticSet
@@ -74,6 +74,12 @@ def fetch(data: RealData, rows: PyTree) -> PyTree:
     return jax.tree.map(lambda r: Batch(*gather(data, r), r), rows)
 
 
+def in_model_space(normaliser: Normaliser, batch: PyTree) -> PyTree:
+    """A pytree of `Batch` as `fetch` gives it, its images normalised."""
+    return jax.tree.map(lambda b: b._replace(images=normalise(normaliser, b.images)), batch,
+                        is_leaf=lambda b: isinstance(b, Batch))
+
+
 def all_finite(*trees: PyTree) -> jax.Array:
     """[] bool: no floating-point leaf holds a NaN or an infinity."""
     checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(trees)
@@ -129,10 +135,7 @@ def distillation(recipe: Recipe) -> Distillation:
         return objective.sample(data, state.objective, _key(state, _SAMPLE))
 
     def step(state: DistillState, batch: PyTree) -> tuple[DistillState, dict]:
-        batch = jax.tree.map(
-            lambda b: b._replace(images=normalise(recipe.normaliser, b.images)),
-            batch, is_leaf=lambda b: isinstance(b, Batch),
-        )
+        batch = in_model_space(recipe.normaliser, batch)
         decode_key = _key(state, _DECODE)
 
         def loss(params):

@@ -41,6 +41,7 @@ from dd_jax.methods.record import (
     require_rate,
 )
 from dd_jax.objectives import gradient_matching
+from dd_jax.pools.pretrained import decayed_momentum
 from dd_jax.synthetic import (
     check_start,
     class_major_labels,
@@ -182,8 +183,8 @@ def recipe(
         return SyntheticSet(images, targets(labels, spec.num_classes, kind="one_hot"))
 
     training = "idc_training" if config.mix else "idc_matching"  # cutout where there is no CutMix
-    sgd = optax.chain(optax.add_decayed_weights(config.network_decay),
-                      optax.sgd(config.network_rate, momentum=config.network_momentum))
+    sgd = decayed_momentum(config.network_rate, momentum=config.network_momentum,
+                           weight_decay=config.network_decay)
     pool = pools.inner_trained_pool(
         network, uses=config.uses, epochs=1, optimizer=sgd, batch_size=config.network_batch_size,
         augmentation=augment.by_name(training, spec.shape), mix=config.mix,

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.augment import identity
-from dd_jax.backend import check_mapping, in_chunks, map_over, on_cpu
+from dd_jax.backend import all_at_once, check_mapping, in_chunks, map_over
 from dd_jax.data import rows_per_class, rows_uniform
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.inner.supervised import batch_gradient
@@ -209,7 +209,7 @@ def gradient_matching(
 def _mean_over(fn: Callable, xs: PyTree, *, how: str) -> PyTree:
     """The mean of fn over the leading axis of xs; one by one, with the memory of one, on a CPU."""
     count = jax.tree.leaves(xs)[0].shape[0]
-    if how == "vmap" or (how == "auto" and not on_cpu()):
+    if all_at_once(how):
         return jax.tree.map(lambda y: jnp.mean(y, axis=0), map_over(fn, xs, how="vmap"))
 
     @jax.checkpoint

@@ -8,9 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from dd_jax.data import normalise, standardise
+from dd_jax.data import standardise
 from dd_jax.distill import outer
-from dd_jax.types import Batch
 from tests.laws import members
 
 
@@ -28,10 +27,8 @@ def objective(name):
 def fetch(objective, state, key):
     """The batch of one step in model space."""
     data = members.toy_data()
-    normaliser = standardise(data)
-    batches = outer.fetch(data, objective.sample(data, state, key))
-    return jax.tree.map(lambda b: b._replace(images=normalise(normaliser, b.images)), batches,
-                        is_leaf=lambda b: isinstance(b, Batch))
+    rows = objective.sample(data, state, key)
+    return outer.in_model_space(standardise(data), outer.fetch(data, rows))
 
 
 def prepare(objective, *, seed=0, kind="noise"):
