@@ -113,3 +113,41 @@ def in_chunks(fn: Callable, xs: PyTree, *, size: int | None = None) -> PyTree:
         return out
     tail = fn(jax.tree.map(lambda x: x[full * size :], xs))
     return jax.tree.map(lambda a, b: jax.numpy.concatenate([a, b]), out, tail)
+
+
+def mean_in_chunks(fn: Callable, xs: PyTree, *, size: int | None = None) -> PyTree:
+    """The mean over rows of what a batched `fn` gives, with the memory of one chunk of it.
+
+    Args:
+      fn, xs, size: as for `in_chunks`.
+
+    Returns:
+      What `fn(xs)` returns, averaged over its leading axis.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> mean_in_chunks(lambda x: x**2, jnp.arange(5.0), size=2).item()
+      6.0
+    """
+    total = jax.tree.leaves(xs)[0].shape[0]
+    size = min(size or (CHUNK if on_cpu() else total), total)
+    full = total // size
+
+    def summed(part):
+        return jax.tree.map(lambda y: jax.numpy.sum(y, axis=0), fn(part))
+
+    head = jax.tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs)
+    if full == 1:
+        sums = summed(jax.tree.map(lambda x: x[0], head))
+    else:
+        like = jax.eval_shape(summed, jax.tree.map(lambda x: x[0], head))
+        zeros = jax.tree.map(lambda y: jax.numpy.zeros(y.shape, y.dtype), like)
+
+        def add(sums, part):
+            return jax.tree.map(jax.numpy.add, sums, summed(part)), None
+
+        sums = jax.lax.scan(add, zeros, head)[0]
+    if full * size < total:
+        tail = summed(jax.tree.map(lambda x: x[full * size :], xs))
+        sums = jax.tree.map(jax.numpy.add, sums, tail)
+    return jax.tree.map(lambda y: y / total, sums)

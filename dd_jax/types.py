@@ -120,7 +120,7 @@ class Outputs(NamedTuple):
     Attributes:
       logits: [B, K] float32.
       features: [B, P] float32, the flattened input of the last dense layer.
-      taps: the feature map after each block, a tuple of [B, h, w, c].
+      taps: the activations at the end of each block, before its pooling, a tuple of [B, h, w, c].
       batch_stats: updated running statistics, or an empty dict where there are none.
     """
 
@@ -137,11 +137,16 @@ class Network(NamedTuple):
       init: (key) -> variables, a dict with "params" and, where used, "batch_stats".
       apply: (variables, images [B, H, W, C], train: bool = False) -> Outputs.
       name: for tables and file names.
+      norm_inputs: (variables, images, train: bool = False) -> (Outputs, ((mean [c], variance [c]),
+        ...)): beside what `apply` gives, the statistics of the input of every batch normalisation
+        over batch and space, biased, in the order in which they run; an empty tuple where there is
+        none. None for a network that cannot say.
     """
 
     init: Callable[[jax.Array], PyTree]
     apply: Callable[..., Outputs]
     name: str = "network"
+    norm_inputs: Optional[Callable[..., tuple[Outputs, tuple]]] = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,7 +149,9 @@ def distillation(recipe: Recipe) -> Distillation:
             return value, metrics
 
         (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer(state.params).update(grads, state.optimizer, state.params)
+        # Rates that wait for a plateau look at the loss.
+        move = optax.with_extra_args_support(optimizer(state.params)).update
+        updates, opt_state = move(grads, state.optimizer, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
         finite = all_finite(value, grads, params)
         # A non-finite step must not destroy what has been computed: it changes nothing but fails.

@@ -6,19 +6,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dd_jax.data import Normaliser, normalise
 from dd_jax.errors import ConfigError
 
 
 def in_pixel_space(
-    optimizer: optax.GradientTransformation, std: jax.Array
+    optimizer: optax.GradientTransformation, std: jax.Array, mean: jax.Array | float = 0.0
 ) -> optax.GradientTransformation:
     """The optimiser as it would act on x where the parameters are z = (x - mean) / std.
 
-    dL/dx = dL/dz / std, and a step of x by u is one of z by u / std.
+    dL/dx = dL/dz / std, and a step of x by u is one of z by u / std. An optimiser that looks at the
+    parameters, for weight decay, sees x.
 
     Args:
-      optimizer: any that does not look at the parameters.
-      std: [C], of the normaliser.
+      optimizer: any.
+      std, mean: [C], of the normaliser; the mean matters for weight decay only.
 
     Returns:
       An optax transformation for a tree of images [M, H, W, C].
@@ -29,8 +31,19 @@ def in_pixel_space(
       >>> updates.item()
       -0.25
     """
-    divide = optax.stateless(lambda updates, _: jax.tree.map(lambda u: u / std, updates))
-    return optax.chain(divide, optimizer, divide)
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def divided(tree):
+        return jax.tree.map(lambda u: u / std, tree)
+
+    def pixels(params):
+        return None if params is None else jax.tree.map(lambda z: z * std + mean, params)
+
+    def update(updates, state, params=None, **extra):
+        updates, state = optimizer.update(divided(updates), state, pixels(params), **extra)
+        return divided(updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda z: optimizer.init(pixels(z)), update)
 
 
 def kept_between(low: jax.Array, high: jax.Array) -> optax.GradientTransformation:
@@ -58,3 +71,22 @@ def kept_between(low: jax.Array, high: jax.Array) -> optax.GradientTransformatio
         return jax.tree.map(lambda u, p: jnp.clip(p + u, low, high) - p, updates, params)
 
     return optax.stateless(cut)
+
+
+def within_range(
+    optimizer: optax.GradientTransformation, normaliser: Normaliser, channels: int
+) -> optax.GradientTransformation:
+    """The optimiser as it would act on pixels, which stay between black and white.
+
+    Args:
+      optimizer: any; it sees pixels in [0, 1] as parameters.
+      normaliser: "none" or "standardise", from stored images to model space.
+      channels: C.
+
+    Returns:
+      An optax transformation for images [M, H, W, C] in model space.
+    """
+    black, white = (normalise(normaliser, jnp.full((1, 1, channels), level))[0, 0]
+                    for level in (0.0, 1.0))
+    return optax.chain(in_pixel_space(optimizer, normaliser.std, normaliser.mean),
+                       kept_between(black, white))

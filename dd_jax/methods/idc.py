@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax import augment, nets, pools
-from dd_jax.data import gather, normalise, real_rows, standardise
-from dd_jax.distill.pixel_space import in_pixel_space, kept_between
+from dd_jax.data import normalise, real_rows, standardise
+from dd_jax.distill.pixel_space import within_range
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_probability
 from dd_jax.evaluate.protocol import Protocol
@@ -40,17 +40,10 @@ from dd_jax.methods.record import (
     require_positive,
     require_rate,
 )
-from dd_jax.objectives import gradient_matching
+from dd_jax.objectives import class_by_class, gradient_matching
 from dd_jax.pools.pretrained import decayed_momentum
-from dd_jax.synthetic import (
-    check_start,
-    class_major_labels,
-    multi_formation,
-    paste,
-    pixels,
-    targets,
-)
-from dd_jax.types import DataSpec, RealData, SyntheticSet
+from dd_jax.synthetic import check_start, multi_formation, pasted_start, pixels
+from dd_jax.types import DataSpec, RealData
 
 _CITATION = (
     "J.-H. Kim, J. Kim, S. J. Oh, S. Yun, H. Song, J. Jeong, J.-W. Ha, H. O. Song. Dataset "
@@ -172,38 +165,32 @@ def recipe(
     spec, grey = data.spec, data.spec.shape[-1] == 1
     depth = default_depth(spec) if config.depth is None else config.depth
     normaliser = standardise(data)
-    black, half, white = (normalise(normaliser, jnp.full((1, 1, spec.shape[-1]), level))[0, 0]
-                          for level in (0.0, 0.5, 1.0))
+    channels = spec.shape[-1]
+    half = normalise(normaliser, jnp.full((1, 1, channels), 0.5))[0, 0]
     network = nets.convnet(spec, depth=depth, width=config.width)
-
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        rows = choose(data, key, config.ipc * config.factor**2)
-        images = paste(normalise(normaliser, gather(data, rows)[0]), factor=config.factor)
-        labels = class_major_labels(spec.num_classes, config.ipc)
-        return SyntheticSet(images, targets(labels, spec.num_classes, kind="one_hot"))
-
     training = "idc_training" if config.mix else "idc_matching"  # cutout where there is no CutMix
-    sgd = decayed_momentum(config.network_rate, momentum=config.network_momentum,
-                           weight_decay=config.network_decay)
+    trainer = decayed_momentum(config.network_rate, momentum=config.network_momentum,
+                               weight_decay=config.network_decay)
     pool = pools.inner_trained_pool(
-        network, uses=config.uses, epochs=1, optimizer=sgd, batch_size=config.network_batch_size,
-        augmentation=augment.by_name(training, spec.shape), mix=config.mix,
+        network, uses=config.uses, epochs=1, optimizer=trainer, mix=config.mix,
+        batch_size=config.network_batch_size, augmentation=augment.by_name(training, spec.shape),
     )
     train_images = config.train_images or (500 if grey else 2000)
-    step = in_pixel_space(optax.sgd(_rate(config, spec), momentum=config.momentum), normaliser.std)
+    objective = gradient_matching(
+        network, pool, batch_size=config.batch_size, most=config.most,
+        distance=config.distance or ("conv_absolute" if grey else "conv_squared"),
+        augmentation=augment.by_name(config.matching, spec.shape),
+        train_rows=min(train_images, data.labels.shape[0]),
+    )
+    sgd = optax.sgd(_rate(config, spec), momentum=config.momentum)
     turns = spec.num_classes if config.in_turn else 1
     return Recipe(
         method=method,
         settings=dataclasses.asdict(config),
-        initialise=initialise,
+        initialise=pasted_start(normaliser, ipc=config.ipc, factor=config.factor, choose=choose),
         parameterization=multi_formation(pixels(labels="fixed"), factor=config.factor, fill=half),
-        objective=gradient_matching(
-            network, pool, batch_size=config.batch_size, in_turn=config.in_turn, most=config.most,
-            distance=config.distance or ("conv_absolute" if grey else "conv_squared"),
-            augmentation=augment.by_name(config.matching, spec.shape),
-            train_rows=min(train_images, data.labels.shape[0]),
-        ),
-        optimizer=optax.chain(step, kept_between(black, white)),
+        objective=class_by_class(objective) if config.in_turn else objective,
+        optimizer=within_range(sgd, normaliser, channels),
         steps=config.networks * config.uses * turns,
         normaliser=normaliser,
         evaluation=Protocol(

@@ -43,14 +43,14 @@ class AlexNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False):
         style, first, taps = self.init_style, _first_padding(x.shape[-1]), []
         x = nn.relu(_Conv5x5(self.widths[0], first, style, name="conv0")(x))
-        taps.append(pool2x2(x, "max"))
-        x = nn.relu(_Conv5x5(self.widths[1], 2, style, name="conv1")(taps[-1]))
-        taps.append(pool2x2(x, "max"))
-        x = taps[-1]
+        taps.append(x)
+        x = nn.relu(_Conv5x5(self.widths[1], 2, style, name="conv1")(pool2x2(x, "max")))
+        taps.append(x)
+        x = pool2x2(x, "max")
         for i in (2, 3, 4):
             x = nn.relu(Conv3x3(self.widths[i], 1, style, name=f"conv{i}")(x))
-        taps.append(pool2x2(x, "max"))
-        features = taps[-1].reshape(x.shape[0], -1)
+        taps.append(x)
+        features = pool2x2(x, "max").reshape(x.shape[0], -1)
         kernel, bias = initialisers(style, features.shape[-1])
         head = nn.Dense(self.num_classes, kernel_init=kernel, bias_init=bias, name="head")
         return head(features), features, tuple(taps)

@@ -49,8 +49,8 @@ class ConvNet(nn.Module):
             x = conv(x)
             if not self.norm_first:
                 x = normalise_maps(x, self.norm, train=train, name=f"norm{i}")
-            x = pool2x2(ACTIVATIONS[self.activation](x), self.pooling)
-            taps.append(x)
+            taps.append(ACTIVATIONS[self.activation](x))
+            x = pool2x2(taps[-1], self.pooling)
         features = x.reshape(x.shape[0], -1)
         kernel, bias = initialisers(self.init_style, features.shape[-1])
         head = nn.Dense(self.num_classes, kernel_init=kernel, bias_init=bias, name="head")

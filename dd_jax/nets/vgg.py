@@ -37,8 +37,8 @@ class VGG(nn.Module):
                 x = Conv3x3(width, padding, self.init_style, name=name)(x)
                 x = nn.relu(normalise_maps(x, self.norm, train=train, name=f"{name}_norm"))
                 padding = 1
-            x = pool2x2(x, "max")
             taps.append(x)
+            x = pool2x2(x, "max")
         features = x.reshape(x.shape[0], -1)
         kernel, bias = initialisers(self.init_style, features.shape[-1])
         head = nn.Dense(self.num_classes, kernel_init=kernel, bias_init=bias, name="head")

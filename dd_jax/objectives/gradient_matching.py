@@ -7,25 +7,29 @@ D is one of `gradient_distances`, A_c one augmentation draw for the real and the
 class c, and theta comes from a pool. g is constant; the derivative through s is of second order.
 
 Sources: Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, ICLR 2021 (class by
-class); Lee et al., Dataset Condensation with Contrastive Signals, ICML 2022 (jointly); Kim et al.,
-Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022 (classes in turn).
+class); Lee et al., Dataset Condensation with Contrastive Signals, ICML 2022 (jointly).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dd_jax.augment import identity
-from dd_jax.backend import all_at_once, check_mapping, in_chunks, map_over
-from dd_jax.data import rows_per_class, rows_uniform
-from dd_jax.errors import ConfigError, require_whole
+from dd_jax.backend import all_at_once, check_mapping, map_over
+from dd_jax.errors import require_whole
 from dd_jax.inner.supervised import batch_gradient
 from dd_jax.nets import with_batch_stats
 from dd_jax.objectives.gradient_distances import distance_named
+from dd_jax.objectives.matching import (
+    at_most,
+    by_class,
+    matched_rows,
+    pool_features,
+    real_as_set,
+)
 from dd_jax.objectives.separable import separable_sum
 from dd_jax.synthetic import targets
 from dd_jax.types import (
@@ -42,18 +46,6 @@ from dd_jax.types import (
 _STATISTICS_IMAGES = 16  # real images per class that batch normalisation is measured on
 
 
-class MatchingState(NamedTuple):
-    """State of `gradient_matching`.
-
-    Attributes:
-      pool: of the pool.
-      turn: [] int32, the class of this step where classes take turns, else 0.
-    """
-
-    pool: PyTree
-    turn: jax.Array
-
-
 def gradient_matching(
     network: Network,
     pool: Pool,
@@ -62,7 +54,6 @@ def gradient_matching(
     distance: str = "row_cosine",
     augmentation: Augmentation | None = None,
     class_wise: bool | Callable[[PyTree], jax.Array] = True,
-    in_turn: bool = False,
     most: int | None = None,
     train_rows: int = 0,
     classes: str = "auto",
@@ -80,17 +71,13 @@ def gradient_matching(
       distance: a name in `gradient_distances.DISTANCES`.
       augmentation: drawn once per class and step, shared by real and synthetic images.
       class_wise: True, False (jointly), or a function of the pool's state that says which.
-      in_turn: one class in every step, and the pool advances after the last one: the optimiser
-        takes one step for each class. The metric "class" says whose the loss is; real batches are
-        of all classes all the same.
       most: a class with more synthetic images is subsampled to this many in each step.
       train_rows: the pool is trained on this many random real images instead of the synthetic ones.
       classes: "map", "vmap" or "auto": one class after another, or all at once.
 
     Returns:
       An `Objective` over `Batch(images [K, batch_size, H, W, C], labels [K, batch_size])`, or, with
-      `train_rows`, over {"match": that, "train": Batch of [train_rows]}; its state is
-      `MatchingState`.
+      `train_rows`, over {"match": that, "train": Batch of [train_rows]}; its state is the pool's.
 
     Raises:
       ConfigError: unknown distance or mapping, a count that cannot be; in `loss`: a distance of
@@ -106,9 +93,6 @@ def gradient_matching(
     for name, value in (("batch_size", batch_size), ("most", 1 if most is None else most)):
         require_whole(name, value)
     require_whole("train_rows", train_rows, least=0)
-    if in_turn and class_wise is not True:
-        raise ConfigError("classes that take turns cannot be matched jointly",
-                          fix="pass in_turn=False, or leave class_wise out")
     check_mapping(classes)
     augmentation = augmentation or identity()
     measure = distance_named(distance)
@@ -118,17 +102,14 @@ def gradient_matching(
         draw_key, rows_key = jax.random.split(key)
         params = augmentation.draw(draw_key, 1)
         num_classes = synthetic.labels.shape[-1]
-        images, labels = synthetic.images, synthetic.labels
-        if most is not None and most < images.shape[0]:
-            rows = jax.random.permutation(rows_key, images.shape[0])[:most]
-            images, labels = images[rows], labels[rows]
+        synthetic = at_most(synthetic, rows_key, most)
 
         def gradient(images, labels):
             return batch_gradient(network, variables, augmentation.apply(params, images),
                                   labels)[0]
 
         wanted = gradient(real.images, targets(real.labels, num_classes, kind="one_hot"))
-        return jax.lax.stop_gradient(wanted), gradient(images, labels)
+        return jax.lax.stop_gradient(wanted), gradient(synthetic.images, synthetic.labels)
 
     def class_distance(variables, synthetic, others):
         return measure(*class_gradients(variables, synthetic, *others))
@@ -147,28 +128,20 @@ def gradient_matching(
         images = images.reshape(-1, *images.shape[2:])
         return with_batch_stats(variables, network.apply(variables, images, True))
 
-    def init(key: jax.Array, synthetic: SyntheticSet) -> MatchingState:
-        return MatchingState(pool.init(key, synthetic), jnp.zeros((), jnp.int32))
+    def init(key: jax.Array, synthetic: SyntheticSet) -> PyTree:
+        return pool.init(key, synthetic)
 
-    def sample(data: RealData, state: MatchingState, key: jax.Array) -> PyTree:
-        match_key, train_key = jax.random.split(key)
-        rows = rows_per_class(data, match_key, batch_size)
-        if not train_rows:
-            return rows
-        return {"match": rows, "train": rows_uniform(data, train_key, train_rows)}
+    def sample(data: RealData, state: PyTree, key: jax.Array) -> PyTree:
+        return matched_rows(data, key, batch_size, train_rows)
 
-    def loss(synthetic: SyntheticSet, state: MatchingState, batch: PyTree, key: jax.Array):
+    def loss(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
         matched = batch["match"] if train_rows else batch
-        num_classes = synthetic.labels.shape[-1]
+        num_classes = matched.images.shape[0]
         draw_key, class_key = jax.random.split(key)
-        variables = frozen(pool.draw(state.pool, draw_key), matched)
+        variables = frozen(pool.draw(state, draw_key), matched)
         variables = jax.lax.stop_gradient(variables)
-        # Only what is a function of the class: learned rates stay out.
-        parts = SyntheticSet(*(x.reshape(num_classes, -1, *x.shape[1:])
-                               for x in (synthetic.images, synthetic.labels)))
+        parts = by_class(synthetic, num_classes)
         others = (matched._replace(rows=None), jax.random.split(class_key, num_classes))
-        if in_turn:
-            parts, others = jax.tree.map(lambda x: x[state.turn][None], (parts, others))
 
         def apart():
             return separable_sum(class_distance, variables, parts, others, how=classes)
@@ -177,31 +150,18 @@ def gradient_matching(
             return joint_distance(variables, parts, others)
 
         if callable(class_wise):
-            total = jax.lax.cond(class_wise(state.pool), apart, together)
+            total = jax.lax.cond(class_wise(state), apart, together)
         else:
             total = apart() if class_wise else together()
-        return total, {"class": state.turn} if in_turn else {}
+        return total, {}
 
-    def advance(synthetic: SyntheticSet, state: MatchingState, batch: PyTree, key: jax.Array):
-        num_classes = synthetic.labels.shape[-1]
+    def advance(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
         if train_rows:
-            real = batch["train"]
-            wanted = targets(real.labels, num_classes, kind="one_hot")
-            synthetic = SyntheticSet(real.images, wanted)
+            synthetic = real_as_set(batch["train"], synthetic.labels.shape[-1])
+        return pool.advance(state, synthetic, key)
 
-        def move():
-            return pool.advance(state.pool, synthetic, key)
-
-        if not in_turn:
-            return state._replace(pool=move())
-        last = state.turn == num_classes - 1
-        return MatchingState(jax.lax.cond(last, move, lambda: state.pool),
-                             (state.turn + 1) % num_classes)
-
-    def embed(state: MatchingState, images: jax.Array, key: jax.Array) -> jax.Array:
-        variables = pool.draw(state.pool, key)
-        embedded = in_chunks(lambda x: network.apply(variables, x).features, images)
-        return jax.lax.stop_gradient(embedded)
+    def embed(state: PyTree, images: jax.Array, key: jax.Array) -> jax.Array:
+        return pool_features(network, pool, state, images, key)
 
     return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
 

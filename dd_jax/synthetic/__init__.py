@@ -7,8 +7,14 @@ from dd_jax.synthetic.mirrors import with_mirrors
 from dd_jax.synthetic.multi_formation import multi_formation, paste
 from dd_jax.synthetic.pixels import pixels
 from dd_jax.synthetic.preconditioned import preconditioned
-from dd_jax.synthetic.start import STARTS, check_start, class_start, start_images
+from dd_jax.synthetic.start import (
+    STARTS,
+    check_start,
+    class_start,
+    pasted_start,
+    start_images,
+)
 
 __all__ = ["LABEL_KINDS", "STARTS", "check_start", "class_major_labels", "class_start",
-           "frequency", "frequency_masks", "hallucinated", "multi_formation", "paste", "pixels",
-           "preconditioned", "start_images", "targets", "with_mirrors"]
+           "frequency", "frequency_masks", "hallucinated", "multi_formation", "paste",
+           "pasted_start", "pixels", "preconditioned", "start_images", "targets", "with_mirrors"]

@@ -12,6 +12,7 @@ from dd_jax.data import check_classes, gather, normalise, real_rows
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.synthetic.labels import class_major_labels, targets
+from dd_jax.synthetic.multi_formation import paste
 from dd_jax.types import RealData, SyntheticSet
 
 
@@ -123,5 +124,35 @@ def class_start(
         labels = targets(class_major_labels(classes, ipc), classes, kind=kind, scale=scale)
         images = start_images(name, data, normaliser=normaliser, key=key, ipc=ipc)
         return SyntheticSet(images, labels, log_temperature=jnp.zeros(()) if temperature else None)
+
+    return initialise
+
+
+def pasted_start(
+    normaliser: Normaliser,
+    *,
+    ipc: int,
+    factor: int,
+    interpolation: str = "nearest",
+    choose: Callable[[RealData, jax.Array, int], jax.Array] = real_rows,
+) -> Callable[[RealData, jax.Array], SyntheticSet]:
+    """A start for `multi_formation`: factor^2 real images of a class shrunk into each stored one.
+
+    Args:
+      normaliser: of the run.
+      ipc: stored images per class.
+      factor, interpolation: as for `paste`.
+      choose: (data, key, count) -> [K * count] rows, class-major, of the real images.
+
+    Returns:
+      (data, key) -> SyntheticSet with one-hot labels, a recipe's `initialise`.
+    """
+
+    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
+        classes = data.spec.num_classes
+        rows = choose(data, key, ipc * factor**2)
+        images = normalise(normaliser, gather(data, rows)[0])
+        labels = targets(class_major_labels(classes, ipc), classes, kind="one_hot")
+        return SyntheticSet(paste(images, factor=factor, interpolation=interpolation), labels)
 
     return initialise

@@ -39,7 +39,7 @@ def plain_objective(objective, network):
     """DC's objective with the plain loss in the place of the library's."""
 
     def loss(synthetic, state, batch, key):
-        params, num_classes = state.pool.variables["params"], synthetic.labels.shape[-1]
+        params, num_classes = state.variables["params"], synthetic.labels.shape[-1]
         own = synthetic.images.reshape(num_classes, -1, *synthetic.images.shape[1:])
 
         def of_class(images, real, label):

@@ -77,7 +77,7 @@ def idc_case(data, ipc: int, width: int) -> dict:
     step = plain_idc_step(nets.convnet(data.spec, width=width, formulation="native"), decode,
                           augment.by_name("idc_matching", data.spec.shape),
                           augment.by_name("idc_training", data.spec.shape))
-    stored, params = state.params["images"], state.objective.pool.variables["params"]
+    stored, params = state.params["images"], state.objective.inner.variables["params"]
     return {"plain jax": lambda: step(stored, params, real, images, labels, jax.random.key(3)),
             "ours": lambda: run(state, data, 10, 10)}
 

@@ -126,6 +126,23 @@ def _representative_feature_ridge():
     return objectives.representative_batches(plain, data, normaliser=standardise(data), every=2)
 
 
+def _on_probabilities(objective):
+    """The suite's labels are centred, which cross-entropy does not know."""
+
+    def shifted(fn):
+        return lambda synthetic, *args: fn(
+            synthetic._replace(labels=synthetic.labels + 1 / CLASSES), *args)
+
+    return objective._replace(loss=shifted(objective.loss), advance=shifted(objective.advance))
+
+
+def _distribution_matching(discrepancy, norm="instance", **options):
+    network = nets.convnet(SPEC, depth=2, width=4, norm=norm)
+    pool = pools.inner_trained_pool(network, uses=3, epochs=1)
+    return _on_probabilities(objectives.distribution_matching(
+        network, pool, discrepancy, batch_size=16, augmentation=augment.dsa(SHAPE), **options))
+
+
 def _gradient_matching(norm="instance", **options):
     network = _convnet(norm)
     pool = pools.inner_trained_pool(network, uses=3, epochs=2, batch_size=3,
@@ -133,13 +150,7 @@ def _gradient_matching(norm="instance", **options):
     matching = objectives.gradient_matching(network, pool, batch_size=8,
                                             augmentation=augment.dsa(SHAPE), **options)
 
-    def on_probabilities(fn):
-        # The suite's labels are centred, which cross-entropy does not know.
-        return lambda synthetic, *args: fn(
-            synthetic._replace(labels=synthetic.labels + 1 / CLASSES), *args)
-
-    return matching._replace(loss=on_probabilities(matching.loss),
-                             advance=on_probabilities(matching.advance))
+    return _on_probabilities(matching)
 
 
 OBJECTIVES = {
@@ -147,8 +158,19 @@ OBJECTIVES = {
     "gradient_matching/batch_norm": lambda: _gradient_matching("batch", distance="squared"),
     "gradient_matching/jointly": lambda: _gradient_matching(class_wise=False),
     "gradient_matching/warm_up": lambda: _gradient_matching(class_wise=lambda s: s.renewals < 2),
-    "gradient_matching/in_turn": lambda: _gradient_matching(
-        in_turn=True, train_rows=6, most=1, distance="conv_squared"),
+    "class_by_class/gradient_matching": lambda: objectives.class_by_class(
+        _gradient_matching(train_rows=6, most=1, distance="conv_squared")),
+    "alternating": lambda: objectives.alternating([_feature_ridge_fresh(), _mean_embedding()],
+                                                  [1, 2]),
+    "distribution_matching/attention": lambda: _distribution_matching(objectives.attention()),
+    "distribution_matching/attention_batch_norm": lambda: _distribution_matching(
+        objectives.attention(power=1), "batch"),
+    "distribution_matching/gaussian": lambda: _distribution_matching(
+        objectives.kernel_means(), most=1),
+    "distribution_matching/polynomial": lambda: _distribution_matching(
+        objectives.kernel_means("polynomial")),
+    "distribution_matching/supervised": lambda: _distribution_matching(
+        objectives.mean_features(), supervision=lambda state: 0.5, train_rows=6),
     "mirrored/mean_embedding": lambda: objectives.mirrored(_mean_embedding()),
     "feature_ridge/ageing": _feature_ridge_ageing,
     "feature_ridge/fresh": _feature_ridge_fresh,
@@ -167,6 +189,7 @@ OBJECTIVES = {
 
 # Objectives whose derivative is, by design, not that of their value.
 BIASED = {
+    "distribution_matching/gaussian": "the bandwidth is a constant of the derivative",
     "linearised_ridge/official": "both systems are solved in part, and the implicit part is capped",
 }
 

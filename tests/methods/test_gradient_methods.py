@@ -17,7 +17,7 @@ from dd_jax.distill import Preparation, distillation, flipped, package, prepared
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import Protocol, rate_schedule
 from dd_jax.methods import dc, idc
-from dd_jax.objectives import gradient_matching
+from dd_jax.objectives import class_by_class, gradient_matching
 from dd_jax.types import SyntheticSet
 from tests.laws import members
 from tests.objectives import reference_gradients as reference
@@ -48,11 +48,11 @@ def test_classes_in_turn_share_one_momentum():
     pool = pools.inner_trained_pool(network, uses=1000, epochs=0)
     rate, momentum, steps = 0.05, 0.5, 5
     recipe = dataclasses.replace(
-        base, objective=gradient_matching(network, pool, batch_size=4, in_turn=True),
+        base, objective=class_by_class(gradient_matching(network, pool, batch_size=4)),
         optimizer=optax.sgd(rate, momentum=momentum))
     d = distillation(recipe)
     state = jax.jit(d.init)(jax.random.key(0), data)
-    params = reference.as_float64(state.objective.pool.variables["params"])
+    params = reference.as_float64(state.objective.inner.variables["params"])
     labels = np.asarray(state.params["labels"], np.float64)
     np.testing.assert_array_equal(labels, np.eye(3))
     x = np.asarray(state.params["images"], np.float64)
@@ -74,7 +74,7 @@ def test_classes_in_turn_share_one_momentum():
         state = step(state, data)
         size = np.abs(rate * velocity).max()
         np.testing.assert_allclose(state.params["images"], x, atol=2e-3 * size, rtol=1e-5)
-    assert int(state.objective.pool.uses) == 1 and int(state.objective.turn) == 2
+    assert int(state.objective.inner.uses) == 1 and int(state.objective.turn) == 2
 
 
 def test_dcc_warms_up_class_by_class_in_the_first_uses_of_the_first_networks():
@@ -102,8 +102,7 @@ def test_dcc_warms_up_class_by_class_in_the_first_uses_of_the_first_networks():
 
     for renewals in range(4):
         for uses in range(3):
-            at = state._replace(pool=state.pool._replace(uses=jnp.int32(uses),
-                                                         renewals=jnp.int32(renewals)))
+            at = state._replace(uses=jnp.int32(uses), renewals=jnp.int32(renewals))
             values = {name: float(v) for name, v in losses(at).items()}
             wanted = "class-wise" if renewals < 2 and uses < 2 else "joint"
             np.testing.assert_allclose(values["warm"], values[wanted], rtol=1e-6)
@@ -164,7 +163,7 @@ def test_idc_keeps_pixels_between_black_and_white(idc_run):
 
 def test_idc_takes_turns_and_renews_after_all_have_had_them(idc_run):
     _, recipe, _, states, _ = idc_run
-    pool = [s.objective.pool for s in states]
+    pool = [s.objective.inner for s in states]
     assert [(int(p.renewals), int(p.uses)) for p in pool] == [
         (0, 0), (0, 0), (0, 1), (0, 1), (1, 0)]
     assert recipe.steps == 2 * 2 * 2  # networks, uses, classes
@@ -181,7 +180,7 @@ def test_idc_trains_its_networks_on_real_images(idc_run):
     assert len(set(np.asarray(rows["train"]).tolist())) == 8
 
     def trained(state, data):
-        leaves = jax.tree.leaves(step(state, data).objective.pool.variables)
+        leaves = jax.tree.leaves(step(state, data).objective.inner.variables)
         return np.concatenate([np.ravel(x) for x in leaves])
 
     images = -0.5 * before.params["images"]
@@ -241,8 +240,9 @@ def test_idc_by_channels(shape, rate, distance, train, monkeypatch):
             update, state = recipe.optimizer.update(jnp.ones_like(grey) * std, state, grey)
             np.testing.assert_allclose(update * std, np.full(grey.shape, -size * rate * ipc / 10),
                                        rtol=2e-2)
-    wanted = dict(distance=distance, batch_size=64, most=128, in_turn=True, train_rows=train)
+    wanted = dict(distance=distance, batch_size=64, most=128, train_rows=train)
     assert {name: asked[name] for name in wanted} == wanted
+    assert recipe.objective.init.__qualname__.startswith("class_by_class")
     assert recipe.steps == 2000 * 100 * 2
 
 

@@ -35,7 +35,7 @@ def test_doubling_convnet_has_8192_features():
     out = jax.eval_shape(lambda k, x: network.apply(network.init(k), x), jax.random.key(0),
                          jnp.zeros((2, 32, 32, 3)))
     assert out.features.shape == (2, 8192)
-    assert [t.shape[-1] for t in out.taps] == [128, 256, 512]
+    assert [t.shape[1:] for t in out.taps] == [(32, 32, 128), (16, 16, 256), (8, 8, 512)]
 
 
 def test_torch_initialisation_is_uniform_with_fan_in():

@@ -11,7 +11,7 @@ import pytest
 
 from dd_jax import augment, nets, pools
 from dd_jax.errors import ConfigError
-from dd_jax.objectives import gradient_matching
+from dd_jax.objectives import class_by_class, gradient_matching
 from dd_jax.types import Batch, DataSpec, SyntheticSet
 from tests.objectives import reference_gradients as reference
 
@@ -46,8 +46,8 @@ def real_batch(count=REAL):
 
 def in_float64(objective, synthetic):
     state = objective.init(jax.random.key(0), synthetic)
-    variables = jax.tree.map(lambda x: x.astype(jnp.float64), state.pool.variables)
-    return state._replace(pool=state.pool._replace(variables=variables))
+    variables = jax.tree.map(lambda x: x.astype(jnp.float64), state.variables)
+    return state._replace(variables=variables)
 
 
 def evaluated(objective, synthetic=None, *, key=1):
@@ -64,7 +64,7 @@ def evaluated(objective, synthetic=None, *, key=1):
         value, slope = both(synthetic, state, real_batch(), jax.random.key(key))
         assert value.dtype == jnp.float64
         return (float(value), np.asarray(slope.images), np.asarray(slope.labels),
-                reference.as_float64(state.pool.variables["params"]))
+                reference.as_float64(state.variables["params"]))
 
 
 @pytest.mark.parametrize("coupling", BUILDERS)
@@ -85,17 +85,17 @@ def test_value_and_meta_gradient_equal_the_reference_and_its_differences(couplin
 
 
 def test_a_turn_is_the_loss_of_one_class():
-    objective = made(in_turn=True)
+    objective = class_by_class(made())
     images, labels, real = images_of(2, CLASSES * IPC), soft_labels(), images_of(1, CLASSES, REAL)
     synthetic = SyntheticSet(jnp.float32(images), jnp.float32(labels))
     state, batch = objective.init(jax.random.key(0), synthetic), real_batch()
-    params = reference.as_float64(state.pool.variables["params"])
+    params = reference.as_float64(state.inner.variables["params"])
     loss, advance = jax.jit(objective.loss), jax.jit(objective.advance)
     for step in range(2 * CLASSES):
         value, _ = loss(synthetic, state, batch, jax.random.key(step))
         expected = reference.class_loss(params, images, labels, real, step % CLASSES)
         np.testing.assert_allclose(value, expected, rtol=1e-5)
-        assert int(state.pool.uses) == step // CLASSES  # the pool waits for the last class
+        assert int(state.inner.uses) == step // CLASSES  # the pool waits for the last class
         state = advance(synthetic, state, batch, jax.random.key(step))
 
 
@@ -142,7 +142,7 @@ def test_batch_normalisation_is_frozen_on_sixteen_real_images_of_each_class():
     @jax.jit
     def compared(batch):
         state = objective.init(jax.random.key(0), synthetic)
-        variables = state.pool.variables
+        variables = state.variables
         seen = batch.images[:, :16].reshape(-1, *SHAPE)
         statistics = network.apply(variables, seen, True).batch_stats
 
@@ -178,7 +178,7 @@ def test_embeddings_are_the_features_of_the_network_in_use():
     features, slope = jax.jit(lambda x: (
         objective.embed(state, x, jax.random.key(0)),
         jax.grad(lambda y: objective.embed(state, y, jax.random.key(0)).sum())(x)))(images)
-    params = reference.as_float64(state.pool.variables["params"])
+    params = reference.as_float64(state.variables["params"])
     np.testing.assert_allclose(features, reference.hidden(params, images), rtol=1e-4, atol=1e-6)
     assert not np.any(slope)
 

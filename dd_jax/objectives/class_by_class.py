@@ -1,0 +1,91 @@
+"""One class in every step, so that the optimiser takes a step for each.
+
+  step t of an iteration: L = l_t(S_t),  t = 0, ..., K - 1,  where the objective is sum_c l_c(S_c)
+
+That is not the sum with another rate: the momentum of an optimiser that holds the whole set moves
+every class on while the others have their turn, and adaptive moments decay K times an iteration.
+
+Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax.types import Batch, Objective, PyTree, SyntheticSet
+
+
+class TurnState(NamedTuple):
+    """State of `class_by_class`.
+
+    Attributes:
+      inner: of the objective.
+      turn: [] int32, the class of the next step.
+    """
+
+    inner: PyTree
+    turn: jax.Array
+
+
+def _of_class(batch: PyTree, turn: jax.Array) -> PyTree:
+    """The batch with one class left of what is matched; what trains networks stays whole."""
+    if isinstance(batch, Batch):
+        return jax.tree.map(lambda x: x[turn][None], batch)
+    if isinstance(batch, dict) and "match" in batch:
+        return {**batch, "match": _of_class(batch["match"], turn)}
+    return batch
+
+
+def class_by_class(objective: Objective) -> Objective:
+    """The objective's classes in turn; its networks move on after the last one's.
+
+    Args:
+      objective: a sum over classes whose batch is a `Batch` of [K, B, ...], {"match": such a
+        `Batch`, ...}, or nothing. In `loss` it is given the images and labels of one class and a
+        batch [1, B, ...]: it takes the number of parts from the batch. In `advance` it is given
+        all of both.
+
+    Returns:
+      An `Objective` with `TurnState`; the metric "class" says whose the loss is. Real batches are
+      of all classes in every step all the same.
+
+    Example:
+      >>> from dd_jax import nets, objectives, pools
+      >>> from dd_jax.types import DataSpec
+      >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
+      >>> in_turn = class_by_class(objectives.mean_embedding(network, pools.fresh_pool(network)))
+    """
+
+    def init(key: jax.Array, synthetic: SyntheticSet) -> TurnState:
+        return TurnState(objective.init(key, synthetic), jnp.zeros((), jnp.int32))
+
+    def sample(data, state: TurnState, key: jax.Array) -> PyTree:
+        return objective.sample(data, state.inner, key)
+
+    def loss(synthetic: SyntheticSet, state: TurnState, batch: PyTree, key: jax.Array):
+        classes = synthetic.labels.shape[-1]
+
+        def part(x):
+            return x.reshape(classes, -1, *x.shape[1:])[state.turn]
+
+        mine = synthetic._replace(images=part(synthetic.images), labels=part(synthetic.labels))
+        value, metrics = objective.loss(mine, state.inner, _of_class(batch, state.turn), key)
+        return value, {**metrics, "class": state.turn}
+
+    def advance(synthetic: SyntheticSet, state: TurnState, batch: PyTree, key: jax.Array):
+        classes = synthetic.labels.shape[-1]
+        inner = jax.lax.cond(
+            state.turn == classes - 1,
+            lambda: objective.advance(synthetic, state.inner, batch, key),
+            lambda: state.inner,
+        )
+        return TurnState(inner, (state.turn + 1) % classes)
+
+    def embed(state: TurnState, images: jax.Array, key: jax.Array) -> jax.Array:
+        return objective.embed(state.inner, images, key)
+
+    return Objective(init=init, sample=sample, loss=loss, advance=advance,
+                     embed=None if objective.embed is None else embed)

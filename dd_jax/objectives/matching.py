@@ -1,0 +1,49 @@
+"""What objectives that match a class's real and synthetic images have in common."""
+
+from __future__ import annotations
+
+import jax
+
+from dd_jax.backend import in_chunks
+from dd_jax.data import rows_per_class, rows_uniform
+from dd_jax.synthetic import targets
+from dd_jax.types import Batch, Network, Pool, PyTree, RealData, SyntheticSet
+
+
+def matched_rows(data: RealData, key: jax.Array, batch_size: int, train_rows: int) -> PyTree:
+    """Rows [K, batch_size], or {"match": those, "train": [train_rows] of any class}."""
+    match_key, train_key = jax.random.split(key)
+    rows = rows_per_class(data, match_key, batch_size)
+    if not train_rows:
+        return rows
+    return {"match": rows, "train": rows_uniform(data, train_key, train_rows)}
+
+
+def real_as_set(batch: Batch, num_classes: int) -> SyntheticSet:
+    """Real images as a set that networks can be trained on."""
+    return SyntheticSet(batch.images, targets(batch.labels, num_classes, kind="one_hot"))
+
+
+def pool_features(
+    network: Network, pool: Pool, state: PyTree, images: jax.Array, key: jax.Array,
+    *, chunk: int | None = None,
+) -> jax.Array:
+    """Features [B, P] of images [B, H, W, C] by a network of the pool, without derivative."""
+    variables = pool.draw(state, key)
+    embedded = in_chunks(lambda x: network.apply(variables, x).features, images, size=chunk)
+    return jax.lax.stop_gradient(embedded)
+
+
+def at_most(part: SyntheticSet, key: jax.Array, most: int | None) -> SyntheticSet:
+    """A random choice of `most` images of a class that has more."""
+    count = part.images.shape[0]
+    if most is None or most >= count:
+        return part
+    rows = jax.random.permutation(key, count)[:most]
+    return part._replace(images=part.images[rows], labels=part.labels[rows])
+
+
+def by_class(synthetic: SyntheticSet, count: int) -> SyntheticSet:
+    """Images [count, n, H, W, C] and labels [count, n, K] of each class, and nothing else."""
+    return SyntheticSet(*(x.reshape(count, -1, *x.shape[1:])
+                          for x in (synthetic.images, synthetic.labels)))
