@@ -179,7 +179,8 @@ class Pool(NamedTuple):
     Attributes:
       init: (key, synthetic) -> state.
       draw: (state, key) -> variables of the network that this step uses.
-      advance: (state, synthetic, key) -> state; trains, ages or replaces networks.
+      advance: (state, synthetic, key) -> state; trains, ages or replaces networks. A pool that
+        looks at real images, such as `plateau_pool`, takes them as a fourth argument.
     """
 
     init: Callable[..., PyTree]

@@ -20,7 +20,7 @@ from dd_jax.cli.main import main as command_line
 from dd_jax.errors import nearest
 
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
-           "dream", "fyi")
+           "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d")
 VARIANTS = {"": (), "_flipped": ("--flipped",), "_representative": ("--representative", "256")}
 CELLS = [(method, "", ipc) for ipc in (1, 10) for method in METHODS] + [("krr_st", "", 10)]
 CELLS += [(method, variant, 1) for method in ("frepo", "dm")

@@ -16,8 +16,8 @@ from dd_jax import nets
 from dd_jax.errors import ConfigError, require_probability, require_whole, unknown
 from dd_jax.types import DataSpec, Network, Outputs, PyTree
 
-SCHEDULES = ("constant", "step_drop", "milestones", "warmup_cosine")
-OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("constant", "step_drop", "milestones", "fifths", "warmup_cosine")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 _NETWORK_OPTIONS = ("depth", "width", "norm", "init_style", "first_padding")
 # Of architectures whose width is not a ConvNet's.
 _OWN_WIDTHS = {"mlp": 128, "resnet18": 64, "vgg11": 64, "alexnet": 128}
@@ -32,9 +32,9 @@ class Protocol:
       name: for files and tables.
       network: a name in `nets.NETWORKS`; of depth, width, norm, init_style and first_padding
         (None for the default) it is given what it takes.
-      optimizer: "sgd" (momentum, coupled weight decay) or "adam".
+      optimizer: "sgd" (momentum, coupled weight decay), "adam", or "adamw" (decoupled decay).
       learning_rate: peak rate.
-      momentum, weight_decay: of "sgd".
+      momentum, weight_decay: of "sgd"; the latter of "adamw", too.
       pull: added to the loss is `pull` times the squared distance from the initial parameters.
       centre_outputs: the network's own outputs at initialisation are subtracted from its outputs,
         in training and in testing.
@@ -42,8 +42,9 @@ class Protocol:
         that of the plain outputs to `output_scale` times the labels, over `output_scale`^2.
       schedule: "constant"; "step_drop" (times 0.1 after half the epochs, momentum restarted there,
         as the official DC code rebuilds its optimiser); "milestones" (times 0.2 after two thirds
-        and again after five sixths of the epochs); "warmup_cosine" (linear to the peak in
-        `warmup` steps, then cosine to `final_fraction` of it).
+        and again after five sixths of the epochs); "fifths" (times 0.5 after each fifth of the
+        epochs); "warmup_cosine" (linear to the peak in `warmup` steps, then cosine to
+        `final_fraction` of it).
       epochs: passes over the set.
       batch_size: images per step; a smaller set goes whole.
       augmentation: a name in `augment.by_name`; one draw per image in every step.
@@ -173,6 +174,8 @@ def directions(protocol: Protocol) -> optax.GradientTransformation:
     """The optimiser without its learning rate: gradients -> descent directions of unit rate."""
     if protocol.optimizer == "adam":
         return optax.scale_by_adam()
+    if protocol.optimizer == "adamw":
+        return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(protocol.weight_decay))
     return optax.chain(
         optax.add_decayed_weights(protocol.weight_decay), optax.trace(decay=protocol.momentum)
     )
@@ -193,6 +196,10 @@ def rate_schedule(protocol: Protocol, epochs: int, per_epoch: int) -> optax.Sche
         drops = [peak, 0.2 * peak, 0.04 * peak]
         return optax.join_schedules([optax.constant_schedule(rate) for rate in drops],
                                     [2 * epochs // 3 * per_epoch, 5 * epochs // 6 * per_epoch])
+    if protocol.schedule == "fifths":
+        ends = [fifth * epochs // 5 * per_epoch for fifth in range(1, 5)]
+        rates = [optax.constant_schedule(peak * 0.5**fifth) for fifth in range(5)]
+        return optax.join_schedules(rates, ends)
     if protocol.schedule == "warmup_cosine":
         warmup = min(protocol.warmup, total_steps // 2)
         return optax.warmup_cosine_decay_schedule(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import unknown
 from dd_jax.methods import (
+    cafe,
+    datadam,
     dc,
     dcc,
     dm,
@@ -13,11 +15,15 @@ from dd_jax.methods import (
     frepo,
     fyi,
     idc,
+    idm,
     kip,
     krr_st,
     label_solve,
+    m3d,
+    ncfm,
     rcig,
     rfad,
+    wmdd,
 )
 from dd_jax.methods.record import Method, Published, preset
 from dd_jax.types import RealData, Split
@@ -27,7 +33,8 @@ METHODS: dict[str, Method] = {
     for method in (
         frepo.METHOD, kip.METHOD, label_solve.METHOD, rfad.METHOD, rcig.METHOD, krr_st.METHOD,
         dm.METHOD, dc.METHOD, dsa.METHOD, dcc.METHOD, dcc.DSAC_METHOD, idc.METHOD, dream.METHOD,
-        fyi.METHOD,
+        fyi.METHOD, cafe.METHOD, datadam.METHOD, idm.METHOD, m3d.METHOD,
+        ncfm.METHOD, wmdd.METHOD,
     )
 }
 

@@ -22,17 +22,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from dd_jax import augment, nets, pools
-from dd_jax.data import normalise, real_rows, standardise
+from dd_jax.data import real_rows
 from dd_jax.distill.pixel_space import within_range
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_probability
 from dd_jax.evaluate.protocol import Protocol
+from dd_jax.methods.formed import formed
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -42,7 +43,7 @@ from dd_jax.methods.record import (
 )
 from dd_jax.objectives import class_by_class, gradient_matching
 from dd_jax.pools.pretrained import decayed_momentum
-from dd_jax.synthetic import check_start, multi_formation, pasted_start, pixels
+from dd_jax.synthetic import check_start
 from dd_jax.types import DataSpec, RealData
 
 _CITATION = (
@@ -139,6 +140,15 @@ def _check(config: IDC, data: RealData) -> None:
     check_start("real", data, config.ipc * config.factor**2)
 
 
+def evaluation(config: Any, depth: int) -> Protocol:
+    """IDC's test of a set, by evaluation_width, evaluation_epochs, augmentation and mix."""
+    return Protocol(
+        name="idc", depth=depth, width=config.evaluation_width, schedule="milestones",
+        epochs=config.evaluation_epochs, batch_size=64, augmentation=config.augmentation,
+        cutmix=config.mix,
+    )
+
+
 def recipe(
     config: IDC,
     data: RealData,
@@ -164,9 +174,7 @@ def recipe(
     _check(config, data)
     spec, grey = data.spec, data.spec.shape[-1] == 1
     depth = default_depth(spec) if config.depth is None else config.depth
-    normaliser = standardise(data)
-    channels = spec.shape[-1]
-    half = normalise(normaliser, jnp.full((1, 1, channels), 0.5))[0, 0]
+    stored = formed(data, ipc=config.ipc, factor=config.factor, choose=choose)
     network = nets.convnet(spec, depth=depth, width=config.width)
     training = "idc_training" if config.mix else "idc_matching"  # cutout where there is no CutMix
     trainer = decayed_momentum(config.network_rate, momentum=config.network_momentum,
@@ -185,19 +193,13 @@ def recipe(
     sgd = optax.sgd(_rate(config, spec), momentum=config.momentum)
     turns = spec.num_classes if config.in_turn else 1
     return Recipe(
+        **stored,
         method=method,
         settings=dataclasses.asdict(config),
-        initialise=pasted_start(normaliser, ipc=config.ipc, factor=config.factor, choose=choose),
-        parameterization=multi_formation(pixels(labels="fixed"), factor=config.factor, fill=half),
         objective=class_by_class(objective) if config.in_turn else objective,
-        optimizer=within_range(sgd, normaliser, channels),
+        optimizer=within_range(sgd, stored["normaliser"], spec.shape[-1]),
         steps=config.networks * config.uses * turns,
-        normaliser=normaliser,
-        evaluation=Protocol(
-            name="idc", depth=depth, width=config.evaluation_width, schedule="milestones",
-            epochs=config.evaluation_epochs, batch_size=64, augmentation=config.augmentation,
-            cutmix=config.mix,
-        ),
+        evaluation=evaluation(config, depth),
         citation=citation,
     )
 

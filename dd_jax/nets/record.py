@@ -43,7 +43,20 @@ def from_linen(module: nn.Module, shape: tuple[int, int, int], *, name: str) -> 
         logits, features, taps = module.apply(variables, images, train)
         return Outputs(logits, features, taps, variables.get("batch_stats", {}))
 
-    return Network(init=init, apply=apply, name=name)
+    def norm_inputs(variables: PyTree, images: jax.Array, train: bool = False):
+        found = []
+
+        def look(call, args, kwargs, context):
+            if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+                axes = tuple(range(args[0].ndim - 1))
+                found.append((jnp.mean(args[0], axes), jnp.var(args[0], axes)))
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(look):
+            outputs = apply(variables, images, train)
+        return outputs, tuple(found)
+
+    return Network(init=init, apply=apply, name=name, norm_inputs=norm_inputs)
 
 
 def with_batch_stats(variables: PyTree, outputs: Outputs) -> PyTree:

@@ -34,9 +34,9 @@ def _of_class(batch: PyTree, turn: jax.Array) -> PyTree:
     """The batch with one class left of what is matched; what trains networks stays whole."""
     if isinstance(batch, Batch):
         return jax.tree.map(lambda x: x[turn][None], batch)
-    if isinstance(batch, dict) and "match" in batch:
+    if isinstance(batch, dict):
         return {**batch, "match": _of_class(batch["match"], turn)}
-    return batch
+    return tuple(_of_class(part, turn) for part in batch)
 
 
 def class_by_class(objective: Objective) -> Objective:
@@ -44,9 +44,9 @@ def class_by_class(objective: Objective) -> Objective:
 
     Args:
       objective: a sum over classes whose batch is a `Batch` of [K, B, ...], {"match": such a
-        `Batch`, ...}, or nothing. In `loss` it is given the images and labels of one class and a
-        batch [1, B, ...]: it takes the number of parts from the batch. In `advance` it is given
-        all of both.
+        `Batch`, ...}, or a tuple of these. In `loss` it is given the images and labels of one class
+        and a batch [1, B, ...]: it takes the number of parts from the batch. In `advance` it is
+        given all of both.
 
     Returns:
       An `Objective` with `TurnState`; the metric "class" says whose the loss is. Real batches are

@@ -187,6 +187,8 @@ def distribution_matching(
     def init(key: jax.Array, synthetic: SyntheticSet) -> DistributionState:
         pool_key, probe_key = jax.random.split(key)
         state = pool.init(pool_key, synthetic)
+        if discrepancy.probe is None:
+            return DistributionState(state, (), ())
 
         def kept(images):
             return collect(network.apply(pool.draw(state, pool_key), images))

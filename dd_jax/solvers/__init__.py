@@ -1,5 +1,6 @@
 """Closed-form solvers with their own derivative rules."""
 
+from dd_jax.solvers.barycentre import Barycentre, barycentre
 from dd_jax.solvers.diagnostics import LeaveOneOut, leave_one_out
 from dd_jax.solvers.implicit import attach_gradient, implicit
 from dd_jax.solvers.k_means import Clusters, k_means, nearest_rows
@@ -15,21 +16,26 @@ from dd_jax.solvers.quadratic import (
     probe_rate,
 )
 from dd_jax.solvers.ridge import FORMS, RidgeFit, fit_features
+from dd_jax.solvers.sinkhorn import Potentials, Transport, sinkhorn
 from dd_jax.solvers.stream import fit_stream
 from dd_jax.solvers.system import MODES, RidgeInfo, check_ridge
 
 __all__ = [
     "FORMS",
     "MODES",
+    "Barycentre",
     "Clusters",
     "KernelFit",
     "LeaveOneOut",
+    "Potentials",
     "QuadraticSolve",
     "RidgeFit",
     "RidgeInfo",
     "SolvedLabels",
+    "Transport",
     "adam_quadratic",
     "attach_gradient",
+    "barycentre",
     "check_ridge",
     "conjugate_gradients",
     "exact_linear_set",
@@ -44,4 +50,5 @@ __all__ = [
     "leave_one_out",
     "nearest_rows",
     "probe_rate",
+    "sinkhorn",
 ]

@@ -1,9 +1,11 @@
-"""One outer step of DM and FRePo at full width, and the evaluation of five networks.
+"""One iteration of DM, DataDAM, NCFM and FRePo at full width, and the evaluation of five networks.
 
-    python -m experiments.benchmarks.steps [dm|frepo|evaluation] [images per class]
+    python -m experiments.benchmarks.steps [dm|datadam|ncfm|frepo|evaluation] [images per class]
 
 The rival of a DM or FRePo step is the same step with native convolutions, whole batches and vmap
-over classes: a straightforward JAX writing. `torch_dm.py` times DM in PyTorch.
+over classes: a straightforward JAX writing. DataDAM and NCFM are timed alone, with the settings of
+their official codes (NCFM: a step of the optimiser for each class, twice). `torch_dm.py` and
+`torch_distribution.py` time DM, DataDAM and NCFM in PyTorch.
 """
 
 from __future__ import annotations
@@ -48,6 +50,22 @@ def step_benchmark(method: str, ipc: int, *, width: int = 128) -> None:
            baseline="plain jax", width=width, allocator_keeps_memory=kept)
 
 
+def alone(method: str, ipc: int, *, width: int = 128, **changes) -> None:
+    """One iteration of a method, all its steps in one program."""
+    kept = keep_memory()
+    data = dd.data.load("embedded").train
+    recipe = dd.methods.recipe(method, data, ipc=ipc, width=width, **changes)
+    iterations = recipe.settings.get("iterations", recipe.steps)
+    recipe = dd.distill.prepared(recipe, data, jax.random.key(1))
+    d = dd.distillation(recipe)
+    state, steps = jax.jit(d.init)(jax.random.key(0), data), recipe.steps // iterations
+    fn, first = compiled(d.run, state, data, steps, steps, static_argnums=3)
+    report(f"{method}_ipc{ipc}_step", in_turns({"ours": lambda: fn(state, data, steps, steps)},
+                                               rounds=5),
+           compile_seconds={"ours": first}, baseline="ours", width=width,
+           allocator_keeps_memory=kept)
+
+
 def evaluation_benchmark(ipc: int, *, width: int = 128, epochs: int = 10) -> None:
     """Five networks for ten epochs on a set, one by one against vmapped."""
     kept = keep_memory()
@@ -76,5 +94,9 @@ if __name__ == "__main__":
     budget = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     if which == "evaluation":
         evaluation_benchmark(budget)
+    elif which == "datadam":
+        alone(which, budget)
+    elif which == "ncfm":
+        alone(which, budget, bank=1, bank_steps=1)
     else:
         step_benchmark(which, budget)

@@ -126,6 +126,42 @@ def _representative_feature_ridge():
     return objectives.representative_batches(plain, data, normaliser=standardise(data), every=2)
 
 
+def _layer_matching():
+    network = _convnet()
+    pool = pools.plateau_pool(network, max_uses=3, max_epochs=4, window=2)
+    return _on_probabilities(objectives.layer_matching(network, pool, weights=(1.0,),
+                                                       batch_size=16, measure_size=4))
+
+
+def _bank():
+    network = _convnet()
+    ends = [jax.vmap(network.init)(jax.random.split(jax.random.key(s), 3)) for s in range(2)]
+    return network, tuple(ends)
+
+
+def _characteristic(probe, **options):
+    network, bank = _bank()
+    return objectives.distribution_matching(
+        network, pools.bank_pool(bank), objectives.characteristic_function(probe, **options),
+        batch_size=16, augmentation=augment.dsa(SHAPE))
+
+
+def _classification():
+    network, bank = _bank()
+    return _on_probabilities(objectives.classification(
+        network, pools.bank_pool(bank, interpolated=False), augmentation=augment.dsa(SHAPE)))
+
+
+def _barycentre_matching(**options):
+    data, network = toy_data(), _convnet("batch")
+    variables = network.init(jax.random.key(7))
+    found = inner.class_targets(network, variables, data, 2, normaliser=standardise(data),
+                                key=jax.random.key(8), batch_size=16)
+    return objectives.barycentre_matching(
+        network, variables, found, augmentation=augment.crop_flip_roll(SHAPE, area=0.5, roll=2),
+        **options)
+
+
 def _on_probabilities(objective):
     """The suite's labels are centred, which cross-entropy does not know."""
 
@@ -172,6 +208,16 @@ OBJECTIVES = {
     "distribution_matching/supervised": lambda: _distribution_matching(
         objectives.mean_features(), supervision=lambda state: 0.5, train_rows=6),
     "mirrored/mean_embedding": lambda: objectives.mirrored(_mean_embedding()),
+    "distribution_matching/characteristic": lambda: _characteristic(
+        objectives.normal_frequencies(16), alpha=0.3, beta=0.7),
+    "distribution_matching/learned_frequencies": lambda: _characteristic(
+        objectives.learned_frequencies(32)),
+    "classification": _classification,
+    "class_by_class/classification": lambda: objectives.class_by_class(_classification()),
+    "barycentre_matching": _barycentre_matching,
+    "barycentre_matching/squared": lambda: _barycentre_matching(
+        distance="squared", block=1, label_weight=0.0),
+    "layer_matching": _layer_matching,
     "feature_ridge/ageing": _feature_ridge_ageing,
     "feature_ridge/fresh": _feature_ridge_fresh,
     "mean_embedding": _mean_embedding,

@@ -1,0 +1,212 @@
+"""The layers of a network have the same class means on real and on synthetic images.
+
+  L =   sum_l w_l sum_c || mean_{x in B_c} F_l(x) - mean_{s in S_c} F_l(s) ||^2
+      + w   sum_c || mean_{x in B_c} f(x) - m_c ||^2,       m_c = mean_{s in S_c} f(s)
+      + d   sum_c sum_{x in B_c} CE( f(x) M^T, c ),         M = (m_1, ..., m_K)
+
+Which layers count: F_l are all the taps of the network in their order, for a ConvNet the ReLU
+outputs of its blocks before pooling, and f are its features, for a ConvNet the last map after
+pooling, flattened. The last term tells classes apart: real images are classified by their inner
+products with the synthetic centres. Cross-entropy of the network itself on real images, which the
+paper adds, has no derivative in the synthetic set and is left out.
+
+Real images have no derivative. They go through the network in chunks of which only the sums of maps
+and the features stay, so that memory grows with the synthetic set and not with the real batch.
+
+Source: Wang et al., CAFE: Learning to Condense Dataset by Aligning Features, CVPR 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.augment import identity
+from dd_jax.backend import check_mapping, chunk_size, map_over
+from dd_jax.data import rows_per_class
+from dd_jax.errors import ConfigError, require_whole
+from dd_jax.objectives.matching import by_class, pool_features
+from dd_jax.types import (
+    Augmentation,
+    Batch,
+    Network,
+    Objective,
+    Pool,
+    PyTree,
+    RealData,
+    SyntheticSet,
+)
+
+
+def layer_matching(
+    network: Network,
+    pool: Pool,
+    *,
+    weights: Sequence[float] = (0.1, 0.1, 1.0),
+    feature_weight: float = 2.0,
+    discrimination: float = 0.01,
+    batch_size: int = 256,
+    measure_size: int = 0,
+    augmentation: Augmentation | None = None,
+    classes: str = "map",
+    chunk: int | None = None,
+) -> Objective:
+    """CAFE's objective, see the module.
+
+    Args:
+      network: the architecture, without batch normalisation.
+      pool: where the network of each step comes from.
+      weights: w_l, one for each tap.
+      feature_weight: w; 2 in the official code, which counts the last map as a layer and again as
+        features.
+      discrimination: d, of a sum (not a mean) over real images.
+      batch_size: real images per class and step.
+      measure_size: real images per class that the pool is given as a fourth argument of `advance`,
+        for a `plateau_pool`; 0 for a pool that takes none.
+      augmentation: drawn once per class and step, shared by real and synthetic images.
+      classes: "map", "vmap" or "auto": one class after another, or all at once with K times the
+        memory.
+      chunk: real images per forward pass; None: near 16 on a CPU, a class's batch elsewhere.
+
+    Returns:
+      An `Objective` over `Batch(images [K, batch_size, H, W, C], labels [K, batch_size])`, or, with
+      `measure_size`, over {"match": that, "measure": the same of [K, measure_size]}; its state is
+      the pool's. Metrics: the "matching" and the "discrimination" part of the loss.
+
+    Raises:
+      ConfigError: a weight or size that cannot be; in `init`: another number of taps than weights,
+        or batch normalisation.
+
+    Example:
+      >>> from dd_jax import nets, pools
+      >>> from dd_jax.types import DataSpec
+      >>> network = nets.convnet(DataSpec("toy", (8, 8, 1), 2, ("a", "b")), depth=2, width=4)
+      >>> objective = layer_matching(network, pools.fresh_pool(network), weights=(0.1, 1.0))
+    """
+    weights = tuple(weights)
+    _check_weights(weights, feature_weight, discrimination)
+    require_whole("batch_size", batch_size)
+    require_whole("measure_size", measure_size, least=0)
+    require_whole("chunk", 1 if chunk is None else chunk)
+    check_mapping(classes)
+    augmentation = augmentation or identity()
+
+    def seen(variables, params: PyTree, images: jax.Array):
+        outputs = network.apply(variables, augmentation.apply(params, images))
+        return outputs.taps, outputs.features
+
+    def of_real(variables, images: jax.Array, key: jax.Array):
+        """Of one class: means of maps, and all features [B, P]."""
+        params = augmentation.draw(key, 1)
+        size = chunk or chunk_size(images.shape[0])
+        return _streamed(lambda x: seen(variables, params, x), images, size)
+
+    def of_synthetic(variables, images: jax.Array, key: jax.Array):
+        """Of one class: means of maps, and of features [P]."""
+        maps, features = seen(variables, augmentation.draw(key, 1), images)
+        return _mean_over(maps, 0), jnp.mean(features, axis=0)
+
+    def init(key: jax.Array, synthetic: SyntheticSet) -> PyTree:
+        state = pool.init(key, synthetic)
+        variables = jax.eval_shape(lambda: pool.draw(state, key))
+        outputs = jax.eval_shape(network.apply, variables, synthetic.images[:1])
+        _check_network(network, variables, outputs.taps, weights)
+        return state
+
+    def sample(data: RealData, state: PyTree, key: jax.Array) -> PyTree:
+        match_key, measure_key = jax.random.split(key)
+        rows = rows_per_class(data, match_key, batch_size)
+        if not measure_size:
+            return rows
+        return {"match": rows, "measure": rows_per_class(data, measure_key, measure_size)}
+
+    def loss(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
+        real: Batch = batch["match"] if measure_size else batch
+        count = real.images.shape[0]
+        if discrimination and count != synthetic.labels.shape[-1]:
+            raise ConfigError(f"layer_matching got {count} of {synthetic.labels.shape[-1]} classes",
+                              fix="pass discrimination=0.0: that term tells all of them apart")
+        draw_key, class_key = jax.random.split(key)
+        variables = jax.lax.stop_gradient(pool.draw(state, draw_key))
+        keys = jax.random.split(class_key, count)
+
+        def mapped(fn, images):
+            return map_over(lambda args: fn(variables, *args), (images, keys), how=classes)
+
+        maps, features = jax.lax.stop_gradient(mapped(of_real, real.images))
+        own_maps, centres = mapped(of_synthetic, by_class(synthetic, count).images)
+        matching = feature_weight * jnp.sum((jnp.mean(features, axis=1) - centres) ** 2)
+        for weight, a, b in zip(weights, maps, own_maps, strict=True):
+            matching = matching + weight * jnp.sum((a - b) ** 2)
+        told_apart = discrimination * _entropies(features, centres, real.labels)
+        return matching + told_apart, {"matching": matching, "discrimination": told_apart}
+
+    def advance(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array) -> PyTree:
+        given = (batch["measure"],) if measure_size else ()
+        return pool.advance(state, synthetic, key, *given)
+
+    def embed(state: PyTree, images: jax.Array, key: jax.Array) -> jax.Array:
+        return pool_features(network, pool, state, images, key, chunk=chunk)
+
+    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
+
+
+def _mean_over(tree: PyTree, axis: int) -> PyTree:
+    return jax.tree.map(lambda x: jnp.mean(x, axis=axis), tree)
+
+
+def _entropies(features: jax.Array, centres: jax.Array, labels: jax.Array) -> jax.Array:
+    """Sum over [K, B] images of the cross-entropy of their products with the centres [K, P]."""
+    scores = jnp.einsum("kbp,cp->kbc", features, centres, precision="highest")
+    return jnp.sum(optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels))
+
+
+def _streamed(
+    fn: Callable[[jax.Array], tuple[PyTree, jax.Array]], images: jax.Array, size: int
+) -> tuple[PyTree, jax.Array]:
+    """fn gives (maps of [b, ...], features [b, P]): means of the maps, and all features."""
+    total = images.shape[0]
+    full = total // size
+
+    def summed(chunk):
+        maps, features = fn(chunk)
+        return jax.tree.map(lambda x: jnp.sum(x, axis=0), maps), features
+
+    if total <= size:
+        sums, features = summed(images)
+    else:
+        def add(sums, chunk):
+            more, features = summed(chunk)
+            return jax.tree.map(jnp.add, sums, more), features
+
+        like = jax.eval_shape(summed, images[:size])[0]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        head = images[: full * size].reshape(full, size, *images.shape[1:])
+        sums, features = jax.lax.scan(add, zeros, head)
+        features = features.reshape(full * size, -1)
+        if full * size < total:
+            sums, last = add(sums, images[full * size :])
+            features = jnp.concatenate([features, last])
+    return jax.tree.map(lambda x: x / total, sums), features
+
+
+def _check_weights(weights: tuple, feature_weight: float, discrimination: float) -> None:
+    named = [(f"weights[{i}]", w) for i, w in enumerate(weights)]
+    for name, value in (*named, ("feature_weight", feature_weight),
+                        ("discrimination", discrimination)):
+        if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
+            raise ConfigError(f"{name} is {value!r}, expected a finite number of at least 0",
+                              fix="pass for example 0.1, or 0.0 to leave that term out")
+
+
+def _check_network(network: Network, variables: PyTree, taps: tuple, weights: tuple) -> None:
+    if "batch_stats" in variables:
+        raise ConfigError(f"{network.name} has batch normalisation, but sees class after class",
+                          fix="use norm='instance'")
+    if len(taps) != len(weights):
+        raise ConfigError(f"{network.name} has {len(taps)} taps and there are {len(weights)} "
+                          "weights", fix=f"pass {len(taps)} weights, one for each tap")

@@ -1,0 +1,231 @@
+"""A queue of networks of all degrees of training: new ones enter at one end, the oldest leave at
+the other, and random ones of them are trained on real images.
+
+Source: uitrbn/IDM; Zhao et al., Improved Distribution Matching for Dataset Condensation, CVPR 2023.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.backend import chunk_size
+from dd_jax.errors import ConfigError, require_whole
+from dd_jax.nets import with_batch_stats
+from dd_jax.pools.pretrained import decayed_momentum
+from dd_jax.types import Network, Pool, PyTree, SyntheticSet
+
+_TRAIN, _NEW, _NEXT = range(3)
+
+
+class QueueState(NamedTuple):
+    """State of a queue with Q places, used in a ring.
+
+    Attributes:
+      variables: of the networks, every leaf stacked to [Q, ...]; zeros in places not yet used.
+      optimizer: their optimiser states, stacked.
+      correct, seen: [Q] int32, training images that each has classified rightly, and in all, since
+        they were last forgotten.
+      oldest: [] int32, the place of the oldest network; the others follow it.
+      alive: [] int32, how many there are.
+      current: [] int32, the place of the network that this step uses.
+      calls: [] int32, how often the queue has advanced.
+    """
+
+    variables: PyTree
+    optimizer: PyTree
+    correct: jax.Array
+    seen: jax.Array
+    oldest: jax.Array
+    alive: jax.Array
+    current: jax.Array
+    calls: jax.Array
+
+
+def accuracy_percent(state: QueueState) -> jax.Array:
+    """Training accuracy of the current network in percent, [] float32 in 0..100.
+
+    It is that of the training batches since they were last forgotten, each before the step that was
+    taken on it; 0 where there were none.
+    """
+    correct, seen = (x[state.current].astype(jnp.float32) for x in (state.correct, state.seen))
+    return 100.0 * correct / jnp.maximum(seen, 1.0)
+
+
+def queue_pool(
+    network: Network,
+    *,
+    start: int = 3,
+    capacity: int = 100,
+    every: int = 30,
+    trained: int = 2,
+    steps: int = 10,
+    batch_size: int = 256,
+    optimizer: optax.GradientTransformation | None = None,
+    forget: int = 100,
+) -> Pool:
+    """IDM's queue: a step uses one of its networks, drawn uniformly, and then some are trained.
+
+    Memory is that of `capacity` networks with their optimiser states.
+
+    Args:
+      network: the architecture.
+      start: random networks at the start.
+      capacity: networks at the most; one more, and the oldest is dropped.
+      every: a new random network enters after this many steps.
+      trained: networks that are trained after a step, each drawn uniformly.
+      steps: optimiser steps of such a training, without augmentation.
+      batch_size: images per step.
+      optimizer: trains the networks, whose states stay with them; SGD of rate 0.01, momentum 0.9
+        and coupled weight decay 5e-4 by default.
+      forget: the counts behind `accuracy_percent` start anew after this many steps.
+
+    Returns:
+      A `Pool` with `QueueState` whose `advance` is given the training images: a `SyntheticSet` of
+      `trained * steps * batch_size` real images with one-hot labels, each used once.
+
+    Raises:
+      ConfigError: a count that cannot be, `start` above `capacity`; in `advance`: another number of
+        images.
+
+    Example:
+      >>> from dd_jax import nets
+      >>> from dd_jax.types import DataSpec
+      >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
+      >>> pool = queue_pool(network, start=2, capacity=5)
+      >>> accuracy_percent(pool.init(jax.random.key(0), None)).item()
+      0.0
+    """
+    counts = dict(start=start, capacity=capacity, every=every, trained=trained, steps=steps,
+                  batch_size=batch_size, forget=forget)
+    for name, value in counts.items():
+        require_whole(f"pool {name}", value, example=10)
+    if start > capacity:
+        raise ConfigError(f"pool start is {start} and its capacity {capacity}",
+                          fix=f"pass capacity={start} or more")
+    if optimizer is None:
+        optimizer = decayed_momentum(0.01, momentum=0.9, weight_decay=5e-4)
+
+    def drawn(key: jax.Array, oldest: jax.Array, alive: jax.Array) -> jax.Array:
+        return (oldest + jax.random.randint(key, (), 0, alive, jnp.int32)) % capacity
+
+    def init(key: jax.Array, synthetic: SyntheticSet) -> QueueState:
+        draw_key, *keys = jax.random.split(key, start + 1)
+        first = jax.tree.map(lambda *x: jnp.stack(x), *[network.init(k) for k in keys])
+        variables = jax.tree.map(
+            lambda x: jnp.pad(x, ((0, capacity - start), *((0, 0),) * (x.ndim - 1))), first)
+        zero, alive = jnp.zeros((), jnp.int32), jnp.full((), start, jnp.int32)
+        none = jnp.zeros((capacity,), jnp.int32)
+        return QueueState(variables, jax.vmap(optimizer.init)(variables["params"]), none, none,
+                          zero, alive, drawn(draw_key, zero, alive), zero)
+
+    def draw(state: QueueState, key: jax.Array) -> PyTree:
+        return _at(state.variables, state.current)
+
+    def train(state: QueueState, synthetic: SyntheticSet, key: jax.Array) -> QueueState:
+        """Trains random networks, each on its own part of the images."""
+
+        def one(i, state):
+            place = drawn(jax.random.fold_in(key, i), state.oldest, state.alive)
+
+            def step(j, carry):
+                variables, opt_state, correct = carry
+                first = (i * steps + j) * batch_size
+                images, labels = (jax.lax.dynamic_slice_in_dim(x, first, batch_size)
+                                  for x in (synthetic.images, synthetic.labels))
+                grads, variables, more = _gradient_and_correct(network, variables, images, labels)
+                updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
+                params = optax.apply_updates(variables["params"], updates)
+                return {**variables, "params": params}, opt_state, correct + more
+
+            stacks = (state.variables, state.optimizer, state.correct)
+            entry = jax.lax.fori_loop(0, steps, step, _at(stacks, place))
+            variables, opt_state, correct = _put(stacks, place, entry)
+            seen = state.seen.at[place].add(steps * batch_size)
+            return state._replace(variables=variables, optimizer=opt_state, correct=correct,
+                                  seen=seen)
+
+        return jax.lax.fori_loop(0, trained, one, state)
+
+    def pushed(state: QueueState, due: jax.Array, key: jax.Array) -> QueueState:
+        """With a new network where one is due, in the place of the oldest where all are taken."""
+        full = state.alive == capacity
+        place = (state.oldest + state.alive) % capacity
+
+        def new():
+            variables = network.init(key)
+            zero = jnp.zeros((), jnp.int32)
+            return variables, optimizer.init(variables["params"]), zero, zero
+
+        stacks = (state.variables, state.optimizer, state.correct, state.seen)
+        # Only one place goes through the condition, so that the stacks need not be copied.
+        entry = jax.lax.cond(due, new, lambda: _at(stacks, place))
+        stacks = _put(stacks, place, entry)
+        oldest = jnp.where(due & full, (state.oldest + 1) % capacity, state.oldest)
+        alive = jnp.where(due & ~full, state.alive + 1, state.alive)
+        return QueueState(*stacks, oldest, alive, state.current, state.calls)
+
+    def advance(state: QueueState, synthetic: SyntheticSet, key: jax.Array) -> QueueState:
+        given, needed = synthetic.images.shape[0], trained * steps * batch_size
+        if given != needed:
+            raise ConfigError(f"the queue got {given} training images, expected {needed}",
+                              fix=f"give it {trained} * {steps} * {batch_size} of them")
+        train_key, new_key, next_key = (
+            jax.random.fold_in(key, use) for use in (_TRAIN, _NEW, _NEXT))
+        state = train(state, jax.lax.stop_gradient(synthetic), train_key)
+        calls = state.calls + 1
+        state = pushed(state, calls % every == 0, new_key)
+        kept = jnp.where(calls % forget == 0, 0, 1)
+        return state._replace(
+            correct=kept * state.correct, seen=kept * state.seen, calls=calls,
+            current=drawn(next_key, state.oldest, state.alive),
+        )
+
+    return Pool(init=init, draw=draw, advance=advance)
+
+
+def _at(stacks: PyTree, place: jax.Array) -> PyTree:
+    return jax.tree.map(
+        lambda x: jax.lax.dynamic_index_in_dim(x, place, keepdims=False), stacks)
+
+
+def _put(stacks: PyTree, place: jax.Array, entry: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x, e: jax.lax.dynamic_update_index_in_dim(x, e.astype(x.dtype), place, 0),
+        stacks, entry)
+
+
+def _gradient_and_correct(network: Network, variables: PyTree, images, labels):
+    """Gradient of the mean cross-entropy, variables with new statistics, and how many are right.
+
+    Added up over chunks that stay in a CPU's cache, unless layers look at the whole batch.
+    """
+    total = images.shape[0]
+    chunk = total if "batch_stats" in variables else chunk_size(total)
+
+    def objective(params, images, labels):
+        outputs = network.apply({**variables, "params": params}, images, True)
+        right = jnp.argmax(outputs.logits, axis=-1) == jnp.argmax(labels, axis=-1)
+        entropy = jnp.sum(optax.losses.softmax_cross_entropy(outputs.logits, labels)) / total
+        return entropy, (jnp.sum(right, dtype=jnp.int32), outputs)
+
+    gradient = jax.grad(objective, has_aux=True)
+    params = variables["params"]
+    if chunk == total:
+        grads, (correct, outputs) = gradient(params, images, labels)
+        return grads, with_batch_stats(variables, outputs), correct
+
+    def add(carry, part):
+        grads, (correct, _) = gradient(params, *part)
+        return jax.tree.map(jnp.add, carry, (grads, correct)), None
+
+    full = total // chunk
+    carry = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
+    head = tuple(x[: full * chunk].reshape(full, chunk, *x.shape[1:]) for x in (images, labels))
+    carry = jax.lax.scan(add, carry, head)[0]
+    if full * chunk < total:
+        carry = add(carry, (images[full * chunk :], labels[full * chunk :]))[0]
+    return carry[0], variables, carry[1]

@@ -1,0 +1,119 @@
+"""CAFE as a recipe: its settings, its parts, and a few steps of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dd_jax import methods
+from dd_jax.data import from_arrays
+from dd_jax.distill import distillation
+from dd_jax.errors import ConfigError
+from dd_jax.methods import cafe
+from dd_jax.objectives.layer_matching import layer_matching
+from dd_jax.pools.plateau import plateau_pool
+from tests.laws import members
+
+TINY = dict(width=2, depth=2, batch_size=6, measure_size=4, max_uses=3, max_epochs=4, window=2,
+            networks=30, uses=2, evaluation_width=2, evaluation_epochs=2)
+
+
+def built(data=None, protocol="cpu", **changes):
+    config = methods.preset(cafe.METHOD, protocol, changes.pop("ipc", 1), **changes)
+    return cafe.recipe(config, data or members.toy_data())
+
+
+def test_some_steps_on_two_classes():
+    data = members.toy_data()
+    recipe = built(ipc=2, learning_rate=0.02, augmentation="dsa", **TINY)
+    d = distillation(recipe)
+
+    @jax.jit
+    def run(key):
+        start = d.init(key, data)
+        state, metrics, done = d.run(start, data, 60, 60)
+        return start, state, metrics, done
+
+    start, state, metrics, done = run(jax.random.key(0))
+    assert int(done) == recipe.steps == 60
+    renewals = int(state.objective.renewals)
+    assert 20 <= renewals <= 30 and int(state.objective.uses) < 3
+    loss = metrics["loss"]
+    assert np.all(np.isfinite(loss)) and loss[-10:].mean() < 0.8 * loss[:10].mean()
+    np.testing.assert_allclose(metrics["matching"] + metrics["discrimination"], loss, rtol=1e-5)
+    shown, before = d.decode(state), d.decode(start)
+    assert np.all(np.any(np.asarray(shown.images != before.images), axis=(1, 2, 3)))
+    np.testing.assert_array_equal(shown.labels, np.repeat(np.eye(2), 2, axis=0))
+
+
+def test_the_parts_are_given_the_settings(monkeypatch):
+    asked = {}
+
+    def recorded(part):
+        def record(*args, **options):
+            asked.update(options)
+            return part(*args, **options)
+
+        return record
+
+    monkeypatch.setattr(cafe, "layer_matching", recorded(layer_matching))
+    monkeypatch.setattr(cafe, "plateau_pool", recorded(plateau_pool))
+    rng = np.random.default_rng(0)
+    data = from_arrays(rng.integers(0, 256, (20, 28, 28, 1), np.uint8), np.arange(20) % 10)
+    recipe = built(data, "official")
+    wanted = dict(weights=(0.1, 0.1, 1.0), feature_weight=2.0, discrimination=0.01,
+                  measure_size=128, window=10, still=0.04, moved=0.03, max_uses=100, max_epochs=100)
+    assert {name: asked[name] for name in wanted} == wanted
+    assert asked["batch_size"] == 256
+    protocol = recipe.evaluation
+    assert (protocol.epochs, protocol.augmentation, protocol.depth, protocol.width) == (
+        601, "none", 3, 128)
+    siamese = built(data, "official", augmentation="dsa")
+    assert (siamese.evaluation.epochs, siamese.evaluation.augmentation) == (1001, "dsa")
+
+
+def test_the_rate_is_halved_three_times():
+    recipe = built(protocol="official", networks=20, uses=5, momentum=0.0)
+    assert recipe.steps == 100
+    x = jnp.zeros(1)
+
+    def step(state, _):
+        update, state = recipe.optimizer.update(jnp.ones(1), state, x)
+        return state, -update[0]
+
+    rates = np.asarray(jax.lax.scan(step, recipe.optimizer.init(x), None, length=100)[1])
+    expected = np.repeat([0.1, 0.05, 0.025, 0.0125], [60, 20, 10, 10])
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    config = cafe.official(10)
+    assert (config.networks, config.learning_rate, config.momentum, config.start) == (
+        2000, 0.1, 0.5, "noise")
+
+
+def test_momentum_is_that_of_the_settings():
+    recipe = built(protocol="official")
+    x = jnp.zeros(1)
+    state = recipe.optimizer.init(x)
+    for size in (0.1, 0.15):
+        update, state = recipe.optimizer.update(jnp.ones(1), state, x)
+        np.testing.assert_allclose(update, [-size], rtol=1e-6)
+
+
+def test_the_settings_of_the_record_can_be_stored():
+    config = cafe.METHOD.presets["cpu"](10)
+    assert built(ipc=10).settings == dataclasses.asdict(config)
+    assert cafe.METHOD.published["fashion_mnist", 1].mean == 77.1
+
+
+@pytest.mark.parametrize("change,word", [
+    ({"norm": "batch"}, "norm"), ({"uses": 0}, "uses"), ({"still": -1.0}, "still"),
+    ({"max_epochs": 3}, "max_epochs"), ({"last_weight": -0.1}, "last_weight"),
+    ({"evaluation_epochs": 0}, "evaluation_epochs"), ({"measure_size": 0}, "measure_size"),
+    ({"start": "dark"}, "dark"),
+], ids=lambda x: x if isinstance(x, str) else next(iter(x)))
+def test_bad_settings_are_refused(change, word):
+    with pytest.raises(ConfigError, match=word):
+        built(**change)
