@@ -1,11 +1,15 @@
-"""IDC and DREAM by one measure: the loss on networks and on test images that neither has seen.
+"""Methods by one measure: a loss on networks and on test images that none of them has seen.
 
-    python -m experiments.loss_over_steps --ipc 1 --steps 400
+    python -m experiments.loss_over_steps dream --ipc 1 --steps 400
+    python -m experiments.loss_over_steps sampler --ipc 1 --steps 1000 --every 100
 
-The loss that a run reports depends on the real batches that it was given, and representative ones
-are easier to match. So both sets are measured, on the way, by IDC's objective on the same random
-batches with the same network, at ages spread over IDC's inner loop. Leaves a result file and a
-curve in experiments/comparisons.
+The loss that a run reports depends on the real batches and on the networks or frequencies that it
+was given: representative batches are easier to match, and a learned sampler looks for what does not
+match. So all sets are measured, on the way, by one objective on the same random test images with
+the same networks. Leaves a result file and a curve in experiments/comparisons.
+
+  dream    IDC against DREAM, by IDC's objective at ages spread over its inner loop
+  sampler  NCFM with normal, learned and tiled frequencies, by its discrepancy at normal ones
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import dd_jax as dd
 from dd_jax import evaluate
 from dd_jax.cli.allocator import keep_memory
 from dd_jax.distill import outer
+from dd_jax.errors import unknown
 from dd_jax.report import curve
 from dd_jax.report.result import device_name, git_commit, write_result
 from dd_jax.versions import versions
@@ -32,10 +37,28 @@ HERE = pathlib.Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Rivals, name -> (method, changed settings), and the one whose objective measures all."""
+
+    rivals: dict[str, tuple[str, dict]]
+    measured_by: tuple[str, dict]
+
+
+COMPARISONS = {
+    "dream": Comparison({"idc": ("idc", {}), "dream": ("dream", {})}, ("idc", {})),
+    "sampler": Comparison(
+        {name: ("ncfm", {"sampler": name}) for name in ("normal", "learned", "tiled")},
+        ("ncfm", {"calibration": 0.0, "frequencies": 1024}),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Options:
     """One comparison.
 
     Attributes:
+      comparison: a name in COMPARISONS.
       data, ipc, seed: what to distil.
       steps: of each method.
       every: steps between two measurements.
@@ -43,6 +66,7 @@ class Options:
       networks: tested at each fourth measurement.
     """
 
+    comparison: tyro.conf.Positional[str]
     data: str = "fashion_mnist"
     ipc: int = 1
     seed: int = 0
@@ -55,7 +79,7 @@ class Options:
 def common_measure(recipe, split, key: jax.Array, count: int):
     """A function of a set: the mean loss of the recipe's objective in `count` fixed situations.
 
-    The pool of IDC is trained on real images, so its networks do not depend on the set.
+    Pools of these methods are trained on real images, so their networks do not depend on the set.
     """
     objective = recipe.objective
     start = recipe.initialise(split.train, jax.random.fold_in(key, 0))
@@ -71,7 +95,7 @@ def common_measure(recipe, split, key: jax.Array, count: int):
             own = jax.random.fold_in(key, i)
             return objective.advance(start, state, real(split.train, state, own), own)
 
-        return jax.lax.fori_loop(0, recipe.settings["uses"] // count, older, state)
+        return jax.lax.fori_loop(0, max(1, recipe.settings.get("uses", 1) // count), older, state)
 
     state = objective.init(key, start)
     states = []
@@ -92,53 +116,66 @@ def common_measure(recipe, split, key: jax.Array, count: int):
     return measure
 
 
+def followed(recipe, data, options: Options, measure) -> dict:
+    """Distils, and measures the set on the way."""
+    recipe = dd.distill.prepared(recipe, data.train, jax.random.key(options.seed))
+    d = dd.distillation(recipe)
+    state = jax.jit(d.init)(jax.random.key(options.seed), data.train)
+    run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
+    rows = {"steps": [], "loss": [], "accuracy_steps": [], "accuracy": [], "seconds": []}
+    spent = 0.0
+    for step in range(0, options.steps + 1, options.every):
+        if step:
+            start = time.perf_counter()
+            state = run(state, data.train, options.every, length=options.every)[0]
+            jax.block_until_ready(state.params)
+            spent += time.perf_counter() - start
+        synthetic = d.decode(state)
+        rows["steps"].append(step)
+        rows["loss"].append(float(measure(synthetic)))
+        rows["seconds"].append(round(spent, 1))
+        if step == options.steps or (step and step % (4 * options.every) == 0):
+            distilled = dd.distill.package(recipe, synthetic, data.train)
+            tested = evaluate.evaluate(distilled, data.test, protocol=recipe.evaluation,
+                                       key=jax.random.key(1), seeds=options.networks)
+            rows["accuracy_steps"].append(step)
+            rows["accuracy"].append([round(float(x), 4) for x in tested.accuracies])
+        print(recipe.method, step, f"{rows['loss'][-1]:.3f}", rows["accuracy"][-1:], flush=True)
+    return rows
+
+
 def main(options: Options) -> None:
+    if options.comparison not in COMPARISONS:
+        raise unknown("comparison", options.comparison, COMPARISONS)
     keep_memory()
     data = dd.data.load(options.data)
-    names = ("idc", "dream")
-    recipes = {name: dd.methods.recipe(name, data, protocol="cpu", ipc=options.ipc)
-               for name in names}
-    measure = common_measure(recipes["idc"], data, jax.random.key(1000), options.measures)
-    found = {name: {"steps": [], "loss": [], "accuracy_steps": [], "accuracy": [], "seconds": []}
-             for name in names}
-    for name, recipe in recipes.items():
-        d = dd.distillation(recipe)
-        state = jax.jit(d.init)(jax.random.key(options.seed), data.train)
-        run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
-        spent, rows = 0.0, found[name]
-        for step in range(0, options.steps + 1, options.every):
-            if step:
-                start = time.perf_counter()
-                state = run(state, data.train, options.every, length=options.every)[0]
-                jax.block_until_ready(state.params)
-                spent += time.perf_counter() - start
-            synthetic = d.decode(state)
-            rows["steps"].append(step)
-            rows["loss"].append(float(measure(synthetic)))
-            rows["seconds"].append(round(spent, 1))
-            if step and step % (4 * options.every) == 0:
-                distilled = dd.distill.package(recipe, synthetic, data.train)
-                tested = evaluate.evaluate(distilled, data.test, protocol=recipe.evaluation,
-                                           key=jax.random.key(1), seeds=options.networks)
-                rows["accuracy_steps"].append(step)
-                rows["accuracy"].append(tested.mean)
-            print(name, step, f"{rows['loss'][-1]:.2f}", rows["accuracy"][-1:], flush=True)
-    last = found["idc"]["loss"][-1]
-    reached = [step for step, loss in zip(found["dream"]["steps"], found["dream"]["loss"])
-               if loss <= last]
+    comparison = COMPARISONS[options.comparison]
+
+    def recipe_of(method, changes):
+        return dd.methods.recipe(method, data, protocol="cpu", ipc=options.ipc, **changes)
+
+    judge = dd.distill.prepared(recipe_of(*comparison.measured_by), data.train,
+                                jax.random.key(2000))
+    measure = common_measure(judge, data, jax.random.key(1000), options.measures)
+    recipes = {name: recipe_of(*rival) for name, rival in comparison.rivals.items()}
+    found = {name: followed(recipe, data, options, measure) for name, recipe in recipes.items()}
+    first = next(iter(found))
+    last = found[first]["loss"][-1]
+    reached = {name: next((s for s, x in zip(f["steps"], f["loss"]) if x <= last), None)
+               for name, f in found.items()}
     folder = HERE / "comparisons"
-    stem = f"idc_dream_{options.data}_ipc{options.ipc}"
+    stem = f"{options.comparison}_{options.data}_ipc{options.ipc}"
     write_result(folder / f"{stem}.json", {
         "command": "python -m experiments.loss_over_steps " + shlex.join(sys.argv[1:]),
         "device": device_name(), "versions": versions(), "git_commit": git_commit(),
         "options": dataclasses.asdict(options), "found": found,
-        "idc_last_loss": last, "dream_reaches_it_at_step": reached[0] if reached else None,
+        "last_loss_of": first, "last_loss": last, "reached_at_step": reached,
         "settings": {name: dict(recipe.settings) for name, recipe in recipes.items()},
     })
     curve(folder / f"{stem}.png", {n: (f["steps"], f["loss"]) for n, f in found.items()},
-          xlabel="matching steps", ylabel="IDC's loss, network and images that neither saw")
-    print(f"IDC ends at {last:.2f} after {options.steps} steps; DREAM is there after "
-          f"{reached[0] if reached else 'more than ' + str(options.steps)}")
+          xlabel="steps", ylabel="loss on networks and images that none has seen")
+    print(f"{first} ends at {last:.3f} after {options.steps} steps; the others are there after "
+          f"{reached}")
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def recipe(config: CAFE, data: RealData) -> Recipe:
     """
     _check(config, data)
     spec = data.spec
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     normaliser = normalisers(config.normaliser, data)
     network = nets.convnet(spec, depth=depth, width=config.width, norm=config.norm)
     augmentation = augment.by_name(config.augmentation, spec.shape)

@@ -117,7 +117,7 @@ def recipe(config: DataDAM, data: RealData) -> Recipe:
     require_rate(config, "learning_rate", "momentum", "feature_weight", "scale")
     check_start(config.start, data, config.ipc)
     spec = data.spec
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     normaliser = normalisers(config.normaliser, data)
     network = nets.convnet(spec, depth=depth, width=config.width, norm=config.norm)
     return Recipe(

@@ -140,7 +140,7 @@ def matching_recipe(config: DC, data: RealData, *, method: str, citation: str, c
     require_rate(config, "learning_rate", "momentum", "network_rate")
     check_start(config.start, data, config.ipc)
     spec = data.spec
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     normaliser = normalisers(config.normaliser, data)
     network = nets.convnet(spec, depth=depth, width=config.width, norm=config.norm)
     augmentation = augment.by_name(config.augmentation, spec.shape)

@@ -66,7 +66,7 @@ def recipe(config: DREAM, data: RealData) -> Recipe:
     normaliser = standardise(data)
 
     def choose(data: RealData, key: jax.Array, count: int) -> jax.Array:
-        network = nets.convnet(data.spec, depth=config.depth or default_depth(data.spec),
+        network = nets.convnet(data.spec, depth=default_depth(data.spec, config.depth),
                                width=config.width)
         network_key, cluster_key = jax.random.split(key)
         variables = network.init(network_key)

@@ -137,7 +137,7 @@ def recipe(config: FRePo, data: RealData) -> Recipe:
     colour = spec.shape[-1] > 1
     small = config.ipc * spec.num_classes <= 500
     flip = (colour and small) if config.flip is None else config.flip
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     normaliser = normalisers(config.normaliser or ("zca" if colour else "standardise"), data)
     # Soft labels are probabilities; learned and fixed ones are centred, as in the paper.
     soft = config.labels == "soft"

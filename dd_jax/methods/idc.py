@@ -173,7 +173,7 @@ def recipe(
     """
     _check(config, data)
     spec, grey = data.spec, data.spec.shape[-1] == 1
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     stored = formed(data, ipc=config.ipc, factor=config.factor, choose=choose)
     network = nets.convnet(spec, depth=depth, width=config.width)
     training = "idc_training" if config.mix else "idc_matching"  # cutout where there is no CutMix

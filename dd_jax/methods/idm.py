@@ -131,7 +131,7 @@ def recipe(config: IDM, data: RealData) -> Recipe:
             f"queue_trained * queue_steps * queue_batch_size is {trained_on}, but the set has "
             f"{count} images", fix="pass a smaller queue_batch_size or queue_steps",
         )
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     network = nets.convnet(spec, depth=depth, width=config.width)
     pool = queue_pool(
         network, start=config.queue_start, capacity=config.queue_capacity,

@@ -156,7 +156,7 @@ def recipe(config: KRRST, data: RealData) -> Recipe:
     spec, count = data.spec, data.labels.shape[0]
     normaliser = standardise(data)
     black = normalise(normaliser, jnp.zeros((1, 1, spec.shape[-1])))
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     widest = max(1, 512 // 2 ** (depth - 1))
     width = config.width or widest
     teacher_net = teacher_network(config, spec)

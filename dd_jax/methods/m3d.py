@@ -113,7 +113,7 @@ def recipe(config: M3D, data: RealData) -> Recipe:
     require_probability("mix", config.mix)
     check_start("real", data, config.ipc * config.factor**2)
     spec = data.spec
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     stored = formed(data, ipc=config.ipc, factor=config.factor)
     network = nets.convnet(spec, depth=depth, width=config.width)
     objective = distribution_matching(

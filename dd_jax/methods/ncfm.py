@@ -223,7 +223,7 @@ def recipe(config: NCFM, data: RealData) -> Recipe:
     """
     _check(config, data)
     spec = data.spec
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     network = nets.convnet(spec, depth=depth, width=config.width)
     probe(config)  # what cannot be drawn fails before the training
     stored = formed(data, ipc=config.ipc, factor=config.factor)

@@ -152,7 +152,7 @@ def recipe(config: RCIG, data: RealData) -> Recipe:
     spec = data.spec
     colour, size = spec.shape[-1] > 1, config.ipc * spec.num_classes
     flip = (colour and size <= 1000) if config.flip is None else config.flip
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     l2_rate = config.l2_rate
     if l2_rate is None:
         l2_rate = 5e-2 if min(spec.shape[:2]) >= 128 else 5e-4

@@ -86,13 +86,17 @@ def require_rate(config: Any, *names: str) -> None:
                               fix=f"pass for example {name}=0.001")
 
 
-def default_depth(spec: DataSpec) -> int:
+def default_depth(spec: DataSpec, given: int | None = None) -> int:
     """Blocks of a ConvNet that end at 4x4 maps: 3 for 28 and 32 pixels, 4 for 64, 5 for 128.
+
+    Where a number is given, that one.
 
     Example:
       >>> default_depth(DataSpec("toy", (28, 28, 1), 2, ("a", "b")))
       3
     """
+    if given is not None:
+        return given
     height, width, channels = spec.shape
     side = min(height, width) + (4 if channels == 1 else 0)
     return max(1, round(math.log2(max(side, 4) / 4)))

@@ -163,7 +163,7 @@ def recipe(config: RFAD, data: RealData) -> Recipe:
     require_rate(config, "learning_rate", "preconditioner_rate", "temperature_rate")
     check_start(config.start, data, config.ipc)
     spec = data.spec
-    depth = default_depth(spec) if config.depth is None else config.depth
+    depth = default_depth(spec, config.depth)
     normaliser = _normaliser(config, data)
     kind = "probabilities" if config.labels == "soft" else "centred"
     network = nets.convnet(spec, depth=depth, width=config.width, norm="none",

@@ -262,7 +262,8 @@ def recipe(config: WMDD, data: RealData) -> Recipe:
         evaluation=Protocol(
             name="wmdd", network=config.teacher, depth=default_depth(spec),
             width=config.evaluation_width, norm=config.evaluation_norm, optimizer="adamw",
-            weight_decay=0.01, learning_rate=1e-3, schedule="warmup_cosine", warmup=0, final_fraction=0.0,
+            weight_decay=0.01, learning_rate=1e-3, schedule="warmup_cosine", warmup=0,
+            final_fraction=0.0,
             epochs=config.evaluation_epochs, batch_size=100, augmentation=config.augmentation,
             cutmix=config.mix, output_scale=config.temperature if soft else 1.0,
         ),
