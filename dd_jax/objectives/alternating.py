@@ -54,7 +54,7 @@ def alternating(objectives: Sequence[Objective], steps: Sequence[int]) -> Object
         raise ConfigError(f"alternating got {len(objectives)} objectives and {len(steps)} counts",
                           fix="pass one number of steps for each objective")
     for count in steps:
-        require_whole("steps of an objective", count)
+        require_whole("objective steps", count, example=10)
     ends = np.cumsum(steps)
 
     def keys(key):

@@ -1,6 +1,6 @@
 """Where the networks' activations are, and the mean features, agree for real and synthetic images.
 
-  A_l(x) = a_l / ||a_l||_2,   a_l = sum_channels |F_l(x)|^p  [h w]
+  A_l(x) = a_l / max(||a_l||_2, 1e-12),   a_l = sum_channels |F_l(x)|^p  [h w]
   d = sum_l || mean_real A_l - mean_syn A_l ||^2 + weight * || mean_real f - mean_syn f ||^2
 
 F_l are the activations of block l before its pooling, for all blocks but the last; f are the
@@ -22,13 +22,13 @@ _EPS = 1e-12
 
 
 def attention_map(maps: jax.Array, power: int) -> jax.Array:
-    """Normalised spatial attention of maps [b, h, w, c]: [b, h w]; zero for maps of zeros."""
+    """Spatial attention of maps [b, h, w, c] over max(its length, 1e-12): [b, h w]."""
     attention = jnp.sum(jnp.abs(maps) ** power, axis=-1).reshape(maps.shape[0], -1)
     square = jnp.sum(attention**2, axis=-1, keepdims=True)
     dark = square <= _EPS**2
     # The root's own derivative at zero is infinite, and infinity times zero is not zero.
     norm = jnp.sqrt(jnp.where(dark, 1.0, square))
-    return jnp.where(dark, 0.0, attention / norm)
+    return attention / jnp.where(dark, _EPS, norm)
 
 
 def attention(*, power: int = 4, weight: float = 0.01) -> Discrepancy:

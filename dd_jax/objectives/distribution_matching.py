@@ -111,6 +111,7 @@ def distribution_matching(
     for name, value in (("batch_size", batch_size), ("most", 1 if most is None else most)):
         require_whole(name, value)
     require_whole("train_rows", train_rows, least=0)
+    require_whole("chunk", 1 if chunk is None else chunk)
     check_mapping(classes)
     augmentation = augmentation or identity()
     probe = discrepancy.probe or _NO_PROBE
@@ -205,7 +206,8 @@ def distribution_matching(
         weight = () if supervision is None else jax.lax.stop_gradient(supervision(state.pool))
         if "batch_stats" in variables:
             pairs = joint_pairs(variables, parts, images, keys)
-            looked = map_over(lambda k: probe.draw(state.probe, k), probe_keys, how=classes)
+            params = jax.lax.stop_gradient(state.probe)
+            looked = map_over(lambda k: probe.draw(params, k), probe_keys, how=classes)
             return jnp.sum(jax.vmap(lambda *of: value(*of, weight))(pairs, looked)), {}
         shared = (variables, jax.lax.stop_gradient(state.probe), weight)
         return separable_sum(class_loss, shared, parts, (images, keys, probe_keys), how=classes), {}
