@@ -129,25 +129,48 @@ def mean_in_chunks(fn: Callable, xs: PyTree, *, size: int | None = None) -> PyTr
       >>> mean_in_chunks(lambda x: x**2, jnp.arange(5.0), size=2).item()
       6.0
     """
+    return mean_and_rest_in_chunks(lambda x: (fn(x), ()), xs, size=size)[0]
+
+
+def mean_and_rest_in_chunks(
+    fn: Callable, xs: PyTree, *, size: int | None = None
+) -> tuple[PyTree, PyTree]:
+    """The same of a part of what `fn` gives, and all the rest.
+
+    Args:
+      fn: function of a batch, [b, ...] -> (pytree of [b, ...], another one).
+      xs, size: as for `in_chunks`.
+
+    Returns:
+      (means of the first over their leading axis, the second as `fn(xs)` returns it).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> mean, rest = mean_and_rest_in_chunks(lambda x: (x**2, -x), jnp.arange(3.0), size=2)
+      >>> rest.tolist()
+      [0.0, -1.0, -2.0]
+    """
     total = jax.tree.leaves(xs)[0].shape[0]
     size = min(size or (CHUNK if on_cpu() else total), total)
     full = total // size
 
     def summed(part):
-        return jax.tree.map(lambda y: jax.numpy.sum(y, axis=0), fn(part))
+        averaged, rest = fn(part)
+        return jax.tree.map(lambda y: jax.numpy.sum(y, axis=0), averaged), rest
 
-    head = jax.tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs)
+    def add(sums, part):
+        more, rest = summed(part)
+        return jax.tree.map(jax.numpy.add, sums, more), rest
+
     if full == 1:
-        sums = summed(jax.tree.map(lambda x: x[0], head))
+        sums, rest = summed(jax.tree.map(lambda x: x[:size], xs))
     else:
-        like = jax.eval_shape(summed, jax.tree.map(lambda x: x[0], head))
+        head = jax.tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs)
+        like = jax.eval_shape(summed, jax.tree.map(lambda x: x[0], head))[0]
         zeros = jax.tree.map(lambda y: jax.numpy.zeros(y.shape, y.dtype), like)
-
-        def add(sums, part):
-            return jax.tree.map(jax.numpy.add, sums, summed(part)), None
-
-        sums = jax.lax.scan(add, zeros, head)[0]
+        sums, rest = jax.lax.scan(add, zeros, head)
+        rest = jax.tree.map(lambda y: y.reshape(full * size, *y.shape[2:]), rest)
     if full * size < total:
-        tail = summed(jax.tree.map(lambda x: x[full * size :], xs))
-        sums = jax.tree.map(jax.numpy.add, sums, tail)
-    return jax.tree.map(lambda y: y / total, sums)
+        sums, last = add(sums, jax.tree.map(lambda x: x[full * size :], xs))
+        rest = jax.tree.map(lambda a, b: jax.numpy.concatenate([a, b]), rest, last)
+    return jax.tree.map(lambda y: y / total, sums), rest

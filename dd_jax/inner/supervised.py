@@ -69,6 +69,21 @@ def batch_gradient(
       >>> gradient["head"]["kernel"].shape
       (4, 2)
     """
+    return gradient_and_right(network, variables, images, labels, loss=loss, weights=weights,
+                              train=train)[:2]
+
+
+def gradient_and_right(
+    network: Network,
+    variables: PyTree,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    loss: str = "cross_entropy",
+    weights: jax.Array | None = None,
+    train: bool = False,
+) -> tuple[PyTree, PyTree, jax.Array]:
+    """What `batch_gradient` gives, and by weight how many images were classified rightly, []."""
     total = images.shape[0]
     weights = jnp.ones((total,), images.dtype) if weights is None else weights
     whole = train and "batch_stats" in variables
@@ -77,25 +92,28 @@ def batch_gradient(
 
     def objective(params, images, labels, weights):
         outputs = network.apply({**variables, "params": params}, images, train)
-        return weighted_loss(loss, outputs.logits, labels, weights), outputs
+        right = jnp.argmax(outputs.logits, axis=-1) == jnp.argmax(labels, axis=-1)
+        return weighted_loss(loss, outputs.logits, labels, weights), (
+            jnp.sum(weights * right), outputs)
 
     gradient = jax.grad(objective, has_aux=True)
     params, parts = variables["params"], (images, labels, weights)
     if chunks == 1:
-        grads, outputs = gradient(params, *parts)
+        grads, (right, outputs) = gradient(params, *parts)
         variables = with_batch_stats(variables, outputs) if train else variables
     else:
         def padded(x):
             x = jnp.pad(x, ((0, chunks * chunk - total), *((0, 0),) * (x.ndim - 1)))
             return x.reshape(chunks, chunk, *x.shape[1:])
 
-        def add(grads, part):
-            return jax.tree.map(jnp.add, grads, gradient(params, *part)[0]), None
+        def add(carry, part):
+            grads, (right, _) = gradient(params, *part)
+            return jax.tree.map(jnp.add, carry, (grads, right)), None
 
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        grads = jax.lax.scan(add, zeros, jax.tree.map(padded, parts))[0]
+        zeros = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), weights.dtype))
+        grads, right = jax.lax.scan(add, zeros, jax.tree.map(padded, parts))[0]
     count = jnp.sum(weights)
-    return jax.tree.map(lambda g: g / count, grads), variables
+    return jax.tree.map(lambda g: g / count, grads), variables, right
 
 
 def train_epoch(

@@ -19,14 +19,14 @@ Source: Wang et al., CAFE: Learning to Condense Dataset by Aligning Features, CV
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dd_jax.augment import identity
-from dd_jax.backend import check_mapping, chunk_size, map_over
+from dd_jax.backend import check_mapping, map_over, mean_and_rest_in_chunks
 from dd_jax.data import rows_per_class
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.objectives.matching import by_class, pool_features
@@ -70,7 +70,7 @@ def layer_matching(
       augmentation: drawn once per class and step, shared by real and synthetic images.
       classes: "map", "vmap" or "auto": one class after another, or all at once with K times the
         memory.
-      chunk: real images per forward pass; None: near 16 on a CPU, a class's batch elsewhere.
+      chunk: real images per forward pass; None for the backend's default.
 
     Returns:
       An `Objective` over `Batch(images [K, batch_size, H, W, C], labels [K, batch_size])`, or, with
@@ -102,8 +102,7 @@ def layer_matching(
     def of_real(variables, images: jax.Array, key: jax.Array):
         """Of one class: means of maps, and all features [B, P]."""
         params = augmentation.draw(key, 1)
-        size = chunk or chunk_size(images.shape[0])
-        return _streamed(lambda x: seen(variables, params, x), images, size)
+        return mean_and_rest_in_chunks(lambda x: seen(variables, params, x), images, size=chunk)
 
     def of_synthetic(variables, images: jax.Array, key: jax.Array):
         """Of one class: means of maps, and of features [P]."""
@@ -163,35 +162,6 @@ def _entropies(features: jax.Array, centres: jax.Array, labels: jax.Array) -> ja
     """Sum over [K, B] images of the cross-entropy of their products with the centres [K, P]."""
     scores = jnp.einsum("kbp,cp->kbc", features, centres, precision="highest")
     return jnp.sum(optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels))
-
-
-def _streamed(
-    fn: Callable[[jax.Array], tuple[PyTree, jax.Array]], images: jax.Array, size: int
-) -> tuple[PyTree, jax.Array]:
-    """fn gives (maps of [b, ...], features [b, P]): means of the maps, and all features."""
-    total = images.shape[0]
-    full = total // size
-
-    def summed(chunk):
-        maps, features = fn(chunk)
-        return jax.tree.map(lambda x: jnp.sum(x, axis=0), maps), features
-
-    if total <= size:
-        sums, features = summed(images)
-    else:
-        def add(sums, chunk):
-            more, features = summed(chunk)
-            return jax.tree.map(jnp.add, sums, more), features
-
-        like = jax.eval_shape(summed, images[:size])[0]
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-        head = images[: full * size].reshape(full, size, *images.shape[1:])
-        sums, features = jax.lax.scan(add, zeros, head)
-        features = features.reshape(full * size, -1)
-        if full * size < total:
-            sums, last = add(sums, images[full * size :])
-            features = jnp.concatenate([features, last])
-    return jax.tree.map(lambda x: x / total, sums), features
 
 
 def _check_weights(weights: tuple, feature_weight: float, discrimination: float) -> None:

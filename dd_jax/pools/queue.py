@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.backend import chunk_size
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.nets import with_batch_stats
+from dd_jax.inner.supervised import gradient_and_right
 from dd_jax.pools.pretrained import decayed_momentum
 from dd_jax.types import Network, Pool, PyTree, SyntheticSet
 
@@ -136,10 +135,11 @@ def queue_pool(
                 first = (i * steps + j) * batch_size
                 images, labels = (jax.lax.dynamic_slice_in_dim(x, first, batch_size)
                                   for x in (synthetic.images, synthetic.labels))
-                grads, variables, more = _gradient_and_correct(network, variables, images, labels)
+                grads, variables, right = gradient_and_right(network, variables, images, labels,
+                                                             train=True)
                 updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
                 params = optax.apply_updates(variables["params"], updates)
-                return {**variables, "params": params}, opt_state, correct + more
+                return {**variables, "params": params}, opt_state, correct + right.astype(jnp.int32)
 
             stacks = (state.variables, state.optimizer, state.correct)
             entry = jax.lax.fori_loop(0, steps, step, _at(stacks, place))
@@ -196,36 +196,3 @@ def _put(stacks: PyTree, place: jax.Array, entry: PyTree) -> PyTree:
     return jax.tree.map(
         lambda x, e: jax.lax.dynamic_update_index_in_dim(x, e.astype(x.dtype), place, 0),
         stacks, entry)
-
-
-def _gradient_and_correct(network: Network, variables: PyTree, images, labels):
-    """Gradient of the mean cross-entropy, variables with new statistics, and how many are right.
-
-    Added up over chunks that stay in a CPU's cache, unless layers look at the whole batch.
-    """
-    total = images.shape[0]
-    chunk = total if "batch_stats" in variables else chunk_size(total)
-
-    def objective(params, images, labels):
-        outputs = network.apply({**variables, "params": params}, images, True)
-        right = jnp.argmax(outputs.logits, axis=-1) == jnp.argmax(labels, axis=-1)
-        entropy = jnp.sum(optax.losses.softmax_cross_entropy(outputs.logits, labels)) / total
-        return entropy, (jnp.sum(right, dtype=jnp.int32), outputs)
-
-    gradient = jax.grad(objective, has_aux=True)
-    params = variables["params"]
-    if chunk == total:
-        grads, (correct, outputs) = gradient(params, images, labels)
-        return grads, with_batch_stats(variables, outputs), correct
-
-    def add(carry, part):
-        grads, (correct, _) = gradient(params, *part)
-        return jax.tree.map(jnp.add, carry, (grads, correct)), None
-
-    full = total // chunk
-    carry = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
-    head = tuple(x[: full * chunk].reshape(full, chunk, *x.shape[1:]) for x in (images, labels))
-    carry = jax.lax.scan(add, carry, head)[0]
-    if full * chunk < total:
-        carry = add(carry, (images[full * chunk :], labels[full * chunk :]))[0]
-    return carry[0], variables, carry[1]
