@@ -19,6 +19,7 @@ from dd_jax.distill.outer import Distillation, DistillState, all_finite, distill
 from dd_jax.distill.prepare import prepare_in
 from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.still import StillWatch
 from dd_jax.distill.stop import StopSignals
 from dd_jax.distill.workdir import open_workdir
 from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped, require_whole
@@ -212,6 +213,7 @@ def distil(
 def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop, log_every,
           save_seconds, save_every, show_progress, callbacks) -> DistillState:
     saved_at, saved_step = time.monotonic(), step
+    still = StillWatch(recipe.method)
     bar = progress(recipe.steps, start=step, enabled=show_progress, description=recipe.method)
     with bar as shown:
         while step < recipe.steps:
@@ -220,6 +222,7 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
                 limit = min(limit, save_every - step % save_every)
             state, buffers = stepper.advance(state, limit)
             count = len(buffers["loss"])
+            still.see(buffers)
             for i in range(count):
                 at = step + i + 1
                 metrics = {k: float(v[i]) for k, v in buffers.items() if k != "finite"}

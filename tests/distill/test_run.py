@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -144,9 +146,12 @@ def test_bad_objectives_are_refused_before_compiling(tiny_recipe, toy, loss, mes
 
 def test_an_objective_that_changes_its_state_is_refused(tiny_recipe, toy):
     recipe = tiny_recipe("dm")
-    bad = dataclasses.replace(recipe, objective=recipe.objective._replace(
-        init=lambda key, synthetic: jnp.zeros(2),
-        advance=lambda synthetic, state, batch, key: jnp.zeros(3)))
+    inner = recipe.objective
+    bad = dataclasses.replace(recipe, objective=inner._replace(
+        init=lambda key, synthetic: (inner.init(key, synthetic), jnp.zeros(2)),
+        sample=lambda data, state, key: inner.sample(data, state[0], key),
+        loss=lambda synthetic, state, batch, key: inner.loss(synthetic, state[0], batch, key),
+        advance=lambda synthetic, state, batch, key: (state[0], jnp.zeros(3))))
     with pytest.raises(ConfigError, match="shapes"):
         run(bad, toy)
 
@@ -156,3 +161,25 @@ def test_an_objective_that_changes_its_state_is_refused(tiny_recipe, toy):
 def test_bad_options_are_refused(tiny_recipe, toy, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         run(tiny_recipe("dm"), toy, **options)
+
+
+@pytest.mark.parametrize("steps,wrap,rate,said", [
+    (12, lambda x: x, 0.0, "dm: the set has not moved for 1[0-2] steps, .* rate 0"),
+    (101, lambda x: 0.0 * x, 0.1, "dm: the gradient has been zero for 10[01] steps"),
+    (12, lambda x: x, 0.1, None),
+], ids=["no rate", "no gradient", "moving"])
+def test_a_run_that_stands_still_says_so_once(steps, wrap, rate, said, tiny_recipe, toy):
+    recipe = tiny_recipe("dm", steps=steps, learning_rate=rate)
+    inner = recipe.objective
+
+    def loss(*args):
+        value, metrics = inner.loss(*args)
+        return wrap(value), metrics
+
+    recipe = dataclasses.replace(recipe, objective=inner._replace(loss=loss))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        run(recipe, toy)
+    ours = [str(w.message) for w in found if str(w.message).startswith("dm: ")]
+    assert len(ours) == (0 if said is None else 1)
+    assert said is None or re.match(said, ours[0])
