@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 from collections.abc import Iterable
 
@@ -112,6 +113,29 @@ def require_whole(name: str, value: object, *, least: int = 1, example: int | No
     if not good:
         raise ConfigError(f"{name} is {value!r}, expected an integer of at least {least}",
                           fix=f"pass {name.split()[-1]}={least if example is None else example}")
+
+
+def require_at_least_zero(name: str, value: object, *, example: float = 0.1) -> None:
+    """Refuses what is not a finite number of at least 0: rates, weights, widths.
+
+    Args:
+      name: of the setting, as for `require_whole`.
+      value: what the user gave.
+      example: a usual value, for the advice.
+
+    Raises:
+      ConfigError: as said.
+
+    Example:
+      >>> require_at_least_zero("scale", -1.0, example=9)
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: scale is -1.0, expected a finite number of at least 0; pass scale=9
+    """
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (good and 0.0 <= value < math.inf):
+        raise ConfigError(f"{name} is {value!r}, expected a finite number of at least 0",
+                          fix=f"pass {name.split()[-1]}={example}")
 
 
 def require_probability(name: str, value: object) -> None:

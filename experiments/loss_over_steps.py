@@ -82,8 +82,10 @@ def common_measure(recipe, split, key: jax.Array, count: int):
     Pools of these methods are trained on real images, so their networks do not depend on the set.
     """
     objective = recipe.objective
-    start = recipe.initialise(split.train, jax.random.fold_in(key, 0))
-    start = recipe.parameterization.decode(recipe.parameterization.init(key, start), key)
+    start_key, init_key, ages_key, measure_key = jax.random.split(key, 4)
+    start = recipe.initialise(split.train, start_key)
+    start = recipe.parameterization.decode(recipe.parameterization.init(start_key, start),
+                                           start_key)
 
     def real(data, state, key):
         batch = outer.fetch(data, objective.sample(data, state, key))
@@ -92,24 +94,27 @@ def common_measure(recipe, split, key: jax.Array, count: int):
     @jax.jit
     def next_state(state, key):
         def older(i, state):
-            own = jax.random.fold_in(key, i)
-            return objective.advance(start, state, real(split.train, state, own), own)
+            rows_key, advance_key = jax.random.split(jax.random.fold_in(key, i))
+            batch = real(split.train, state, rows_key)
+            return objective.advance(start, state, batch, advance_key)
 
         return jax.lax.fori_loop(0, max(1, recipe.settings.get("uses", 1) // count), older, state)
 
-    state = objective.init(key, start)
+    state = objective.init(init_key, start)
     states = []
     for i in range(count):
         states.append(state)
-        state = next_state(state, jax.random.fold_in(key, 1 + i))
+        state = next_state(state, jax.random.fold_in(ages_key, i))
     states = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, 100 + i))(jnp.arange(count))
+    keys = jax.random.split(measure_key, count)
 
     @jax.jit
     def measure(synthetic):
         def one(args):
             state, key = args
-            return objective.loss(synthetic, state, real(split.test, state, key), key)[0]
+            rows_key, loss_key = jax.random.split(key)
+            batch = real(split.test, state, rows_key)
+            return objective.loss(synthetic, state, batch, loss_key)[0]
 
         return jnp.mean(jax.lax.map(one, (states, keys)))
 
@@ -124,12 +129,13 @@ def followed(recipe, data, options: Options, measure) -> dict:
     run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
     rows = {"steps": [], "loss": [], "accuracy_steps": [], "accuracy": [], "seconds": []}
     spent = 0.0
-    for step in range(0, options.steps + 1, options.every):
-        if step:
-            start = time.perf_counter()
-            state = run(state, data.train, options.every, length=options.every)[0]
+    step = 0
+    while True:
+        if rows["steps"]:
+            start, count = time.perf_counter(), min(options.every, options.steps - step)
+            state = run(state, data.train, count, length=options.every)[0]
             jax.block_until_ready(state.params)
-            spent += time.perf_counter() - start
+            spent, step = spent + time.perf_counter() - start, step + count
         synthetic = d.decode(state)
         rows["steps"].append(step)
         rows["loss"].append(float(measure(synthetic)))
@@ -141,7 +147,8 @@ def followed(recipe, data, options: Options, measure) -> dict:
             rows["accuracy_steps"].append(step)
             rows["accuracy"].append([round(float(x), 4) for x in tested.accuracies])
         print(recipe.method, step, f"{rows['loss'][-1]:.3f}", rows["accuracy"][-1:], flush=True)
-    return rows
+        if step == options.steps:
+            return rows
 
 
 def main(options: Options) -> None:

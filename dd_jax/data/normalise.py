@@ -45,6 +45,16 @@ class Normaliser:
     per_image: bool = dataclasses.field(default=False, metadata=dict(static=True))
 
 
+def grey(normaliser: Normaliser, level: float) -> jax.Array:
+    """A pixel of `level` in all channels, [C] in model space; "none" and "standardise" only.
+
+    Example:
+      >>> grey(Normaliser(jnp.array([0.5]), jnp.array([0.25])), 1.0).tolist()
+      [2.0]
+    """
+    return normalise(normaliser, jnp.full((1, 1, normaliser.mean.shape[0]), level))[0, 0]
+
+
 def normalise(normaliser: Normaliser, images: jax.Array) -> jax.Array:
     """Brings images to model space.
 

@@ -22,7 +22,8 @@ def flipped(recipe: Recipe) -> Recipe:
       A `Recipe` with the setting "flipped".
 
     Raises:
-      ConfigError: it is flipped already, by this or by its own setting.
+      ConfigError: it is flipped already, by this or by its own setting, or its objective knows its
+        images one by one.
 
     Example:
       >>> import numpy as np, dd_jax as dd
@@ -36,4 +37,7 @@ def flipped(recipe: Recipe) -> Recipe:
     if "flipped" in recipe.settings or recipe.settings.get("flip") is True:
         raise ConfigError(f"the recipe of {recipe.method} is flipped already",
                           fix="start from the plain recipe, with flip=False")
+    if recipe.fixed_images:
+        raise ConfigError(f"the recipe of {recipe.method} cannot be flipped: "
+                          + recipe.fixed_images, fix="choose another method")
     return with_objective(recipe, mirrored, {"flipped": True})

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.data import Normaliser, normalise
+from dd_jax.data import Normaliser, grey
 from dd_jax.errors import ConfigError
 
 
@@ -74,19 +74,17 @@ def kept_between(low: jax.Array, high: jax.Array) -> optax.GradientTransformatio
 
 
 def within_range(
-    optimizer: optax.GradientTransformation, normaliser: Normaliser, channels: int
+    optimizer: optax.GradientTransformation, normaliser: Normaliser
 ) -> optax.GradientTransformation:
     """The optimiser as it would act on pixels, which stay between black and white.
 
     Args:
       optimizer: any; it sees pixels in [0, 1] as parameters.
       normaliser: "none" or "standardise", from stored images to model space.
-      channels: C.
 
     Returns:
       An optax transformation for images [M, H, W, C] in model space.
     """
-    black, white = (normalise(normaliser, jnp.full((1, 1, channels), level))[0, 0]
-                    for level in (0.0, 1.0))
+    black, white = (grey(normaliser, level) for level in (0.0, 1.0))
     return optax.chain(in_pixel_space(optimizer, normaliser.std, normaliser.mean),
                        kept_between(black, white))

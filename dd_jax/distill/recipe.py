@@ -56,6 +56,9 @@ class Recipe:
       read_out: the kernel regression that the method's authors predict with, if they do.
       prepare: what is computed first, see `Preparation`; None for a complete recipe.
       prepared: hash of the arrays that a preparation has built in; part of a run's identity.
+      turns: steps of one iteration, where classes or terms have theirs one after another.
+      fixed_images: why the objective knows its images one by one, if so: such a recipe has no
+        mirror images to take and no real batches to choose.
     """
 
     method: str
@@ -75,11 +78,14 @@ class Recipe:
     read_out: ReadOut | None = None
     prepare: Preparation | None = None
     prepared: str = ""
+    turns: int = 1
+    fixed_images: str = ""
 
     def __post_init__(self):
         if self.label_kind not in LABEL_KINDS:
             raise unknown("label kind", self.label_kind, LABEL_KINDS)
         require_whole("steps", self.steps)
+        require_whole("turns", self.turns)
         number = isinstance(self.average, (int, float))
         if self.average is not None and not (number and 0.0 < self.average < 1.0):
             raise ConfigError(f"average is {self.average!r}, expected a decay between 0 and 1",

@@ -32,7 +32,7 @@ def representative(
     Args:
       recipe: any that uses real batches.
       data: the real training set, on the device.
-      every: steps for which representatives are kept.
+      every: iterations for which representatives are kept; an iteration has `recipe.turns` steps.
       candidates: random images of each class among which they are chosen; None for all.
       iterations: of k-means.
       subsample: images for each cluster, the nearest ones of its centre.
@@ -57,6 +57,9 @@ def representative(
     if "representative" in recipe.settings:
         raise ConfigError(f"the recipe of {recipe.method} has representative batches already",
                           fix="start from the plain recipe")
+    if recipe.fixed_images:
+        raise ConfigError(f"the recipe of {recipe.method} takes no real batches: "
+                          + recipe.fixed_images, fix="choose another method")
     options = dict(every=every, candidates=candidates, iterations=iterations, subsample=subsample)
     check_refresh(**options)
     require_device_images(data)
@@ -64,6 +67,7 @@ def representative(
     def wrap(objective: Objective) -> Objective:
         network = None if objective.embed else build_network(recipe.evaluation, data.spec)
         return representative_batches(objective, data, normaliser=recipe.normaliser,
-                                      network=network, **options)
+                                      network=network,
+                                      **{**options, "every": every * recipe.turns})
 
     return with_objective(recipe, wrap, {"representative": options})

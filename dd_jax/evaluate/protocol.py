@@ -13,7 +13,9 @@ import jax
 import optax
 
 from dd_jax import nets
+from dd_jax.augment.table import AUGMENTATIONS
 from dd_jax.errors import ConfigError, require_probability, require_whole, unknown
+from dd_jax.nets.layers import NORMS
 from dd_jax.types import DataSpec, Network, Outputs, PyTree
 
 SCHEDULES = ("constant", "step_drop", "milestones", "fifths", "warmup_cosine")
@@ -87,6 +89,8 @@ class Protocol:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("loss", self.loss, LOSSES),
             ("network", self.network, nets.NETWORKS),
+            ("normalisation", self.norm, NORMS),
+            ("augmentation", self.augmentation, AUGMENTATIONS),
         ):
             if value not in valid:
                 raise unknown(label, value, valid)

@@ -25,12 +25,10 @@ class ClassTargets(NamedTuple):
 
     Attributes:
       points: [K, k, P], the barycentre of each class's features.
-      weights: [K, k], of sum 1 for each class.
       statistics: ((means [K, c], variances [K, c]), ...), one pair for each batch normalisation.
     """
 
     points: jax.Array
-    weights: jax.Array
     statistics: tuple[tuple[jax.Array, jax.Array], ...]
 
 
@@ -96,7 +94,7 @@ def class_targets(
         statistics = jax.tree.map(lambda x: jnp.sum(shares[:, None] * x, axis=0), found)
         middle = barycentre(features.reshape(-1, features.shape[-1]), count, key=key,
                             valid=new.reshape(-1), learn_weights=learn_weights)
-        return ClassTargets(middle.points, middle.weights, statistics)
+        return ClassTargets(middle.points, statistics)
 
     @jax.jit
     def run(variables, data, normaliser, key):

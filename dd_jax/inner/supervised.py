@@ -13,7 +13,7 @@ import optax
 from dd_jax.augment import cutmix
 from dd_jax.backend import chunk_size
 from dd_jax.nets import with_batch_stats
-from dd_jax.types import Augmentation, Network, PyTree
+from dd_jax.types import Augmentation, Network, PyTree, SyntheticSet
 
 _ORDER, _STEP = range(2)
 
@@ -166,3 +166,36 @@ def train_epoch(
         return {**variables, "params": params}, opt_state
 
     return jax.lax.fori_loop(0, -(-size // batch_size), step, (variables, opt_state))
+
+
+def train_pass(
+    network: Network,
+    carry: tuple[PyTree, PyTree],
+    synthetic: SyntheticSet,
+    key: jax.Array,
+    *,
+    optimizer: optax.GradientTransformation,
+    **options,
+) -> tuple[PyTree, PyTree]:
+    """One pass of an optax optimiser over a labelled set.
+
+    Args:
+      network: the architecture.
+      carry: (variables, state of the optimiser).
+      synthetic: the set.
+      key: PRNG key of this pass.
+      optimizer: of the parameters.
+      **options: batch_size, augmentation, mix and loss, as for `train_epoch`.
+
+    Returns:
+      (variables, state of the optimiser).
+    """
+
+    def update(grads, opt_state, params, i):
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    return train_epoch(
+        network, *carry, key, size=synthetic.images.shape[0], update=update,
+        take=lambda rows: (synthetic.images[rows], synthetic.labels[rows]), **options,
+    )

@@ -24,7 +24,7 @@ import optax
 from dd_jax import augment, nets, pools
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError
+from dd_jax.errors import require_whole
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.methods.record import (
     Method,
@@ -119,9 +119,7 @@ def recipe(config: DataDAM, data: RealData) -> Recipe:
     check_start(config.start, data, config.ipc)
     spec = data.spec
     depth = default_depth(spec, config.depth)
-    if depth < 2:
-        raise ConfigError(f"depth is {depth}: attention is that of all blocks but the last",
-                          fix="pass depth=2, or larger images")
+    require_whole("depth", depth, least=2)  # attention is that of all blocks but the last
     normaliser = normalisers(config.normaliser, data)
     network = nets.convnet(spec, depth=depth, width=config.width, norm=config.norm)
     return Recipe(

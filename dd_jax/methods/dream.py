@@ -34,7 +34,7 @@ class DREAM(idc.IDC):
     """Settings of DREAM: those of IDC and of the clustering; the defaults are the official ones.
 
     Attributes:
-      every: matching steps for which the representatives are kept.
+      every: iterations for which the representatives are kept.
       candidates: random images per class among which they are looked for; None for all.
       iterations: of k-means.
     """
@@ -76,8 +76,7 @@ def recipe(config: DREAM, data: RealData) -> Recipe:
         ).reshape(-1)
 
     plain = idc.recipe(config, data, choose=choose, method="dream", citation=_CITATION)
-    turns = data.spec.num_classes if config.in_turn else 1
-    return representative(plain, data, every=config.every * turns, candidates=config.candidates,
+    return representative(plain, data, every=config.every, candidates=config.candidates,
                           iterations=config.iterations)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
-from dd_jax.data import normalise, real_rows, standardise
+from dd_jax.data import grey, real_rows, standardise
 from dd_jax.synthetic import multi_formation, pasted_start, pixels
 from dd_jax.types import RealData
 
@@ -32,10 +31,10 @@ def formed(
       {"normaliser", "initialise", "parameterization"}, for `Recipe(**formed(...), ...)`.
     """
     normaliser = standardise(data)
-    grey = normalise(normaliser, jnp.full((1, 1, data.spec.shape[-1]), 0.5))[0, 0]
     return {
         "normaliser": normaliser,
         "initialise": pasted_start(normaliser, ipc=ipc, factor=factor, choose=choose,
                                    interpolation=interpolation),
-        "parameterization": multi_formation(pixels(labels="fixed"), factor=factor, fill=grey),
+        "parameterization": multi_formation(pixels(labels="fixed"), factor=factor,
+                                             fill=grey(normaliser, 0.5)),
     }

@@ -197,8 +197,9 @@ def recipe(
         method=method,
         settings=dataclasses.asdict(config),
         objective=class_by_class(objective) if config.in_turn else objective,
-        optimizer=within_range(sgd, stored["normaliser"], spec.shape[-1]),
+        optimizer=within_range(sgd, stored["normaliser"]),
         steps=config.networks * config.uses * turns,
+        turns=turns,
         evaluation=evaluation(config, depth),
         citation=citation,
     )

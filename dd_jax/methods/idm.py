@@ -144,13 +144,15 @@ def recipe(config: IDM, data: RealData) -> Recipe:
         supervision=lambda state: config.label_weight * accuracy_percent(state),
         train_rows=trained_on,
     )
+    turns = spec.num_classes if config.in_turn else 1
     return Recipe(
         **formed(data, ipc=config.ipc, factor=config.factor, interpolation="bilinear"),
         method="idm",
         settings=dataclasses.asdict(config),
         objective=class_by_class(objective) if config.in_turn else objective,
         optimizer=optax.sgd(config.learning_rate, momentum=config.momentum),
-        steps=config.iterations * (spec.num_classes if config.in_turn else 1),
+        steps=config.iterations * turns,
+        turns=turns,
         evaluation=Protocol(name="dc", depth=depth, width=config.evaluation_width,
                             epochs=config.evaluation_epochs, augmentation=config.augmentation),
         citation=_CITATION,

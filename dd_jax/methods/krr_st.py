@@ -25,13 +25,13 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax import nets
-from dd_jax.data import gather, normalise, rows_uniform, standardise
+from dd_jax.data import gather, grey, normalise, rows_uniform, standardise
 from dd_jax.distill.pixel_space import in_pixel_space
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.errors import ConfigError, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner import train_self_supervised, views
-from dd_jax.methods.record import Method, default_depth, require_positive, require_rate
+from dd_jax.methods.record import Method, default_depth, require_positive, require_rate, unprepared
 from dd_jax.objectives.representation_ridge import representation_ridge, representations
 from dd_jax.pools.pretrained import decayed_momentum, pretrained_pool
 from dd_jax.synthetic import pixels
@@ -118,11 +118,6 @@ def teacher_network(config: KRRST, spec: DataSpec) -> Network:
     return nets.convnet(spec, depth=default_depth(spec), width=config.teacher_width, norm="batch")
 
 
-def _unprepared(*args, **kwargs):
-    raise ConfigError("the recipe of krr_st has no teacher yet",
-                      fix="call recipe = dd.distill.prepared(recipe, data, key)")
-
-
 def _check(config: KRRST, data: RealData) -> None:
     require_positive(config, "ipc", "steps", "batch_size", "pool_size", "max_age", "teacher_width",
                      "teacher_steps", "teacher_batch_size", "teacher_projector",
@@ -155,7 +150,7 @@ def recipe(config: KRRST, data: RealData) -> Recipe:
     _check(config, data)
     spec, count = data.spec, data.labels.shape[0]
     normaliser = standardise(data)
-    black = normalise(normaliser, jnp.zeros((1, 1, spec.shape[-1])))
+    black = grey(normaliser, 0.0)[None, None]
     depth = default_depth(spec, config.depth)
     widest = max(1, 512 // 2 ** (depth - 1))
     width = config.width or widest
@@ -203,9 +198,9 @@ def recipe(config: KRRST, data: RealData) -> Recipe:
     return Recipe(
         method="krr_st",
         settings=dataclasses.asdict(config),
-        initialise=_unprepared,
+        initialise=unprepared("krr_st", "teacher").init,
         parameterization=pixels(labels="learned"),
-        objective=Objective(*[_unprepared] * 4),
+        objective=unprepared("krr_st", "teacher"),
         optimizer={"images": in_pixel_space(adam, normaliser.std), "labels": adam},
         steps=config.steps,
         normaliser=normaliser,

@@ -4,6 +4,9 @@ Class by class, features of random networks on real and shown images agree in al
 kernel of them sees it; stored as IDC stores them, SGD on the pixels.
 
 Differs from the official code:
+  - the authors' repository holds no code in the state that is known: batches, numbers of shown
+    images, loop and rates are those of public repositories that were derived from it, and
+    "official" is what these say; their networks are tested after 1,500 epochs, here after 1,000;
   - the images live in model space; SGD, its rate and the range [0, 1] are those of pixels all the
     same, and images are cut to the range after every step;
   - the settings of the other kernels' rates are not published: the rate given here is that of the
@@ -83,7 +86,7 @@ class M3D:
 
 
 def official(ipc: int) -> M3D:
-    """The settings of the official code."""
+    """The settings of repositories derived from the official code."""
     return M3D(ipc=ipc, learning_rate=1.0 * ipc)
 
 
@@ -121,14 +124,16 @@ def recipe(config: M3D, data: RealData) -> Recipe:
         kernel_means(config.kernel), batch_size=config.batch_size, most=config.most,
         augmentation=augment.by_name(config.matching, spec.shape),
     )
+    turns = spec.num_classes if config.in_turn else 1
     sgd = optax.sgd(config.learning_rate, momentum=config.momentum)
     return Recipe(
         **stored,
         method="m3d",
         settings=dataclasses.asdict(config),
         objective=class_by_class(objective) if config.in_turn else objective,
-        optimizer=within_range(sgd, stored["normaliser"], spec.shape[-1]),
-        steps=config.iterations * (spec.num_classes if config.in_turn else 1),
+        optimizer=within_range(sgd, stored["normaliser"]),
+        steps=config.iterations * turns,
+        turns=turns,
         evaluation=idc.evaluation(config, depth),
         citation=_CITATION,
     )

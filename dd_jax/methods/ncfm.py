@@ -13,7 +13,7 @@ Differs from the official code:
   - a learned sampler ascends once per iteration by the sum over classes, with features computed
     anew after the step (there once per class, by the same derivative pass);
   - the rate waits for a plateau of the mean loss of all steps of an iteration, those of calibration
-    included;
+    included, and falls one iteration earlier;
   - CIFAR-100's SGD at 10 images per class, soft labels and the features of several layers for deep
     networks are not offered;
   - a class smaller than the real batch is gone through again (the official code takes fewer);
@@ -36,7 +36,7 @@ from dd_jax import augment, nets
 from dd_jax.data import Normaliser
 from dd_jax.distill.pixel_space import within_range
 from dd_jax.distill.recipe import Preparation, Recipe
-from dd_jax.errors import ConfigError, require_probability, unknown
+from dd_jax.errors import require_probability, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.methods.formed import formed
 from dd_jax.methods.record import (
@@ -45,6 +45,7 @@ from dd_jax.methods.record import (
     default_depth,
     require_positive,
     require_rate,
+    unprepared,
 )
 from dd_jax.objectives import weighted_sum
 from dd_jax.objectives.alternating import alternating
@@ -63,7 +64,8 @@ _CITATION = (
     "S. Wang, Y. Yang, Z. Liu, C. Sun, X. Hu, C. He, L. Zhang. Dataset Distillation with Neural "
     "Characteristic Function: A Minmax Perspective. CVPR 2025."
 )
-SAMPLERS = ("normal", "learned", "tiled")
+# Frequencies per draw: of the released settings, of the paper, and of the released code.
+FREQUENCIES = {"normal": 4096, "learned": 1024, "tiled": 64}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ class NCFM:
       batch_size: real images per class and step.
       sampler: of the frequencies, "normal" (every released configuration), "learned" (the paper's
         scale mixture) or "tiled" (the released code's network).
-      frequencies: per class and step.
+      frequencies: per class and step; None: 4096 normal, 1024 learned or 64 tiled ones.
       alpha: weight of amplitudes; phases have 1 - alpha.
       scale: of the discrepancy.
       calibration: weight of the cross-entropy; 0 leaves it out.
@@ -104,7 +106,7 @@ class NCFM:
     in_turn: bool = True
     batch_size: int = 1024
     sampler: str = "normal"
-    frequencies: int = 4096
+    frequencies: int | None = None
     alpha: float = 0.5
     scale: float = 300.0
     calibration: float = 1.0
@@ -135,32 +137,28 @@ def cpu(ipc: int) -> NCFM:
                 evaluation_width=32, evaluation_epochs=1000 if ipc == 1 else 200)
 
 
-def _unprepared(*args, **kwargs):
-    raise ConfigError("the recipe of ncfm has no bank of networks yet",
-                      fix="call recipe = dd.distill.prepared(recipe, data, key)")
-
-
 def _check(config: NCFM, data: RealData) -> None:
-    require_positive(config, "ipc", "factor", "iterations", "patience", "batch_size",
-                     "frequencies", "bank", "bank_batch_size", "width", "evaluation_width",
-                     "evaluation_epochs")
+    require_positive(config, "ipc", "factor", "iterations", "patience", "batch_size", "bank",
+                     "bank_batch_size", "width", "evaluation_width", "evaluation_epochs")
     require_rate(config, "learning_rate", "weight_decay", "scale", "calibration", "bank_rate",
                  "bank_momentum", "bank_decay")
-    if config.bank_steps is not None:
-        require_positive(config, "bank_steps")
+    for name in ("bank_steps", "frequencies"):
+        if getattr(config, name) is not None:
+            require_positive(config, name)
     for name in ("alpha", "mix"):
         require_probability(name, getattr(config, name))
-    if config.sampler not in SAMPLERS:
-        raise unknown("sampler", config.sampler, SAMPLERS)
+    if config.sampler not in FREQUENCIES:
+        raise unknown("sampler", config.sampler, FREQUENCIES)
     check_start("real", data, config.ipc * config.factor**2)
 
 
 def probe(config: NCFM) -> Probe:
     """The frequencies that the settings name."""
+    count = config.frequencies or FREQUENCIES[config.sampler]
     if config.sampler == "normal":
-        return normal_frequencies(config.frequencies)
+        return normal_frequencies(count)
     kind = {"learned": "scale_mixture", "tiled": "tiled"}[config.sampler]
-    return learned_frequencies(config.frequencies, kind=kind)
+    return learned_frequencies(count, kind=kind)
 
 
 def bank_training(
@@ -222,6 +220,7 @@ def recipe(config: NCFM, data: RealData) -> Recipe:
       ConfigError: a setting that cannot be.
     """
     _check(config, data)
+    augment.by_name(config.matching, data.spec.shape)  # a wrong name fails before the training
     spec = data.spec
     depth = default_depth(spec, config.depth)
     network = nets.convnet(spec, depth=depth, width=config.width)
@@ -243,9 +242,10 @@ def recipe(config: NCFM, data: RealData) -> Recipe:
         **stored,
         method="ncfm",
         settings=dataclasses.asdict(config),
-        objective=Objective(*[_unprepared] * 4),
-        optimizer=within_range(adamw, normaliser, spec.shape[-1]),
+        objective=unprepared("ncfm", "bank of networks"),
+        optimizer=within_range(adamw, normaliser),
         steps=config.iterations * turns,
+        turns=turns,
         evaluation=Protocol(
             name="ncfm", depth=depth, width=config.evaluation_width, optimizer="adamw",
             learning_rate=1e-3, weight_decay=0.01, schedule="fifths",

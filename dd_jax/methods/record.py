@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError, require_whole, unknown
-from dd_jax.types import DataSpec, RealData
+from dd_jax.errors import ConfigError, require_at_least_zero, require_whole, unknown
+from dd_jax.types import DataSpec, Objective, RealData
 
 
 class Published(NamedTuple):
@@ -80,10 +80,22 @@ def require_rate(config: Any, *names: str) -> None:
       ConfigError: as said.
     """
     for name in names:
-        value = getattr(config, name)
-        if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
-            raise ConfigError(f"{name} is {value!r}, expected a finite number of at least 0",
-                              fix=f"pass for example {name}=0.001")
+        require_at_least_zero(name, getattr(config, name), example=0.001)
+
+
+def unprepared(method: str, what: str) -> Objective:
+    """The objective of a recipe that has yet to be prepared: every use of it says so.
+
+    Args:
+      method: its name.
+      what: it lacks, such as "teacher".
+    """
+
+    def refuse(*args, **kwargs):
+        raise ConfigError(f"the recipe of {method} has no {what} yet",
+                          fix="call recipe = dd.distill.prepared(recipe, data, key)")
+
+    return Objective(*[refuse] * 4)
 
 
 def default_depth(spec: DataSpec, given: int | None = None) -> int:

@@ -10,8 +10,10 @@ Differs from the official code:
     `labels="hard"` leaves the classes;
   - all blocks of classes take their steps together, each with its own draws; as they share
     nothing, that is what they do one after another. The last block may be smaller;
-  - plans of the barycentre are entropic (there exact), and with `learn_weights` the weights are the
-    best ones for the positions (there mirror descent); a student does not weigh images by them;
+  - plans of the barycentre are entropic (there exact). With equal weights its positions follow the
+    plans all the way, 20 times (there a fifth of the way, at most ten); with `learn_weights` the
+    weights are the best ones for the positions (there mirror descent), and a student does not weigh
+    images by them;
   - the teacher's random crops are cut to the image where they leave it (there drawn again). Its
     running statistics are averages over batches after the training, since the library's batch
     normalisation forgets faster than the usual one;
@@ -34,10 +36,10 @@ import optax
 from dd_jax import nets
 from dd_jax.augment.block import crop_flip_roll
 from dd_jax.backend import in_chunks
-from dd_jax.data import Normaliser, gather, normalise, rows_uniform, standardise
+from dd_jax.data import Normaliser, gather, grey, normalise, rows_uniform, standardise
 from dd_jax.distill.pixel_space import kept_between
 from dd_jax.distill.recipe import Preparation, Recipe
-from dd_jax.errors import ConfigError, require_probability, unknown
+from dd_jax.errors import ConfigError, require_probability, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner.class_targets import class_targets
 from dd_jax.inner.teachers import train_supervised
@@ -47,6 +49,7 @@ from dd_jax.methods.record import (
     default_depth,
     require_positive,
     require_rate,
+    unprepared,
 )
 from dd_jax.objectives.barycentre_matching import DISTANCES, barycentre_matching
 from dd_jax.pools.pretrained import decayed_momentum
@@ -55,7 +58,6 @@ from dd_jax.types import (
     Augmentation,
     DataSpec,
     Network,
-    Objective,
     PyTree,
     RealData,
     SyntheticSet,
@@ -83,9 +85,9 @@ class WMDD:
       distance: of features, "unsquared" (released) or "squared" (paper).
       learn_weights: weights of the barycentre; False in the released script, True in the paper.
       block_images: images of the classes that share a distance and an augmentation.
-      area, roll, flip: smallest area of the crops, largest roll in pixels (None: a seventh of a
-        side, 32 of 224) and mirroring, through which the teacher sees the images; without the roll
-        also those that it is trained on.
+      area, roll, mirror_views: smallest area of the crops, largest roll in pixels (None: a seventh
+        of a side, 32 of 224) and mirroring, through which the teacher sees the images; without the
+        roll also those that it is trained on.
       teacher: "resnet18" or "convnet", with `teacher_width` channels in its first stage.
       teacher_epochs, teacher_batch_size, teacher_rate, teacher_decay: of its SGD of momentum 0.9,
         whose rate falls to 0 by a cosine.
@@ -107,7 +109,7 @@ class WMDD:
     block_images: int = 100
     area: float = 0.08
     roll: int | None = None
-    flip: bool = True
+    mirror_views: bool = True
     teacher: str = "resnet18"
     teacher_width: int = 64
     teacher_epochs: float = 50
@@ -130,7 +132,7 @@ def official(ipc: int) -> WMDD:
 
 def cpu(ipc: int) -> WMDD:
     """Settings for five minutes on two CPU cores: a narrow ConvNet as the teacher, whole images."""
-    return WMDD(ipc=ipc, steps=2000 if ipc == 1 else 500, area=1.0, roll=0, flip=False,
+    return WMDD(ipc=ipc, steps=2000 if ipc == 1 else 500, area=1.0, roll=0, mirror_views=False,
                 teacher="convnet", teacher_width=32, teacher_epochs=2, teacher_batch_size=128,
                 teacher_rate=0.1, temperature=4.0, mix=0.0, evaluation_norm="instance",
                 evaluation_width=32, evaluation_epochs=1000 if ipc == 1 else 300)
@@ -142,6 +144,7 @@ def _check(config: WMDD, data: RealData) -> None:
     require_rate(config, "learning_rate", "statistics_weight", "label_weight", "teacher_epochs",
                  "teacher_rate", "teacher_decay", "temperature")
     require_probability("mix", config.mix)
+    require_whole("roll", 0 if config.roll is None else config.roll, least=0)
     for name, valid in (("teacher", TEACHERS), ("labels", LABELS), ("distance", DISTANCES)):
         if getattr(config, name) not in valid:
             raise unknown(name, getattr(config, name), valid)
@@ -154,11 +157,6 @@ def _network(config: WMDD, spec: DataSpec) -> Network:
     if config.teacher == "resnet18":
         return nets.resnet18(spec, width=config.teacher_width)
     return nets.convnet(spec, depth=default_depth(spec), width=config.teacher_width, norm="batch")
-
-
-def _unprepared(*args, **kwargs):
-    raise ConfigError("the recipe of wmdd has no teacher yet",
-                      fix="call recipe = dd.distill.prepared(recipe, data, key)")
 
 
 def settled(
@@ -206,10 +204,9 @@ def recipe(config: WMDD, data: RealData) -> Recipe:
     """
     _check(config, data)
     spec, normaliser, network = data.spec, standardise(data), _network(config, data.spec)
-    black, white = (normalise(normaliser, jnp.full((1, 1, spec.shape[-1]), level))[0, 0]
-                    for level in (0.0, 1.0))
+    black, white = (grey(normaliser, level) for level in (0.0, 1.0))
     roll = min(spec.shape[:2]) // 7 if config.roll is None else config.roll
-    views, seen = (crop_flip_roll(spec.shape, area=config.area, flip=config.flip, roll=most)
+    views, seen = (crop_flip_roll(spec.shape, area=config.area, flip=config.mirror_views, roll=most)
                    for most in (0, roll))
     batch_size = min(config.teacher_batch_size, data.labels.shape[0])
     teacher_steps = max(1, math.ceil(config.teacher_epochs * data.labels.shape[0] / batch_size))
@@ -254,7 +251,7 @@ def recipe(config: WMDD, data: RealData) -> Recipe:
         settings=dataclasses.asdict(config),
         initialise=class_start("noise", normaliser=normaliser, ipc=config.ipc, kind="one_hot"),
         parameterization=pixels(labels="fixed"),
-        objective=Objective(*[_unprepared] * 4),
+        objective=unprepared("wmdd", "teacher"),
         optimizer=optax.chain(adam, kept_between(black, white)),
         steps=config.steps,
         normaliser=normaliser,
@@ -268,6 +265,7 @@ def recipe(config: WMDD, data: RealData) -> Recipe:
             cutmix=config.mix, output_scale=config.temperature if soft else 1.0,
         ),
         prepare=Preparation(compute, complete),
+        fixed_images="each of its images has its own point of a barycentre",
         citation=_CITATION,
     )
 

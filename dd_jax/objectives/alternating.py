@@ -35,7 +35,7 @@ def alternating(objectives: Sequence[Objective], steps: Sequence[int]) -> Object
     Returns:
       An `Objective` with `AlternatingState`. Only the part whose turn it is computes a loss and
       advances; every part samples its rows in every step. The metric "part" says whose the loss
-      is. It embeds as the first part does that can.
+      is; the parts' own metrics are left out. It embeds as the first part does that can.
 
     Raises:
       ConfigError: fewer than two objectives, another number of counts, a count below 1.

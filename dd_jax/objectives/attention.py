@@ -14,7 +14,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import ConfigError, require_whole
+from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
 from dd_jax.objectives.discrepancy import Discrepancy
 from dd_jax.types import Outputs
 
@@ -49,6 +49,7 @@ def attention(*, power: int = 4, weight: float = 0.01) -> Discrepancy:
       [[0.5, 0.5, 0.5, 0.5]]
     """
     require_whole("power", power, example=4)
+    require_at_least_zero("weight", weight, example=0.01)
 
     def collect(outputs: Outputs):
         maps = outputs.taps[:-1]
@@ -60,7 +61,7 @@ def attention(*, power: int = 4, weight: float = 0.01) -> Discrepancy:
             )
         return tuple(attention_map(tap, power) for tap in maps), outputs.features
 
-    def compare(real, synthetic, probe):
+    def compare(real, synthetic, drawn):
         (real_maps, real_features), (maps, features) = real, synthetic
         total = weight * jnp.sum((real_features - features) ** 2)
         return total + sum(jnp.sum((a - b) ** 2) for a, b in zip(real_maps, maps))

@@ -15,18 +15,32 @@ Source: Liu et al., Dataset Distillation via the Wasserstein Metric, ICCV 2025.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from dd_jax.augment import identity
-from dd_jax.backend import all_at_once, in_chunks, map_over
-from dd_jax.errors import ConfigError, require_whole, unknown
+from dd_jax.backend import all_at_once, check_mapping, in_chunks, map_over
+from dd_jax.errors import ConfigError, require_at_least_zero, require_whole, unknown
 from dd_jax.inner.class_targets import ClassTargets
 from dd_jax.types import Augmentation, Network, Objective, PyTree, RealData, SyntheticSet
 
 DISTANCES = ("unsquared", "squared")
+
+
+class FixedState(NamedTuple):
+    """What never changes; in the state, because what a closure holds is a constant of the program.
+
+    Attributes:
+      variables: of the network.
+      targets: of all classes.
+    """
+
+    variables: PyTree
+    targets: ClassTargets
 
 
 def barycentre_matching(
@@ -56,8 +70,8 @@ def barycentre_matching(
       chunk: images per forward pass of `embed`; None for the backend's default.
 
     Returns:
-      An `Objective` over the batch (); its state is (). Metrics are the three terms, before their
-      weights, averaged over blocks.
+      An `Objective` over the batch (); its state is a `FixedState`. Metrics are the three terms,
+      before their weights, averaged over blocks.
 
     Raises:
       ConfigError: an unknown name, a block below 1, a negative weight, statistics of a network
@@ -68,23 +82,24 @@ def barycentre_matching(
       >>> from dd_jax.types import DataSpec
       >>> network = nets.convnet(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), depth=1, width=2,
       ...                        norm="batch")
-      >>> targets = ClassTargets(jnp.zeros((2, 1, 32)), jnp.ones((2, 1)),
-      ...                        ((jnp.zeros((2, 2)), jnp.ones((2, 2))),))
+      >>> targets = ClassTargets(jnp.zeros((2, 1, 32)), ((jnp.zeros((2, 2)), jnp.ones((2, 2))),))
       >>> objective = barycentre_matching(network, network.init(jax.random.key(0)), targets)
     """
     count, per_class = targets.points.shape[:2]
     block = count if block is None else block
     _check(network, targets, block, distance, label_weight, statistics_weight)
+    check_mapping(classes)
     augmentation = augmentation or identity()
     blocks = np.arange(count) // block
     total = int(blocks[-1]) + 1
     shares = 1 / np.bincount(blocks)[blocks]
 
-    def part(args):
+    def part(variables, args):
         images, labels, wanted, key = args
         images = augmentation.apply(augmentation.draw(key, 1), images)
         outputs, found = network.norm_inputs(variables, images)
-        gaps = [_length(seen - real) for pairs in zip(found, wanted.statistics)
+        compared = (found, wanted.statistics) if statistics_weight else ((), ())
+        gaps = [_length(seen - real) for pairs in zip(*compared, strict=True)
                 for seen, real in zip(*pairs)]
         return {
             "distance": jnp.sum((outputs.features - wanted.points) ** 2),
@@ -92,7 +107,7 @@ def barycentre_matching(
             "statistics": sum(gaps, jnp.zeros((), images.dtype)),
         }
 
-    def loss(synthetic: SyntheticSet, state, batch, key: jax.Array):
+    def loss(synthetic: SyntheticSet, state: FixedState, batch, key: jax.Array):
         if synthetic.images.shape[0] != count * per_class:
             raise ConfigError(
                 f"the set has {synthetic.images.shape[0]} images, the barycentres "
@@ -103,8 +118,10 @@ def barycentre_matching(
                           for x in (synthetic.images, synthetic.labels))
         keys = jax.random.split(key, total)[blocks]
         # Class after class, only images wait for the backward pass.
-        run = part if all_at_once(classes) else jax.checkpoint(part)
-        terms = map_over(run, (images, labels, targets, keys), how=classes)
+        one = part if all_at_once(classes) else jax.checkpoint(part)
+        fixed, wanted = jax.lax.stop_gradient((state.variables, state.targets))
+        terms = map_over(lambda args: one(fixed, args), (images, labels, wanted, keys),
+                         how=classes)
         if distance == "squared":
             apart = jnp.sum(terms["distance"])
         else:
@@ -116,14 +133,17 @@ def barycentre_matching(
         value = apart + label_weight * entropy + statistics_weight * statistics
         return value, {name: x / total for name, x in metrics.items()}
 
-    def embed(state, images: jax.Array, key: jax.Array) -> jax.Array:
-        found = in_chunks(lambda x: network.apply(variables, x).features, images, size=chunk)
+    def embed(state: FixedState, images: jax.Array, key: jax.Array) -> jax.Array:
+        found = in_chunks(lambda x: network.apply(state.variables, x).features, images, size=chunk)
         return jax.lax.stop_gradient(found)
 
     def sample(data: RealData, state, key: jax.Array) -> tuple:
         return ()
 
-    return Objective(init=lambda key, synthetic: (), sample=sample, loss=loss,
+    def init(key: jax.Array, synthetic: SyntheticSet) -> FixedState:
+        return FixedState(variables, targets)
+
+    return Objective(init=init, sample=sample, loss=loss,
                      advance=lambda synthetic, state, batch, key: state, embed=embed)
 
 
@@ -140,10 +160,8 @@ def _check(network, targets, block, distance, label_weight, statistics_weight) -
     require_whole("block", block, example=10)
     if distance not in DISTANCES:
         raise unknown("distance", distance, DISTANCES)
-    for name, value in (("label_weight", label_weight), ("statistics_weight", statistics_weight)):
-        if not 0.0 <= value < float("inf"):
-            raise ConfigError(f"{name} is {value!r}, expected a finite number of at least 0",
-                              fix=f"pass for example {name}=1.0")
+    require_at_least_zero("label_weight", label_weight)
+    require_at_least_zero("statistics_weight", statistics_weight)
     if network.norm_inputs is None or (statistics_weight and not targets.statistics):
         raise ConfigError(f"the network {network.name!r} shows no batch-normalisation statistics",
                           fix="build it with norm='batch'")

@@ -19,12 +19,10 @@ Perspective, CVPR 2025.
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_at_least_zero
 from dd_jax.objectives.discrepancy import Discrepancy, Probe
 from dd_jax.types import Outputs
 
@@ -53,10 +51,8 @@ def characteristic_function(
       >>> round(float(compare(u[:1], u[1:], t)), 4)  # exp(i pi) and 1 are 2 apart: sqrt(4 / 2)
       1.4142
     """
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
-            raise ConfigError(f"{name} is {value!r}, expected a finite number of at least 0",
-                              fix=f"pass {name}=0.5")
+    require_at_least_zero("alpha", alpha, example=0.5)
+    require_at_least_zero("beta", beta, example=0.5)
     if alpha == beta == 0:
         raise ConfigError("alpha and beta are 0: nothing is compared",
                           fix="pass alpha=0.5, beta=0.5")

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dd_jax.errors import ConfigError
+from dd_jax.objectives.matching import CLASS_WISE
 from dd_jax.types import Batch, Objective, PyTree, SyntheticSet
 
 
@@ -30,33 +32,49 @@ class TurnState(NamedTuple):
     turn: jax.Array
 
 
-def _of_class(batch: PyTree, turn: jax.Array) -> PyTree:
+def _of_class(batch: PyTree, turn: jax.Array, classes: int) -> PyTree:
     """The batch with one class left of what is matched; what trains networks stays whole."""
     if isinstance(batch, Batch):
+        if batch.labels.ndim != 2 or batch.labels.shape[0] != classes:
+            raise ConfigError(
+                f"class_by_class got a real batch [{', '.join(map(str, batch.labels.shape))}], "
+                f"expected [{classes}, n], class by class",
+                fix="use an objective that is a sum over classes",
+            )
         return jax.tree.map(lambda x: x[turn][None], batch)
     if isinstance(batch, dict):
-        return {**batch, "match": _of_class(batch["match"], turn)}
-    return tuple(_of_class(part, turn) for part in batch)
+        return {name: _of_class(part, turn, classes) if name in CLASS_WISE else part
+                for name, part in batch.items()}
+    return tuple(_of_class(part, turn, classes) for part in batch)
 
 
 def class_by_class(objective: Objective) -> Objective:
-    """The objective's classes in turn; its networks move on after the last one's.
+    """The objective's classes in turn; its state moves on after the last one's.
+
+    A pool that draws by the step's key, as `fresh_pool` does, gives every class its own network.
+    To choose representative batches, wrap this (`representative_batches(class_by_class(...))`),
+    with as many times the steps between two choices.
 
     Args:
-      objective: a sum over classes whose batch is a `Batch` of [K, B, ...], {"match": such a
-        `Batch`, ...}, or a tuple of these. In `loss` it is given the images and labels of one class
-        and a batch [1, B, ...]: it takes the number of parts from the batch. In `advance` it is
-        given all of both.
+      objective: a sum over classes whose batch is a `Batch` of [K, B, ...], a dict with such ones
+        as "match" or "one_of_each", or a tuple of these. In `loss` it is given the images and
+        labels of one class and a batch [1, B, ...]: it takes the number of parts from the batch.
+        In `advance` it is given all of both.
 
     Returns:
       An `Objective` with `TurnState`; the metric "class" says whose the loss is. Real batches are
       of all classes in every step all the same.
 
+    Raises:
+      ConfigError: in `loss`, a real batch that is not class by class, or an objective that needs
+        all classes together.
+
     Example:
       >>> from dd_jax import nets, objectives, pools
       >>> from dd_jax.types import DataSpec
       >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
-      >>> in_turn = class_by_class(objectives.mean_embedding(network, pools.fresh_pool(network)))
+      >>> pool = pools.inner_trained_pool(network, uses=5, epochs=0)
+      >>> in_turn = class_by_class(objectives.mean_embedding(network, pool))
     """
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> TurnState:
@@ -72,7 +90,8 @@ def class_by_class(objective: Objective) -> Objective:
             return x.reshape(classes, -1, *x.shape[1:])[state.turn]
 
         mine = synthetic._replace(images=part(synthetic.images), labels=part(synthetic.labels))
-        value, metrics = objective.loss(mine, state.inner, _of_class(batch, state.turn), key)
+        batch = _of_class(batch, state.turn, classes)
+        value, metrics = objective.loss(mine, state.inner, batch, key)
         return value, {**metrics, "class": state.turn}
 
     def advance(synthetic: SyntheticSet, state: TurnState, batch: PyTree, key: jax.Array):

@@ -40,9 +40,9 @@ def classification(
       classes: "map", "vmap" or "auto": one class after another, or all at once.
 
     Returns:
-      An `Objective` over `Batch(images [K, 1, H, W, C], labels [K, 1])`, always the first real
-      image of each class: its leading axis says of how many classes `loss` is given the images,
-      all of them or, in `class_by_class`, one. Nothing else of the batch is looked at.
+      An `Objective` over {"one_of_each": Batch(images [K, 1, H, W, C], labels [K, 1])}, always the
+      first real image of each class: its leading axis says of how many classes `loss` is given the
+      images, all of them or, in `class_by_class`, one. Nothing else of the batch is looked at.
 
     Raises:
       ConfigError: unknown mapping, or `most` below 1.
@@ -68,17 +68,17 @@ def classification(
         return pool.init(key, synthetic)
 
     def sample(data: RealData, state, key: jax.Array) -> jax.Array:
-        return data.class_rows[:, :1]
+        return {"one_of_each": data.class_rows[:, :1]}
 
-    def loss(synthetic: SyntheticSet, state, batch: Batch, key: jax.Array):
-        parts = batch.labels.shape[0]
+    def loss(synthetic: SyntheticSet, state, batch: dict[str, Batch], key: jax.Array):
+        parts = batch["one_of_each"].labels.shape[0]
         draw_key, class_key = jax.random.split(key)
         variables = jax.lax.stop_gradient(pool.draw(state, draw_key))
         keys = jax.random.split(class_key, parts)
         learned = by_class(synthetic, parts)
         return separable_sum(class_loss, variables, learned, keys, how=classes), {}
 
-    def advance(synthetic: SyntheticSet, state, batch: Batch, key: jax.Array):
+    def advance(synthetic: SyntheticSet, state, batch: dict[str, Batch], key: jax.Array):
         return pool.advance(state, synthetic, key)
 
     def embed(state, images: jax.Array, key: jax.Array) -> jax.Array:

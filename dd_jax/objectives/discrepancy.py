@@ -35,10 +35,10 @@ class Discrepancy(NamedTuple):
 
     Attributes:
       collect: (outputs) -> pytree of [b, ...]: what is kept of each image of a batch.
-      compare: (real, synthetic, probe) -> scalar; the two are what `collect` keeps of n1 and n2
+      compare: (real, synthetic, drawn) -> scalar; the two are what `collect` keeps of n1 and n2
         images, or its means over images where `means` is true. Differentiable in `synthetic`.
       means: whether means are all that it compares; then nothing else of real images is stored.
-      probe: where it looks, or None; `compare` is then given None.
+      probe: where it looks, or None; `compare` is given what it drew, without one ().
     """
 
     collect: Callable[[Outputs], PyTree]

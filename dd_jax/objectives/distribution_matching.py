@@ -20,7 +20,7 @@ import optax
 
 from dd_jax.augment import identity
 from dd_jax.backend import check_mapping, in_chunks, map_over, mean_in_chunks
-from dd_jax.errors import require_whole
+from dd_jax.errors import require_at_least_zero, require_whole
 from dd_jax.objectives.discrepancy import Discrepancy, Probe
 from dd_jax.objectives.matching import (
     at_most,
@@ -28,6 +28,7 @@ from dd_jax.objectives.matching import (
     matched_rows,
     pool_features,
     real_as_set,
+    require_all_classes,
 )
 from dd_jax.objectives.separable import separable_sum
 from dd_jax.types import (
@@ -74,10 +75,10 @@ def distribution_matching(
 ) -> Objective:
     """Distribution matching, see the module.
 
-    Memory grows with the synthetic images of one class, not with the real batch: of a real image
-    only what the discrepancy keeps is stored. A network with batch normalisation sees the real
-    images of all classes together in training mode, and then the synthetic ones, as official codes
-    have it; there memory is that of both batches.
+    Beside the real batch itself, memory grows with the synthetic images of one class: of a real
+    image only what the discrepancy keeps is stored. A network with batch normalisation sees the
+    real images of all classes together in training mode, and then the synthetic ones, as official
+    codes have it; there memory is that of both batches.
 
     Args:
       network: the architecture.
@@ -111,6 +112,7 @@ def distribution_matching(
     for name, value in (("batch_size", batch_size), ("most", 1 if most is None else most)):
         require_whole(name, value)
     require_whole("train_rows", train_rows, least=0)
+    require_at_least_zero("scale", scale, example=1.0)
     require_whole("chunk", 1 if chunk is None else chunk)
     check_mapping(classes)
     augmentation = augmentation or identity()
@@ -181,6 +183,8 @@ def distribution_matching(
         count = images.shape[0]
         draw_key, class_key, probe_key = jax.random.split(key, 3)
         variables = jax.lax.stop_gradient(pool.draw(state.pool, draw_key))
+        if "batch_stats" in variables:
+            require_all_classes(count, synthetic, "batch normalisation looks at all of them")
         parts = by_class(synthetic, count)
         return (variables, parts, images, jax.random.split(class_key, count),
                 jax.random.split(probe_key, count))

@@ -108,7 +108,7 @@ def learned_frequencies(
     require_whole("components", rows, least=2, example=count // 16)
     if rows > count or (kind == "tiled" and count % rows):
         raise ConfigError(f"components is {rows}, expected a divisor of the count {count}",
-                          fix="pass components=None for count / 16")
+                          fix="pass a count that 16 divides, or other components")
     module = SamplingNetwork()
 
     def init(key: jax.Array, like: jax.Array) -> PyTree:

@@ -29,6 +29,7 @@ from dd_jax.objectives.matching import (
     matched_rows,
     pool_features,
     real_as_set,
+    require_all_classes,
 )
 from dd_jax.objectives.separable import separable_sum
 from dd_jax.synthetic import targets
@@ -120,10 +121,12 @@ def gradient_matching(
 
         return measure(*_mean_over(pair, (synthetic, others), how=classes))
 
-    def frozen(variables, batch: Batch):
+    def frozen(variables, batch: Batch, synthetic: SyntheticSet):
         """The network with the running statistics of some real images."""
         if "batch_stats" not in variables:
             return variables
+        require_all_classes(batch.images.shape[0], synthetic,
+                            "batch normalisation looks at all of them")
         images = batch.images[:, :_STATISTICS_IMAGES]
         images = images.reshape(-1, *images.shape[2:])
         return with_batch_stats(variables, network.apply(variables, images, True))
@@ -137,8 +140,10 @@ def gradient_matching(
     def loss(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
         matched = batch["match"] if train_rows else batch
         num_classes = matched.images.shape[0]
+        if class_wise is not True:
+            require_all_classes(num_classes, synthetic, "they are matched jointly")
         draw_key, class_key = jax.random.split(key)
-        variables = frozen(pool.draw(state, draw_key), matched)
+        variables = frozen(pool.draw(state, draw_key), matched, synthetic)
         variables = jax.lax.stop_gradient(variables)
         parts = by_class(synthetic, num_classes)
         others = (matched._replace(rows=None), jax.random.split(class_key, num_classes))

@@ -18,7 +18,7 @@ Source: Wang et al., CAFE: Learning to Condense Dataset by Aligning Features, CV
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Sequence
 
 import jax
@@ -28,7 +28,7 @@ import optax
 from dd_jax.augment import identity
 from dd_jax.backend import check_mapping, map_over, mean_and_rest_in_chunks
 from dd_jax.data import rows_per_class
-from dd_jax.errors import ConfigError, require_whole
+from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
 from dd_jax.objectives.matching import by_class, pool_features
 from dd_jax.types import (
     Augmentation,
@@ -91,6 +91,7 @@ def layer_matching(
     _check_weights(weights, feature_weight, discrimination)
     require_whole("batch_size", batch_size)
     require_whole("measure_size", measure_size, least=0)
+    _check_pool(pool, measure_size)
     require_whole("chunk", 1 if chunk is None else chunk)
     check_mapping(classes)
     augmentation = augmentation or identity()
@@ -141,7 +142,9 @@ def layer_matching(
         matching = feature_weight * jnp.sum((jnp.mean(features, axis=1) - centres) ** 2)
         for weight, a, b in zip(weights, maps, own_maps, strict=True):
             matching = matching + weight * jnp.sum((a - b) ** 2)
-        told_apart = discrimination * _entropies(features, centres, real.labels)
+        told_apart = jnp.zeros((), matching.dtype)
+        if discrimination:  # one class's centres tell nothing apart
+            told_apart = discrimination * _entropies(features, centres, real.labels)
         return matching + told_apart, {"matching": matching, "discrimination": told_apart}
 
     def advance(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array) -> PyTree:
@@ -165,12 +168,20 @@ def _entropies(features: jax.Array, centres: jax.Array, labels: jax.Array) -> ja
 
 
 def _check_weights(weights: tuple, feature_weight: float, discrimination: float) -> None:
-    named = [(f"weights[{i}]", w) for i, w in enumerate(weights)]
-    for name, value in (*named, ("feature_weight", feature_weight),
-                        ("discrimination", discrimination)):
-        if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
-            raise ConfigError(f"{name} is {value!r}, expected a finite number of at least 0",
-                              fix="pass for example 0.1, or 0.0 to leave that term out")
+    for i, weight in enumerate(weights):
+        require_at_least_zero(f"weights[{i}]", weight)
+    require_at_least_zero("feature_weight", feature_weight)
+    require_at_least_zero("discrimination", discrimination)
+
+
+def _check_pool(pool: Pool, measure_size: int) -> None:
+    looks = len(inspect.signature(pool.advance).parameters) > 3
+    if looks != (measure_size > 0):
+        raise ConfigError(
+            f"measure_size is {measure_size}, and the pool looks at "
+            + ("real images" if looks else "no real images"),
+            fix="pass measure_size=128" if looks else "pass measure_size=0",
+        )
 
 
 def _check_network(network: Network, variables: PyTree, taps: tuple, weights: tuple) -> None:

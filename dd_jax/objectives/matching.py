@@ -6,8 +6,12 @@ import jax
 
 from dd_jax.backend import in_chunks
 from dd_jax.data import rows_per_class, rows_uniform
+from dd_jax.errors import ConfigError
 from dd_jax.synthetic import targets
 from dd_jax.types import Batch, Network, Pool, PyTree, RealData, SyntheticSet
+
+# Parts of a batch that are class by class: what is matched, and what only counts the classes.
+CLASS_WISE = ("match", "one_of_each")
 
 
 def matched_rows(data: RealData, key: jax.Array, batch_size: int, train_rows: int) -> PyTree:
@@ -47,3 +51,14 @@ def by_class(synthetic: SyntheticSet, count: int) -> SyntheticSet:
     """Images [count, n, H, W, C] and labels [count, n, K] of each class, and nothing else."""
     return SyntheticSet(*(x.reshape(count, -1, *x.shape[1:])
                           for x in (synthetic.images, synthetic.labels)))
+
+
+def require_all_classes(count: int, synthetic: SyntheticSet, why: str) -> None:
+    """Refuses a part of the classes, such as `class_by_class` gives, where they belong together.
+
+    Raises:
+      ConfigError: as said.
+    """
+    if count != synthetic.labels.shape[-1]:
+        raise ConfigError(f"got {count} of {synthetic.labels.shape[-1]} classes, but {why}",
+                          fix="leave class_by_class (in_turn) out")

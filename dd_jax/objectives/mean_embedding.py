@@ -24,7 +24,7 @@ def mean_features() -> Discrepancy:
       2.0
     """
 
-    def compare(real, synthetic, probe):
+    def compare(real, synthetic, drawn):
         return jnp.sum((real - synthetic) ** 2)
 
     return Discrepancy(collect=lambda outputs: outputs.features, compare=compare, means=True)

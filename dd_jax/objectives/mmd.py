@@ -80,7 +80,7 @@ def kernel_means(kernel: str = "gaussian") -> Discrepancy:
         raise unknown("kernel of the discrepancy", kernel, KERNELS)
     gram = KERNELS[kernel]
 
-    def compare(real, synthetic, probe):
+    def compare(real, synthetic, drawn):
         count = synthetic.shape[0]
         values = gram(jnp.concatenate([synthetic, real]))
         within, across, beyond = (values[:count, :count], values[:count, count:],

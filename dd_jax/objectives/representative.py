@@ -33,10 +33,13 @@ class RepresentativeState(NamedTuple):
 
 def _counts(rows: PyTree, classes: int) -> list[int]:
     """For each leaf the rows per class that are to be representatives; 0 where it stays random."""
-    leaves = jax.tree.leaves(rows)
+    named, _ = jax.tree_util.tree_flatten_with_path(rows)
+    leaves = [leaf for _, leaf in named]
+    # Of a dict only what is matched: other parts train or measure networks.
+    asked = [all(getattr(step, "key", "match") == "match" for step in path) for path, _ in named]
     whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in leaves]
-    counts = [x.shape[1] if ok and x.ndim == 2 and x.shape[0] == classes else 0
-              for x, ok in zip(leaves, whole)]
+    counts = [x.shape[1] if use and ok and x.ndim == 2 and x.shape[0] == classes else 0
+              for x, ok, use in zip(leaves, whole, asked)]
     if not any(counts) and len(leaves) == 1 and whole[0] and leaves[0].ndim == 1:
         counts = [leaves[0].shape[0] // classes]
     if not any(counts):
@@ -84,7 +87,8 @@ def representative_batches(
     Every `every`-th step the representatives are chosen anew, by the features of the objective's
     present network (of another draw from the pool than the loss of that step takes); the steps in
     between keep them. Of what the objective samples,
-      - rows [K, n], class by class, become n representatives of each class;
+      - rows [K, n], class by class, become n representatives of each class; of a dict of rows
+        only those called "match";
       - rows [B], where there is nothing else, become B // K representatives of each class, class by
         class, followed by the remaining rows;
       - everything else, such as rows for the training of networks, stays as it is: new in every

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import require_probability, require_whole
-from dd_jax.inner.supervised import train_epoch
+from dd_jax.inner.supervised import train_pass
 from dd_jax.types import Augmentation, Network, Pool, PyTree, SyntheticSet
 
 
@@ -86,17 +86,11 @@ def inner_trained_pool(
     def draw(state: InnerTrainedState, key: jax.Array) -> PyTree:
         return state.variables
 
-    def update(grads, opt_state, params, i):
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
     def train(state: InnerTrainedState, synthetic: SyntheticSet, key) -> InnerTrainedState:
         def one_pass(i, carry):
-            return train_epoch(
-                network, *carry, jax.random.fold_in(key, i), size=synthetic.images.shape[0],
-                take=lambda rows: (synthetic.images[rows], synthetic.labels[rows]), update=update,
-                batch_size=batch_size, augmentation=augmentation, mix=mix,
-            )
+            return train_pass(network, carry, synthetic, jax.random.fold_in(key, i),
+                              optimizer=optimizer, batch_size=batch_size,
+                              augmentation=augmentation, mix=mix)
 
         start = (state.variables, state.optimizer)
         variables, opt_state = jax.lax.fori_loop(0, epochs, one_pass, start)

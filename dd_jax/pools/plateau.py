@@ -11,7 +11,6 @@ CVPR 2022.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -19,8 +18,8 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.backend import in_chunks
-from dd_jax.errors import ConfigError, require_whole
-from dd_jax.inner.supervised import train_epoch
+from dd_jax.errors import require_at_least_zero, require_whole
+from dd_jax.inner.supervised import train_pass
 from dd_jax.types import Augmentation, Batch, Network, Pool, PyTree, SyntheticSet
 
 _MEASURE, _TRAIN, _RENEW = range(3)
@@ -100,7 +99,7 @@ def plateau_pool(
 
     Args:
       network: the architecture.
-      max_uses: steps after which a network is replaced at the latest.
+      max_uses: steps after which a network is replaced at the latest, at least `window`.
       max_epochs: passes of one training at the most, at least `window`.
       window: accuracies in a full window.
       still: a network is replaced once the range of its window is below this.
@@ -136,10 +135,6 @@ def plateau_pool(
     def draw(state: PlateauState, key: jax.Array) -> PyTree:
         return state.variables
 
-    def update(grads, opt_state, params, i):
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
     def train(variables, opt_state, synthetic: SyntheticSet, key, real: Batch):
         def go_on(carry):
             _, _, accuracies, epochs = carry
@@ -149,9 +144,8 @@ def plateau_pool(
         def one_pass(carry):
             variables, opt_state, accuracies, epochs = carry
             train_key, measure_key = jax.random.split(jax.random.fold_in(key, epochs))
-            variables, opt_state = train_epoch(
-                network, variables, opt_state, train_key, size=synthetic.images.shape[0],
-                take=lambda rows: (synthetic.images[rows], synthetic.labels[rows]), update=update,
+            variables, opt_state = train_pass(
+                network, (variables, opt_state), synthetic, train_key, optimizer=optimizer,
                 batch_size=batch_size, augmentation=augmentation,
             )
             accuracy = resampled_accuracy(network, variables, real, measure_key)
@@ -188,11 +182,9 @@ def _range(accuracies: jax.Array) -> jax.Array:
 
 
 def _check(max_uses, max_epochs, window, still, moved, batch_size) -> None:
-    require_whole("pool max_uses", max_uses, example=100)
     require_whole("pool window", window, least=2, example=10)
+    require_whole("pool max_uses", max_uses, least=window, example=max(100, window))
     require_whole("pool batch_size", batch_size, example=256)
     require_whole("pool max_epochs", max_epochs, least=window, example=max(100, window))
-    for name, value in (("still", still), ("moved", moved)):
-        if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
-            raise ConfigError(f"pool {name} is {value!r}, expected a range of accuracies",
-                              fix=f"pass {name}=0.04")
+    require_at_least_zero("pool still", still, example=0.04)
+    require_at_least_zero("pool moved", moved, example=0.03)

@@ -95,7 +95,7 @@ def test_within_range_clips_pixels_whatever_the_optimiser():
     z = normalise(normaliser, jnp.asarray(x, jnp.float32))
     # The velocity goes on beyond the range, as that of an optimiser followed by a clip does.
     optimizer = within_range(optax.chain(optax.add_decayed_weights(0.1),
-                                         optax.sgd(0.3, momentum=0.5)), normaliser, 2)
+                                         optax.sgd(0.3, momentum=0.5)), normaliser)
     state, velocity = optimizer.init(z), 0.0
     for _ in range(5):
         gradient = rng.normal(size=x.shape)
@@ -126,7 +126,7 @@ def test_a_rate_that_waits_for_a_plateau_falls_during_a_distillation(kept, tiny_
     optimizer = optax.chain(optax.sgd(1e-3),
                             optax.contrib.reduce_on_plateau(factor=0.5, patience=2, rtol=1e-6))
     if kept:
-        optimizer = within_range(optimizer, base.normaliser, 1)
+        optimizer = within_range(optimizer, base.normaliser)
     moves = {}
     for name, value in (("constant", lambda total: 1.0 + 0 * total),
                         ("falling", lambda total: total)):

@@ -40,7 +40,6 @@ def test_means_of_features_and_averages_of_batch_statistics():
         for i in range(2):
             wanted = sum(w * part[i] for part, w in parts)
             np.testing.assert_allclose(found.statistics[0][i][c], wanted, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.weights, 1.0, rtol=1e-6)
 
 
 def test_it_can_be_traced_and_refuses_what_it_cannot_look_at():
@@ -53,7 +52,7 @@ def test_it_can_be_traced_and_refuses_what_it_cannot_look_at():
         return class_targets(network, variables, data, 4, learn_weights=True, **options)
 
     shapes = jax.eval_shape(build, variables, data)
-    assert shapes.points.shape == (3, 4, 108) and shapes.weights.shape == (3, 4)
+    assert shapes.points.shape == (3, 4, 108)
     with pytest.raises(ConfigError, match="device"):
         class_targets(network, variables, as_index(data), 1, **options)
     with pytest.raises(ConfigError, match="norm_inputs"):

@@ -126,11 +126,11 @@ def _representative_feature_ridge():
     return objectives.representative_batches(plain, data, normaliser=standardise(data), every=2)
 
 
-def _layer_matching():
+def _layer_matching(**options):
     network = _convnet()
     pool = pools.plateau_pool(network, max_uses=3, max_epochs=4, window=2)
-    return _on_probabilities(objectives.layer_matching(network, pool, weights=(1.0,),
-                                                       batch_size=16, measure_size=4))
+    return _on_probabilities(objectives.layer_matching(
+        network, pool, weights=(1.0,), batch_size=16, measure_size=4, **options))
 
 
 def _bank():
@@ -179,6 +179,16 @@ def _distribution_matching(discrepancy, norm="instance", **options):
         network, pool, discrepancy, batch_size=16, augmentation=augment.dsa(SHAPE), **options))
 
 
+def _queue():
+    network = _convnet()
+    pool = pools.queue_pool(network, start=2, capacity=3, every=40, trained=1, steps=2,
+                            batch_size=4, forget=40)
+    return _on_probabilities(objectives.distribution_matching(
+        network, pool, objectives.mean_features(), batch_size=16, train_rows=8,
+        augmentation=augment.dsa(SHAPE),
+        supervision=lambda state: 0.01 * pools.accuracy_percent(state)))
+
+
 def _gradient_matching(norm="instance", **options):
     network = _convnet(norm)
     pool = pools.inner_trained_pool(network, uses=3, epochs=2, batch_size=3,
@@ -207,6 +217,7 @@ OBJECTIVES = {
         objectives.kernel_means("polynomial")),
     "distribution_matching/supervised": lambda: _distribution_matching(
         objectives.mean_features(), supervision=lambda state: 0.5, train_rows=6),
+    "distribution_matching/queue": _queue,
     "mirrored/mean_embedding": lambda: objectives.mirrored(_mean_embedding()),
     "distribution_matching/characteristic": lambda: _characteristic(
         objectives.normal_frequencies(16), alpha=0.3, beta=0.7),
@@ -214,6 +225,8 @@ OBJECTIVES = {
         objectives.learned_frequencies(32)),
     "classification": _classification,
     "class_by_class/classification": lambda: objectives.class_by_class(_classification()),
+    "class_by_class/layer_matching": lambda: objectives.class_by_class(
+        _layer_matching(discrimination=0.0)),
     "barycentre_matching": _barycentre_matching,
     "barycentre_matching/squared": lambda: _barycentre_matching(
         distance="squared", block=1, label_weight=0.0),

@@ -115,5 +115,5 @@ def test_bad_settings_are_refused(change, message):
 def test_official_settings():
     config = ncfm.official(10)
     assert (config.iterations, config.learning_rate, config.weight_decay) == (20_000, 1e-3, 5e-4)
-    assert (config.frequencies, config.scale, config.calibration) == (4096, 300.0, 1.0)
+    assert (config.frequencies, config.scale, config.calibration) == (None, 300.0, 1.0)
     assert (config.bank, config.bank_steps, config.batch_size) == (20, None, 1024)

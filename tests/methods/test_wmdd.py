@@ -17,7 +17,7 @@ from dd_jax.methods import preset, wmdd
 from tests.laws import members
 
 TINY = dict(steps=30, teacher_width=4, teacher_epochs=8, teacher_batch_size=16, teacher_rate=0.05,
-            area=0.8, roll=1, flip=True, evaluation_width=4, evaluation_epochs=5)
+            area=0.8, roll=1, mirror_views=True, evaluation_width=4, evaluation_epochs=5)
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,7 @@ def targets():
     def pair():
         return rng.normal(size=(CLASSES, WIDTH)), rng.uniform(size=(CLASSES, WIDTH))
 
-    return ClassTargets(rng.normal(size=(CLASSES, IPC, 4 * WIDTH)),
-                        np.full((CLASSES, IPC), 1 / IPC), (pair(), pair()))
+    return ClassTargets(rng.normal(size=(CLASSES, IPC, 4 * WIDTH)), (pair(), pair()))
 
 
 def seen(x):
@@ -94,7 +93,7 @@ def test_value_and_gradient_equal_the_reference_and_its_differences(options):
         def both(x):
             synthetic = SyntheticSet(x, jnp.asarray(labels()))
             return jax.value_and_grad(
-                lambda x: objective.loss(synthetic._replace(images=x), (), (), KEY)[0])(x)
+                lambda x: value_of(objective, synthetic._replace(images=x)))(x)
 
         value, gradient = both(jnp.asarray(images()))
         assert value.dtype == jnp.float64
@@ -109,12 +108,12 @@ def test_value_and_gradient_equal_the_reference_and_its_differences(options):
 
 def test_nothing_is_left_where_all_agrees():
     parts = [seen(x) for x in images().reshape(CLASSES, IPC, *SHAPE)]
-    same = ClassTargets(np.stack([p[0] for p in parts]), targets().weights, tuple(
+    same = ClassTargets(np.stack([p[0] for p in parts]), tuple(
         tuple(np.stack([p[2][i][j] for p in parts]) for j in range(2)) for i in range(2)))
     narrow = functools.partial(jax.tree.map, jnp.float32)
     objective = barycentre_matching(NETWORK, narrow(variables()), narrow(same), label_weight=0.0)
     synthetic = SyntheticSet(jnp.float32(images()), jnp.float32(labels()))
-    value, metrics = jax.jit(objective.loss)(synthetic, (), (), KEY)
+    value, metrics = jax.jit(objective.loss)(synthetic, objective.init(KEY, synthetic), (), KEY)
     assert float(value) < 1e-3 and float(metrics["cross_entropy"]) > 0
 
 
@@ -126,14 +125,18 @@ def plain(**options):
 
     network = Network(lambda key: {}, lambda *args: norm_inputs(*args)[0], "plain", norm_inputs)
     points = jnp.zeros((CLASSES, IPC, np.prod(SHAPE)))
-    return barycentre_matching(network, {}, ClassTargets(points, jnp.ones((CLASSES, IPC)), ()),
-                               label_weight=0.0, statistics_weight=0.0, **options)
+    return barycentre_matching(network, {}, ClassTargets(points, ()), label_weight=0.0,
+                               statistics_weight=0.0, **options)
+
+
+def value_of(objective, synthetic):
+    return objective.loss(synthetic, objective.init(KEY, synthetic), (), KEY)[0]
 
 
 @pytest.mark.parametrize("distance", ["unsquared", "squared"])
 def test_exactly_at_the_points_the_gradient_is_zero(distance):
     synthetic = SyntheticSet(jnp.zeros((CLASSES * IPC, *SHAPE)), jnp.float32(labels()))
-    gradient = jax.grad(lambda s: plain(distance=distance).loss(s, (), (), KEY)[0])(synthetic)
+    gradient = jax.grad(lambda s: value_of(plain(distance=distance), s))(synthetic)
     np.testing.assert_array_equal(gradient.images, 0)
 
 
@@ -143,16 +146,17 @@ def test_a_block_has_one_augmentation():
     objective = plain(distance="squared", augmentation=brighter, block=2)
     synthetic = SyntheticSet(jnp.zeros((CLASSES * IPC, *SHAPE)), jnp.float32(labels()))
     # The derivative of |0 + shift|^2 in each pixel is twice the shift.
-    shifts = jax.grad(lambda s: objective.loss(s, (), (), KEY)[0])(synthetic).images[:, 0, 0, 0]
+    shifts = jax.grad(lambda s: value_of(objective, s))(synthetic).images[:, 0, 0, 0]
     assert len(set(np.asarray(shifts[: 2 * IPC]).tolist())) == 1
     assert len(set(np.asarray(shifts).tolist())) == 2
 
 
 def test_it_needs_no_batch_and_embeds_by_its_network():
     objective = plain(augmentation=random_roll(SHAPE, most=2))
-    assert objective.init(KEY, None) == () and objective.sample(None, (), KEY) == ()
-    assert objective.advance(None, (), (), KEY) == ()
-    assert objective.embed((), jnp.ones((5, *SHAPE)), KEY).shape == (5, 128)
+    state = objective.init(KEY, None)
+    assert objective.sample(None, state, KEY) == ()
+    assert objective.advance(None, state, (), KEY) is state
+    assert objective.embed(state, jnp.ones((5, *SHAPE)), KEY).shape == (5, 128)
 
 
 @pytest.mark.parametrize("change,name", [
@@ -170,4 +174,4 @@ def test_a_network_without_statistics_and_a_set_of_another_size_are_refused():
     with pytest.raises(ConfigError, match="batch"):
         barycentre_matching(nets.convnet(SPEC, depth=1, width=2), {}, bare)
     with pytest.raises(ConfigError, match="7 images"):
-        plain().loss(SyntheticSet(jnp.zeros((7, *SHAPE)), jnp.zeros((7, 3))), (), (), KEY)
+        value_of(plain(), SyntheticSet(jnp.zeros((7, *SHAPE)), jnp.zeros((7, 3))))

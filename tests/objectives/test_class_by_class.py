@@ -9,16 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax import nets
+from dd_jax import nets, pools
 from dd_jax.data import from_arrays
+from dd_jax.errors import ConfigError
 from dd_jax.objectives import (
     class_by_class,
     distribution_matching,
+    feature_ridge,
+    gradient_matching,
     mean_features,
     weighted_sum,
 )
 from dd_jax.types import Batch, DataSpec, Objective, Pool, SyntheticSet
 from tests.objectives import reference_distributions as reference
+from tests.objectives import test_layer_matching as layers
 from tests.objectives.reference_gradients import as_float64
 
 SHAPE, CLASSES, IPC = (4, 4, 1), 3, 2
@@ -180,3 +184,77 @@ def test_a_weighted_sum_takes_turns_too():
     each, total = losses(synthetic)
     np.testing.assert_allclose(sum(each), total, rtol=1e-5)
     assert min(each) > 0
+
+
+def batch_norm(match, *args):
+    network = nets.convnet(SPEC, depth=1, width=2, norm="batch")
+    return match(network, pools.fresh_pool(network), *args, batch_size=4)
+
+
+# Objectives that are no sum over classes, and why.
+JOINT = {
+    "feature_ridge": (
+        lambda: feature_ridge(NETWORK, pools.fresh_pool(NETWORK), batch_size=CLASSES),
+        r"real batch \[3\], expected \[3, n\], class by class"),
+    "jointly": (
+        lambda: gradient_matching(NETWORK, pools.fresh_pool(NETWORK), batch_size=4,
+                                  class_wise=False),
+        "1 of 3 classes, but they are matched jointly"),
+    "gradients-batch-norm": (lambda: batch_norm(gradient_matching),
+                             "1 of 3 classes, but batch normalisation looks at all"),
+    "features-batch-norm": (lambda: batch_norm(distribution_matching, mean_features()),
+                            "1 of 3 classes, but batch normalisation looks at all"),
+}
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_what_needs_all_classes_together_takes_no_turns_and_says_why(name):
+    build, said = JOINT[name]
+    whole, real = build(), data()
+
+    def loss(objective):
+        def shapes(synthetic):
+            state = objective.init(jax.random.key(0), synthetic)
+            rows = objective.sample(real, state, jax.random.key(1))
+            batch = jax.tree.map(lambda r: Batch(real.images[r] / 255.0, real.labels[r]), rows)
+            return objective.loss(synthetic, state, batch, jax.random.key(2))[0]
+
+        return jax.eval_shape(shapes, a_set())
+
+    assert loss(whole).shape == ()  # as a whole it can be
+    with pytest.raises(ConfigError, match=said):
+        loss(class_by_class(whole))
+
+
+def test_layers_match_in_every_turn_without_their_discrimination():
+    """Without that term a class's loss is its own sum of the reference, at the last turn, too."""
+    objective = class_by_class(layers.made(discrimination=0.0))
+    images = layers.images_of(2, CLASSES * layers.IPC)
+    real = layers.images_of(1, CLASSES, layers.REAL) + 0.5
+    synthetic = SyntheticSet(jnp.asarray(images, jnp.float32),
+                             jnp.repeat(jnp.eye(CLASSES), layers.IPC, axis=0))
+    batch = layers.real_batch(real.astype(np.float32))
+
+    @jax.jit
+    def turn(state):
+        def of_images(x):
+            return objective.loss(synthetic._replace(images=x), state, batch, jax.random.key(1))
+
+        return (*jax.value_and_grad(of_images, has_aux=True)(synthetic.images),
+                objective.advance(synthetic, state, batch, jax.random.key(2)))
+
+    state = layers.started(objective)
+    params = as_float64(state.inner["params"])
+    for c in range(CLASSES):
+        (value, metrics), slope, state = turn(state)
+        mine = slice(c * layers.IPC, (c + 1) * layers.IPC)
+        own, truth = layers.layers(params, images[mine]), layers.layers(params, real[c])
+        wanted = layers.FEATURE_WEIGHT * ((own[1].mean(0) - truth[1].mean(0)) ** 2).sum()
+        for weight, a, b in zip(layers.WEIGHTS, own[0], truth[0]):
+            wanted += weight * ((a.mean(0) - b.mean(0)) ** 2).sum()
+        np.testing.assert_allclose(value, wanted, rtol=1e-4)
+        assert int(metrics["class"]) == c and float(metrics["discrimination"]) == 0.0
+        moved = np.abs(slope).max(axis=(1, 2, 3))
+        assert np.all(np.isfinite(moved))
+        np.testing.assert_array_equal(moved > 0, np.arange(len(images)) // layers.IPC == c)
+    assert int(state.turn) == 0

@@ -1,0 +1,149 @@
+"""Recipes of distribution matching with representative batches, flipped, or with neither."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from dd_jax import methods
+from dd_jax.distill import distillation, flipped, prepared, representative
+from dd_jax.errors import ConfigError
+from tests.laws import members
+
+NARROW = dict(width=2, depth=1, evaluation_width=2, evaluation_epochs=2)
+TINY = {
+    "cafe": dict(NARROW, protocol="cpu", batch_size=6, measure_size=3, max_uses=3,
+                 max_epochs=3, window=2),
+    "idc": dict(NARROW, in_turn=True, batch_size=4, train_images=8, network_batch_size=4, uses=2,
+                networks=2),
+    "m3d": dict(NARROW, in_turn=True, batch_size=4, uses=2),
+    "ncfm": dict(NARROW, iterations=3, batch_size=8, frequencies=8, bank=2, bank_steps=2,
+                 bank_batch_size=8, matching="none"),
+    "wmdd": dict(protocol="cpu", steps=3, teacher_width=2, teacher_epochs=1, evaluation_width=2),
+}
+
+
+def built(name, **changes):
+    return methods.recipe(name, members.toy_data(), **{**TINY[name], **changes})
+
+
+def walked(recipe, count):
+    """(first state, last state, rows of each step [count, ...]) of some finite steps."""
+    data, d = members.toy_data(), distillation(recipe)
+
+    def step(state, _):
+        rows = d.sample(state, data)
+        state, metrics = d.step(state, d.fetch(data, rows))
+        return state, (rows, metrics["finite"])
+
+    def run(key):
+        first = d.init(key, data)
+        return first, *jax.lax.scan(step, first, None, length=count)
+
+    first, last, (rows, finite) = jax.jit(run)(jax.random.key(0))
+    assert np.all(finite) and int(last.step) == count
+    return first, last, jax.tree.map(np.asarray, rows)
+
+
+def changes(rows):
+    """The steps that have other rows than the step before."""
+    return [i for i in range(1, len(rows)) if not np.array_equal(rows[i], rows[i - 1])]
+
+
+def assert_class_by_class(rows):
+    found = np.asarray(members.toy_data().labels)[rows]
+    np.testing.assert_array_equal(found, np.broadcast_to(np.arange(2)[:, None], rows.shape))
+
+
+def test_only_what_cafe_matches_becomes_representative():
+    data = members.toy_data()
+    # Clusters of two rows cannot give the three rows that accuracies are measured on.
+    recipe = flipped(representative(built("cafe"), data, every=3, subsample=2))
+    first, last, rows = walked(recipe, 7)
+    assert rows["match"].shape == (7, 2, 6) and rows["measure"].shape == (7, 2, 3)
+    assert changes(rows["match"]) == [3, 6]
+    assert changes(rows["measure"]) == [1, 2, 3, 4, 5, 6]
+    for part in rows.values():
+        assert_class_by_class(part)
+    assert np.any(np.asarray(first.params["images"] != last.params["images"]))
+    assert recipe.settings["flipped"] is True
+    assert recipe.settings["representative"]["every"] == 3
+    assert distillation(recipe).decode(last).images.shape == (2, *members.SHAPE)
+
+
+def test_an_iteration_in_turn_keeps_its_representatives_as_in_dream():
+    data = members.toy_data()
+    recipe = built("idc")
+    assert recipe.turns == members.CLASSES
+    _, last, rows = walked(representative(recipe, data, every=2, iterations=3), 9)
+    # Two iterations of two classes.
+    assert changes(rows["match"]) == [4, 8]
+    assert changes(rows["train"]) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert_class_by_class(rows["match"])
+    assert int(last.objective.age) == 9 and int(last.objective.inner.turn) == 1
+    # Networks of both see real images alone, and so the choices are the same.
+    dream = methods.recipe("dream", data, **{**TINY["idc"], "every": 2, "iterations": 3})
+    assert dream.turns == members.CLASSES
+    _, _, own = walked(dream, 9)
+    np.testing.assert_array_equal(own["match"], rows["match"])
+    np.testing.assert_array_equal(own["train"], rows["train"])
+
+
+@pytest.mark.parametrize("in_turn,steps", [(True, [4, 8]), (False, [2, 4, 6, 8])],
+                         ids=["in_turn", "together"])
+def test_m3d_keeps_its_representatives_for_iterations(in_turn, steps):
+    recipe = built("m3d", in_turn=in_turn)
+    _, _, rows = walked(representative(recipe, members.toy_data(), every=2), 9)
+    assert rows.shape == (9, 2, 4) and changes(rows) == steps
+    assert_class_by_class(rows)
+
+
+def test_m3d_flipped_takes_its_turns():
+    first, last, rows = walked(flipped(built("m3d")), 2)
+    assert int(last.objective.turn) == 0 and int(last.objective.inner.pool.uses) == 1
+    moved = np.asarray(first.params["images"] != last.params["images"])
+    assert np.all(np.any(moved, axis=(1, 2, 3)))
+    assert changes(rows) == [1]  # random, without representatives
+
+
+def test_ncfm_in_turn_matches_representatives_and_calibrates_as_before():
+    data = members.toy_data()
+    plain = built("ncfm")
+    assert plain.turns == 2 * members.CLASSES
+    wrapped = representative(plain, data, every=1, subsample=2)
+    assert wrapped.prepare is not None and wrapped.turns == plain.turns
+    _, last, (match, calibration) = walked(prepared(wrapped, data, jax.random.key(0)), 9)
+    assert match.shape == (9, 2, 8) and changes(match) == [4, 8]
+    assert_class_by_class(match)
+    one, = jax.tree.leaves(calibration)
+    np.testing.assert_array_equal(
+        one, np.broadcast_to(np.asarray(data.class_rows)[:, :1], (9, 2, 1)))
+    assert int(last.objective.inner.step) == 1
+
+
+def test_ncfm_together_matches_representatives_and_can_be_flipped():
+    data = members.toy_data()
+    wrapped = flipped(representative(built("ncfm", in_turn=False), data, every=2, subsample=2))
+    first, last, (match, calibration) = walked(prepared(wrapped, data, jax.random.key(0)), 5)
+    assert changes(match) == [2, 4]
+    one, = jax.tree.leaves(calibration)
+    assert one.shape == (5, 2, 1) and changes(one) == []
+    moved = np.asarray(first.params["images"] != last.params["images"])
+    assert np.all(np.any(moved, axis=(1, 2, 3)))
+
+
+def test_wmdd_is_refused_before_its_teacher_is_trained():
+    data = members.toy_data()
+
+    def never(*args):
+        raise AssertionError("prepared")
+
+    recipe = built("wmdd")
+    recipe = dataclasses.replace(recipe, prepare=recipe.prepare._replace(compute=never))
+    with pytest.raises(ConfigError, match="no real batches.*barycentre.*another method"):
+        representative(recipe, data)
+    with pytest.raises(ConfigError, match="cannot be flipped.*barycentre.*another method"):
+        flipped(recipe)
