@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import operator
 from collections.abc import Iterable
 
@@ -132,7 +133,7 @@ def require_at_least_zero(name: str, value: object, *, example: float = 0.1) -> 
       ...
       dd_jax.errors.ConfigError: scale is -1.0, expected a finite number of at least 0; pass scale=9
     """
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (good and 0.0 <= value < math.inf):
         raise ConfigError(f"{name} is {value!r}, expected a finite number of at least 0",
                           fix=f"pass {name.split()[-1]}={example}")

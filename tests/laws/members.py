@@ -13,6 +13,7 @@ import numpy as np
 
 from dd_jax import augment, inner, kernels, nets, objectives, pools, synthetic
 from dd_jax.data import from_arrays, standardise
+from dd_jax.pools.queue import accuracy_percent
 from dd_jax.types import DataSpec, SyntheticSet
 
 SHAPE = (8, 8, 1)
@@ -186,7 +187,7 @@ def _queue():
     return _on_probabilities(objectives.distribution_matching(
         network, pool, objectives.mean_features(), batch_size=16, train_rows=8,
         augmentation=augment.dsa(SHAPE),
-        supervision=lambda state: 0.01 * pools.accuracy_percent(state)))
+        supervision=lambda state: 0.01 * accuracy_percent(state)))
 
 
 def _gradient_matching(norm="instance", **options):
