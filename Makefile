@@ -23,7 +23,7 @@ distill: $(VENV)/installed
 	$(BIN)/python -m dd_jax distill frepo --ipc 1 --protocol cpu --workdir $(RUN)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check dd_jax experiments tests

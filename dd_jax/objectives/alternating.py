@@ -55,7 +55,7 @@ def alternating(objectives: Sequence[Objective], steps: Sequence[int]) -> Object
                           fix="pass one number of steps for each objective")
     for count in steps:
         require_whole("objective steps", count, example=10)
-    ends = np.cumsum(steps)
+    ends = np.cumsum(steps).astype(np.int32)
 
     def keys(key):
         return [jax.random.fold_in(key, i) for i in range(len(objectives))]

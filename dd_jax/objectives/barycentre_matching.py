@@ -90,7 +90,7 @@ def barycentre_matching(
     _check(network, targets, block, distance, label_weight, statistics_weight)
     check_mapping(classes)
     augmentation = augmentation or identity()
-    blocks = np.arange(count) // block
+    blocks = (np.arange(count) // block).astype(np.int32)
     total = int(blocks[-1]) + 1
     shares = 1 / np.bincount(blocks)[blocks]
 
