@@ -81,7 +81,7 @@ def closed(method, *words):
 CASES = {
     "unknown command": (other("distil", "dm"), "did you mean 'distill'"),
     "unknown method": (distill(method="frepoo"), "did you mean 'frepo'"),
-    "no method": (other("distill"), "name one of: dc, dcc, dm"),
+    "no method": (other("distill"), "name one of: cafe, datadam, dc"),
     "misspelt option": (distill("--lerning-rate", "1"), "--learning-rate"),
     "wrong type": (distill("--momentum", "fast"), "momentum"),
     "unknown protocol": (distill("--protocol", "offical"), "did you mean 'official'"),
