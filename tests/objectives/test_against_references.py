@@ -14,6 +14,11 @@ from dd_jax.types import Batch, Network, Outputs
 from tests.laws import members
 
 
+def started(objective):
+    return objective.init(jax.random.key(0), members.start("noise"))
+
+
+
 def flat_network(scale=1.0):
     """Features are the pixels themselves, so the maths can be done by hand."""
 
@@ -40,7 +45,7 @@ def test_feature_ridge_equals_a_float64_autodiff_reference(flip):
 
     def ours(images, labels):
         moved = synthetic._replace(images=images, labels=labels)
-        return objective.loss(moved, (), batch, jax.random.key(0))[0]
+        return objective.loss(moved, started(objective), batch, jax.random.key(0))[0]
 
     def reference(images, labels):
         x, y = images, labels
@@ -76,7 +81,7 @@ def test_mean_embedding_equals_numpy():
     rng = np.random.default_rng(1)
     real = rng.normal(size=(2, 3, *members.SHAPE)).astype(np.float32)
     batch = Batch(jnp.asarray(real), jnp.zeros((2, 3), jnp.int32))
-    value, _ = objective.loss(synthetic, (), batch, jax.random.key(0))
+    value, _ = objective.loss(synthetic, started(objective), batch, jax.random.key(0))
     expected = 0.0
     for c in range(2):
         difference = 2 * (real[c].mean(0) - np.asarray(synthetic.images)[2 * c : 2 * c + 2].mean(0))
@@ -89,7 +94,7 @@ def test_mean_embedding_is_zero_for_identical_sets():
     objective = objectives.mean_embedding(network, pools.fresh_pool(network), batch_size=2)
     synthetic = members.start("noise")
     batch = Batch(synthetic.images.reshape(2, 2, *members.SHAPE), jnp.zeros((2, 2), jnp.int32))
-    assert float(objective.loss(synthetic, (), batch, jax.random.key(0))[0]) < 1e-8
+    assert float(objective.loss(synthetic, started(objective), batch, jax.random.key(0))[0]) < 1e-8
 
 
 @pytest.mark.parametrize("how", ["map", "vmap"])
@@ -100,7 +105,9 @@ def test_classes_mapped_or_vmapped_and_chunks_agree(how):
         objective = objectives.mean_embedding(network, pools.fresh_pool(network), batch_size=5,
                                               **options)
         batch = jax.tree.map(lambda x: jnp.stack([x, x + 1]), real_batch(count=5))
-        values.append(objective.loss(members.start("noise"), (), batch, jax.random.key(0))[0])
+        value, _ = objective.loss(members.start("noise"), started(objective), batch,
+                                  jax.random.key(0))
+        values.append(value)
     np.testing.assert_allclose(values[0], values[1], rtol=1e-5)
 
 
@@ -111,8 +118,8 @@ def test_weighted_sum_adds_values_and_gradients():
     total = objectives.weighted_sum(list(both.values()), [2.0, 0.5])
     batch = Batch(jnp.ones((2, 2, *members.SHAPE)), jnp.zeros((2, 2), jnp.int32))
     synthetic = members.start("noise")
-    value, metrics = total.loss(synthetic, ((), ()), (batch, batch), jax.random.key(0))
-    alone, _ = part.loss(synthetic, (), batch, jax.random.key(0))
+    value, metrics = total.loss(synthetic, started(total), (batch, batch), jax.random.key(0))
+    alone, _ = part.loss(synthetic, started(part), batch, jax.random.key(0))
     np.testing.assert_allclose(value, 2.5 * alone, rtol=1e-6)
     assert {"loss/0", "loss/1"} <= set(metrics)
     with pytest.raises(ConfigError, match="2 objectives and 1 weights"):

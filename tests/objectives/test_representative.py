@@ -57,11 +57,11 @@ def test_every_third_step_chooses_and_the_others_keep(toy):
     sizes = dict(matching=4, steps=2)
 
     def sample(data, state, key):
-        return {"matching": rows_per_class(data, key, sizes["matching"]),
+        return {"match": rows_per_class(data, key, sizes["matching"]),
                 "training": rows_uniform(data, key, 6).reshape(3, sizes["steps"])}
 
     seen, state = walk(wrapped(sampling(sample, pixels), toy, every=3), toy, 7)
-    matching, training = ([s[name] for s in seen] for name in ("matching", "training"))
+    matching, training = ([s[name] for s in seen] for name in ("match", "training"))
     for i in range(1, 7):
         same = np.array_equal(matching[i], matching[i - 1])
         assert same == (i % 3 != 0), i
