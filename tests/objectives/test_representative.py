@@ -69,7 +69,7 @@ def test_every_third_step_chooses_and_the_others_keep(toy):
     for rows in matching:
         np.testing.assert_array_equal(toy.labels[rows], [[0] * 4, [1] * 4])
     assert state.inner == 7 and state.age == 7
-    np.testing.assert_array_equal(state.rows["matching"], matching[-1])
+    np.testing.assert_array_equal(state.rows["match"], matching[-1])
 
 
 def test_the_rows_are_those_of_the_representatives(toy):
