@@ -146,9 +146,9 @@ def mean_and_rest_in_chunks(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> mean, rest = mean_and_rest_in_chunks(lambda x: (x**2, -x), jnp.arange(3.0), size=2)
+      >>> mean, rest = mean_and_rest_in_chunks(lambda x: (x**2, x + 1), jnp.arange(3.0), size=2)
       >>> rest.tolist()
-      [0.0, -1.0, -2.0]
+      [1.0, 2.0, 3.0]
     """
     total = jax.tree.leaves(xs)[0].shape[0]
     size = min(size or (CHUNK if on_cpu() else total), total)
