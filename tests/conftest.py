@@ -8,6 +8,8 @@ import pytest
 
 # Most of the suite's time is compilation of programs that run once: skip the optimiser's passes.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# What a killed run left half written in the user's cache of programs crashes whoever reads it.
+os.environ.setdefault("DD_JAX_COMPILATION_CACHE", "0")
 
 from tests.laws import members  # noqa: E402
 
