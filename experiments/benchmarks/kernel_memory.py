@@ -2,30 +2,21 @@
 
     python -m experiments.benchmarks.kernel_memory
 
-The figures are the compiler's own: temporary bytes of the compiled program, nothing is run. What is
-left to grow by blocks is the kernel matrix itself and a copy of the images.
+What is left to grow by blocks is the kernel matrix itself and a copy of the images.
 """
 
 from __future__ import annotations
-
-import json
 
 import jax
 import jax.numpy as jnp
 
 from dd_jax import kernels
 from dd_jax.objectives import kernel_ridge
-from dd_jax.report.result import device_name, git_commit
 from dd_jax.types import Batch, SyntheticSet
-from dd_jax.versions import versions
-from experiments.benchmarks.timing import RESULTS
+from experiments.benchmarks.memory import temporary_bytes
+from experiments.benchmarks.timing import write
 
 BUDGET = 2**22  # bytes of one block: small, so that the blocks are many
-
-
-def temporary_bytes(fn, *args) -> int:
-    """Working memory of the compiled program, arguments and results apart."""
-    return jax.jit(fn).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
 def main() -> None:
@@ -47,10 +38,7 @@ def main() -> None:
                                        jax.ShapeDtypeStruct((real,), jnp.int32))
                 rows.append({"kernel": name, "how": how, "real_images": real, "bytes": used})
                 print(f"{name:10} {how:10} {real:6} real images  {used / 1e6:9.1f} MB", flush=True)
-    record = {"benchmark": "kernel_memory", "set_images": 100, "rows": rows,
-              "device": device_name(), "versions": versions(), "git_commit": git_commit()}
-    path = RESULTS / f"kernel_memory_{device_name().split()[0].lower()}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write("kernel_memory", {"set_images": 100, "rows": rows})
 
 
 if __name__ == "__main__":

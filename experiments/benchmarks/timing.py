@@ -17,6 +17,16 @@ from dd_jax.versions import versions
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
+def write(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes a benchmark's record, with device and versions, as JSON; returns what was written."""
+    whole = {"benchmark": name, **record, "device": device_name(), "versions": versions(),
+             "git_commit": git_commit()}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}_{device_name().split()[0].lower()}.json"
+    path.write_text(json.dumps(whole, indent=2) + "\n")
+    return whole
+
+
 def compiled(fn: Callable, *args: Any, **kwargs: Any) -> tuple[Callable, float]:
     """The jitted function and the seconds that its first call took."""
     jitted = jax.jit(fn, **kwargs)
@@ -41,19 +51,15 @@ def report(name: str, seconds: Mapping[str, list[float]], *, compile_seconds: Ma
     """Prints medians and ratios to `baseline` and writes them as JSON; returns the record."""
     medians = {k: statistics.median(v) for k, v in seconds.items()}
     record = {
-        "benchmark": name, "baseline": baseline,
+        "baseline": baseline,
         "median_seconds": {k: round(v, 5) for k, v in medians.items()},
         "ratio_to_baseline": {k: round(medians[baseline] / v, 2) for k, v in medians.items()},
         "compile_seconds": {k: round(v, 2) for k, v in compile_seconds.items()},
-        "rounds": len(next(iter(seconds.values()))), "device": device_name(),
-        "versions": versions(), "git_commit": git_commit(), **more,
+        "rounds": len(next(iter(seconds.values()))), **more,
     }
     for key, value in medians.items():
         compile_time = compile_seconds.get(key)
         first = "" if compile_time is None else f"  compile {compile_time:6.2f} s"
         print(f"{name:28} {key:24} {1e3 * value:9.2f} ms{first}  "
               f"{medians[baseline] / value:5.2f}x of {baseline}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}_{device_name().split()[0].lower()}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    return record
+    return write(name, record)
