@@ -101,18 +101,32 @@ def in_chunks(fn: Callable, xs: PyTree, *, size: int | None = None) -> PyTree:
       >>> in_chunks(lambda x: x + 1, jnp.arange(5), size=2).tolist()
       [1, 2, 3, 4, 5]
     """
-    total = jax.tree.leaves(xs)[0].shape[0]
-    size = size or (CHUNK if on_cpu() else total)
-    full = total // size
-    if full <= 1 and total <= size:
+    size, full, total = _chunks(xs, size)
+    if total <= size:
         return fn(xs)
-    head = jax.tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs)
-    out = jax.lax.map(fn, head)
-    out = jax.tree.map(lambda y: y.reshape(full * size, *y.shape[2:]), out)
+    out = _joined(jax.lax.map(fn, _head(xs, size, full)))
     if full * size == total:
         return out
-    tail = fn(jax.tree.map(lambda x: x[full * size :], xs))
-    return jax.tree.map(lambda a, b: jax.numpy.concatenate([a, b]), out, tail)
+    return _appended(out, fn(jax.tree.map(lambda x: x[full * size :], xs)))
+
+
+def _chunks(xs: PyTree, size: int | None) -> tuple[int, int, int]:
+    """(rows per chunk, full chunks, rows); what is left over is less than a chunk."""
+    total = jax.tree.leaves(xs)[0].shape[0]
+    size = max(1, min(size or (CHUNK if on_cpu() else total), total))
+    return size, total // size, total
+
+
+def _head(xs: PyTree, size: int, full: int) -> PyTree:
+    return jax.tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs)
+
+
+def _joined(ys: PyTree) -> PyTree:
+    return jax.tree.map(lambda y: y.reshape(y.shape[0] * y.shape[1], *y.shape[2:]), ys)
+
+
+def _appended(ys: PyTree, more: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jax.numpy.concatenate([a, b]), ys, more)
 
 
 def mean_in_chunks(fn: Callable, xs: PyTree, *, size: int | None = None) -> PyTree:
@@ -150,9 +164,7 @@ def mean_and_rest_in_chunks(
       >>> rest.tolist()
       [1.0, 2.0, 3.0]
     """
-    total = jax.tree.leaves(xs)[0].shape[0]
-    size = min(size or (CHUNK if on_cpu() else total), total)
-    full = total // size
+    size, full, total = _chunks(xs, size)
 
     def summed(part):
         averaged, rest = fn(part)
@@ -165,12 +177,12 @@ def mean_and_rest_in_chunks(
     if full == 1:
         sums, rest = summed(jax.tree.map(lambda x: x[:size], xs))
     else:
-        head = jax.tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs)
+        head = _head(xs, size, full)
         like = jax.eval_shape(summed, jax.tree.map(lambda x: x[0], head))[0]
         zeros = jax.tree.map(lambda y: jax.numpy.zeros(y.shape, y.dtype), like)
         sums, rest = jax.lax.scan(add, zeros, head)
-        rest = jax.tree.map(lambda y: y.reshape(full * size, *y.shape[2:]), rest)
+        rest = _joined(rest)
     if full * size < total:
         sums, last = add(sums, jax.tree.map(lambda x: x[full * size :], xs))
-        rest = jax.tree.map(lambda a, b: jax.numpy.concatenate([a, b]), rest, last)
+        rest = _appended(rest, last)
     return jax.tree.map(lambda y: y / total, sums), rest

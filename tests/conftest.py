@@ -14,6 +14,15 @@ os.environ.setdefault("DD_JAX_COMPILATION_CACHE", "0")
 from tests.laws import members  # noqa: E402
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """Lets a module's compiled programs go: each takes some of a process's 65,530 memory maps."""
+    import jax
+
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def toy():
     """Two easy classes of 8x8 images, 64 in all."""

@@ -25,8 +25,8 @@ from dd_jax.data.tfds import from_tfds
 
 __all__ = [
     "NORMALISERS",
-    "SOURCES",
     "Normaliser",
+    "SOURCES",
     "as_index",
     "check_classes",
     "denormalise",
@@ -38,10 +38,10 @@ __all__ = [
     "from_tensors",
     "from_tfds",
     "gather",
+    "grey",
     "identity",
     "load",
     "load_embedded",
-    "grey",
     "normalise",
     "normalisers",
     "read_cifar10",

@@ -33,7 +33,7 @@ from dd_jax.distill.pixel_space import within_range
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_probability
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.methods.formed import formed
+from dd_jax.methods.formed import formed, stepped
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -41,7 +41,7 @@ from dd_jax.methods.record import (
     require_positive,
     require_rate,
 )
-from dd_jax.objectives import class_by_class, gradient_matching
+from dd_jax.objectives import gradient_matching
 from dd_jax.pools.pretrained import decayed_momentum
 from dd_jax.synthetic import check_start
 from dd_jax.types import DataSpec, RealData
@@ -191,15 +191,13 @@ def recipe(
         train_rows=min(train_images, data.labels.shape[0]),
     )
     sgd = optax.sgd(_rate(config, spec), momentum=config.momentum)
-    turns = spec.num_classes if config.in_turn else 1
+    iterations = config.networks * config.uses
     return Recipe(
         **stored,
+        **stepped(objective, spec, iterations=iterations, in_turn=config.in_turn),
         method=method,
         settings=dataclasses.asdict(config),
-        objective=class_by_class(objective) if config.in_turn else objective,
         optimizer=within_range(sgd, stored["normaliser"]),
-        steps=config.networks * config.uses * turns,
-        turns=turns,
         evaluation=evaluation(config, depth),
         citation=citation,
     )

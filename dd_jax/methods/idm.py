@@ -24,7 +24,7 @@ from dd_jax import augment, nets
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.methods.formed import formed
+from dd_jax.methods.formed import formed, stepped
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -32,7 +32,7 @@ from dd_jax.methods.record import (
     require_positive,
     require_rate,
 )
-from dd_jax.objectives import class_by_class, distribution_matching, mean_features
+from dd_jax.objectives import distribution_matching, mean_features
 from dd_jax.pools.queue import accuracy_percent, queue_pool
 from dd_jax.synthetic import check_start
 from dd_jax.types import RealData
@@ -144,15 +144,12 @@ def recipe(config: IDM, data: RealData) -> Recipe:
         supervision=lambda state: config.label_weight * accuracy_percent(state),
         train_rows=trained_on,
     )
-    turns = spec.num_classes if config.in_turn else 1
     return Recipe(
         **formed(data, ipc=config.ipc, factor=config.factor, interpolation="bilinear"),
+        **stepped(objective, spec, iterations=config.iterations, in_turn=config.in_turn),
         method="idm",
         settings=dataclasses.asdict(config),
-        objective=class_by_class(objective) if config.in_turn else objective,
         optimizer=optax.sgd(config.learning_rate, momentum=config.momentum),
-        steps=config.iterations * turns,
-        turns=turns,
         evaluation=Protocol(name="dc", depth=depth, width=config.evaluation_width,
                             epochs=config.evaluation_epochs, augmentation=config.augmentation),
         citation=_CITATION,

@@ -28,20 +28,20 @@ from dd_jax import nets
 from dd_jax.data import gather, grey, normalise, rows_uniform, standardise
 from dd_jax.distill.pixel_space import in_pixel_space
 from dd_jax.distill.recipe import Preparation, Recipe
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner import train_self_supervised, views
 from dd_jax.methods.record import Method, default_depth, require_positive, require_rate, unprepared
+from dd_jax.methods.teacher import teacher_network
 from dd_jax.objectives.representation_ridge import representation_ridge, representations
 from dd_jax.pools.pretrained import decayed_momentum, pretrained_pool
 from dd_jax.synthetic import pixels
-from dd_jax.types import DataSpec, Network, Objective, RealData, SyntheticSet
+from dd_jax.types import Objective, RealData, SyntheticSet
 
 _CITATION = (
     "D. B. Lee, S. Lee, J. Ko, K. Kawaguchi, J. Lee, S. J. Hwang. Self-Supervised Dataset "
     "Distillation for Transfer Learning. ICLR 2024."
 )
-TEACHERS = ("resnet18", "convnet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,19 +105,6 @@ def cpu(ipc: int) -> KRRST:
                  evaluation_epochs=300)
 
 
-def teacher_network(config: KRRST, spec: DataSpec) -> Network:
-    """The teacher's architecture; its `features` are the representation.
-
-    Raises:
-      ConfigError: unknown teacher.
-    """
-    if config.teacher not in TEACHERS:
-        raise unknown("teacher", config.teacher, TEACHERS)
-    if config.teacher == "resnet18":
-        return nets.resnet18(spec, width=config.teacher_width)
-    return nets.convnet(spec, depth=default_depth(spec), width=config.teacher_width, norm="batch")
-
-
 def _check(config: KRRST, data: RealData) -> None:
     require_positive(config, "ipc", "steps", "batch_size", "pool_size", "max_age", "teacher_width",
                      "teacher_steps", "teacher_batch_size", "teacher_projector",
@@ -154,7 +141,7 @@ def recipe(config: KRRST, data: RealData) -> Recipe:
     depth = default_depth(spec, config.depth)
     widest = max(1, 512 // 2 ** (depth - 1))
     width = config.width or widest
-    teacher_net = teacher_network(config, spec)
+    teacher_net = teacher_network(config.teacher, spec, width=config.teacher_width)
     evaluation_width = config.evaluation_width or widest
     for each in (width, evaluation_width):  # what cannot be built fails before the training
         nets.convnet_widening(spec, depth=depth, width=each)

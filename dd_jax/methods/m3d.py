@@ -28,7 +28,7 @@ from dd_jax.distill.pixel_space import within_range
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_probability
 from dd_jax.methods import idc
-from dd_jax.methods.formed import formed
+from dd_jax.methods.formed import formed, stepped
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -36,7 +36,7 @@ from dd_jax.methods.record import (
     require_positive,
     require_rate,
 )
-from dd_jax.objectives import class_by_class, distribution_matching, kernel_means
+from dd_jax.objectives import distribution_matching, kernel_means
 from dd_jax.synthetic import check_start
 from dd_jax.types import RealData
 
@@ -124,16 +124,13 @@ def recipe(config: M3D, data: RealData) -> Recipe:
         kernel_means(config.kernel), batch_size=config.batch_size, most=config.most,
         augmentation=augment.by_name(config.matching, spec.shape),
     )
-    turns = spec.num_classes if config.in_turn else 1
     sgd = optax.sgd(config.learning_rate, momentum=config.momentum)
     return Recipe(
         **stored,
+        **stepped(objective, spec, iterations=config.iterations, in_turn=config.in_turn),
         method="m3d",
         settings=dataclasses.asdict(config),
-        objective=class_by_class(objective) if config.in_turn else objective,
         optimizer=within_range(sgd, stored["normaliser"]),
-        steps=config.iterations * turns,
-        turns=turns,
         evaluation=idc.evaluation(config, depth),
         citation=_CITATION,
     )

@@ -33,7 +33,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax import nets
 from dd_jax.augment.block import crop_flip_roll
 from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, gather, grey, normalise, rows_uniform, standardise
@@ -51,23 +50,16 @@ from dd_jax.methods.record import (
     require_rate,
     unprepared,
 )
+from dd_jax.methods.teacher import teacher_network
 from dd_jax.objectives.barycentre_matching import DISTANCES, barycentre_matching
 from dd_jax.pools.pretrained import decayed_momentum
 from dd_jax.synthetic import check_start, class_start, pixels
-from dd_jax.types import (
-    Augmentation,
-    DataSpec,
-    Network,
-    PyTree,
-    RealData,
-    SyntheticSet,
-)
+from dd_jax.types import Augmentation, Network, PyTree, RealData, SyntheticSet
 
 _CITATION = (
     "H. Liu, Y. Li, T. Xing, P. Wang, V. Dalal, L. Li, J. He, H. Wang. Dataset Distillation via "
     "the Wasserstein Metric. ICCV 2025."
 )
-TEACHERS = ("resnet18", "convnet")
 LABELS = ("soft", "hard")
 _SETTLING = 50  # batches whose statistics are averaged after the training
 
@@ -145,18 +137,12 @@ def _check(config: WMDD, data: RealData) -> None:
                  "teacher_rate", "teacher_decay", "temperature")
     require_probability("mix", config.mix)
     require_whole("roll", 0 if config.roll is None else config.roll, least=0)
-    for name, valid in (("teacher", TEACHERS), ("labels", LABELS), ("distance", DISTANCES)):
+    for name, valid in (("labels", LABELS), ("distance", DISTANCES)):
         if getattr(config, name) not in valid:
             raise unknown(name, getattr(config, name), valid)
     if config.temperature == 0:
         raise ConfigError("temperature is 0, expected more", fix="pass temperature=20.0")
     check_start("noise", data, config.ipc)
-
-
-def _network(config: WMDD, spec: DataSpec) -> Network:
-    if config.teacher == "resnet18":
-        return nets.resnet18(spec, width=config.teacher_width)
-    return nets.convnet(spec, depth=default_depth(spec), width=config.teacher_width, norm="batch")
 
 
 def settled(
@@ -203,7 +189,8 @@ def recipe(config: WMDD, data: RealData) -> Recipe:
       ConfigError: a setting that cannot be.
     """
     _check(config, data)
-    spec, normaliser, network = data.spec, standardise(data), _network(config, data.spec)
+    spec, normaliser = data.spec, standardise(data)
+    network = teacher_network(config.teacher, spec, width=config.teacher_width)
     black, white = (grey(normaliser, level) for level in (0.0, 1.0))
     roll = min(spec.shape[:2]) // 7 if config.roll is None else config.roll
     views, seen = (crop_flip_roll(spec.shape, area=config.area, flip=config.mirror_views, roll=most)

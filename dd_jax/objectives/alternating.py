@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.errors import ConfigError, require_whole
+from dd_jax.objectives.combine import embed_of_parts, part_keys
 from dd_jax.types import Objective, PyTree, SyntheticSet
 
 
@@ -58,7 +59,7 @@ def alternating(objectives: Sequence[Objective], steps: Sequence[int]) -> Object
     ends = np.cumsum(steps).astype(np.int32)
 
     def keys(key):
-        return [jax.random.fold_in(key, i) for i in range(len(objectives))]
+        return part_keys(key, len(objectives))
 
     def whose(step: jax.Array) -> jax.Array:
         return jnp.sum(step >= ends).astype(jnp.int32)
@@ -93,10 +94,10 @@ def alternating(objectives: Sequence[Objective], steps: Sequence[int]) -> Object
         parts = jax.lax.switch(whose(state.step), [branch(i) for i in range(len(objectives))])
         return AlternatingState(parts, (state.step + 1) % int(ends[-1]))
 
-    wise = [i for i, o in enumerate(objectives) if o.embed is not None]
+    embed_parts = embed_of_parts(objectives)
 
     def embed(state: AlternatingState, images: jax.Array, key: jax.Array) -> jax.Array:
-        return objectives[wise[0]].embed(state.parts[wise[0]], images, key)
+        return embed_parts(state.parts, images, key)
 
     return Objective(init=init, sample=sample, loss=loss, advance=advance,
-                     embed=embed if wise else None)
+                     embed=embed if embed_parts else None)

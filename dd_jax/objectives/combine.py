@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 
 from dd_jax.errors import ConfigError
 from dd_jax.types import Objective, SyntheticSet
+
+
+def part_keys(key: jax.Array, count: int) -> list[jax.Array]:
+    """A key for each of so many parts."""
+    return [jax.random.fold_in(key, i) for i in range(count)]
+
+
+def embed_of_parts(objectives: Sequence[Objective]) -> Callable[..., jax.Array] | None:
+    """(parts' states, images, key) -> features by the first part that has any, else None."""
+    for i, objective in enumerate(objectives):
+        if objective.embed is not None:
+            return lambda states, images, key: objective.embed(states[i], images, key)
+    return None
 
 
 def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> Objective:
@@ -40,7 +53,7 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
         )
 
     def keys(key):
-        return [jax.random.fold_in(key, i) for i in range(len(objectives))]
+        return part_keys(key, len(objectives))
 
     def init(key, synthetic: SyntheticSet):
         return tuple(o.init(k, synthetic) for o, k in zip(objectives, keys(key)))
@@ -62,10 +75,5 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
             for o, s, b, k in zip(objectives, state, batch, keys(key))
         )
 
-    wise = [i for i, o in enumerate(objectives) if o.embed is not None]
-
-    def embed(state, images, key):
-        return objectives[wise[0]].embed(state[wise[0]], images, key)
-
     return Objective(init=init, sample=sample, loss=loss, advance=advance,
-                     embed=embed if wise else None)
+                     embed=embed_of_parts(objectives))
