@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Protocol
 
 import jax
 
@@ -78,6 +78,33 @@ class Batch(NamedTuple):
     images: jax.Array
     labels: jax.Array
     rows: Optional[jax.Array] = None
+
+
+class Store(Protocol):
+    """Arrays that stay on the host and are read by number, such as stored trajectories.
+
+    Hashable by identity, since it is static where it travels through compiled functions.
+    """
+
+    def read(self, index: PyTree) -> PyTree:
+        """NumPy arrays at `index`, a pytree of integers or int32 arrays."""
+
+    def like(self, index: PyTree) -> PyTree:
+        """The shapes and dtypes of what `read` would return, from those of `index`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StoredRows:
+    """What a step needs out of a store; stands among rows as int32 arrays stand for real images.
+
+    Attributes:
+      index: what the store is asked for.
+      store: that it is read from.
+    """
+
+    index: PyTree
+    store: Store = dataclasses.field(metadata=dict(static=True))
 
 
 class SyntheticSet(NamedTuple):
@@ -207,9 +234,10 @@ class Objective(NamedTuple):
     Attributes:
       init: (key, synthetic) -> state.
       sample: (data: RealData, state, key) -> int32 rows, a pytree: which real data a step needs. Of
-        a set that the host feeds it sees no images.
+        a set that the host feeds it sees no images. `StoredRows` among them are read from a store.
       loss: (synthetic, state, batch, key) -> (scalar, metrics dict of scalars), where `batch` is
-        the `Batch` (or the same pytree of them) gathered at the rows of `sample`.
+        the `Batch` (or the same pytree of them) gathered at the rows of `sample`, with what a store
+        gave in the places of `StoredRows`.
       advance: (synthetic, state, batch, key) -> state of the same tree, shapes and dtypes.
       embed: (state, images [B, H, W, C], key) -> [B, P], features by a network that the state
         stands for, without derivative; None for an objective without networks.

@@ -18,7 +18,7 @@ import optax
 from dd_jax.data import Normaliser, gather, normalise
 from dd_jax.distill.recipe import Recipe, grouped_optimizer
 from dd_jax.errors import ConfigError
-from dd_jax.types import Batch, PyTree, RealData, SyntheticSet
+from dd_jax.types import Batch, PyTree, RealData, StoredRows, SyntheticSet
 
 _INIT, _SAMPLE, _DECODE, _LOSS, _ADVANCE = range(5)
 
@@ -48,8 +48,8 @@ class Distillation(NamedTuple):
 
     Attributes:
       init: (key, data) -> DistillState.
-      sample: (state, data) -> rows of the real data that the next step needs, a pytree of int32.
-      fetch: (data, rows) -> stored images and labels at these rows, a pytree of `Batch`.
+      sample: (state, data) -> rows that the next step needs, a pytree of int32.
+      fetch: (data, rows) -> what is stored at these rows, a pytree of `Batch` (see `fetch`).
       step: (state, batch) -> (state, metrics); normalises the batch itself.
       run: (state, data, count, length) -> (state, metrics [length], done): `count` <= `length`
         steps in one program, stopping early at a non-finite step.
@@ -69,15 +69,36 @@ def _key(state: DistillState, consumer: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(base, consumer), state.step)
 
 
+def is_stored(rows: PyTree) -> bool:
+    """Whether these are rows of a store on the host and not of the real set."""
+    return isinstance(rows, StoredRows)
+
+
 def fetch(data: RealData, rows: PyTree) -> PyTree:
-    """Stored images and labels at `rows`, one `Batch` for each leaf of `rows`."""
-    return jax.tree.map(lambda r: Batch(*gather(data, r), r), rows)
+    """Stored images and labels at `rows`, one `Batch` for each leaf of `rows`.
+
+    In the places of `StoredRows` is what their store gives, read on the host while the program
+    runs.
+    """
+
+    def one(rows):
+        if not is_stored(rows):
+            return Batch(*gather(data, rows), rows)
+        store = rows.store
+        return jax.pure_callback(store.read, store.like(rows.index), rows.index,
+                                 vmap_method="sequential")
+
+    return jax.tree.map(one, rows, is_leaf=is_stored)
 
 
 def in_model_space(normaliser: Normaliser, batch: PyTree) -> PyTree:
-    """A pytree of `Batch` as `fetch` gives it, its images normalised."""
-    return jax.tree.map(lambda b: b._replace(images=normalise(normaliser, b.images)), batch,
-                        is_leaf=lambda b: isinstance(b, Batch))
+    """What `fetch` gives, the images of every `Batch` normalised."""
+    def one(part):
+        if not isinstance(part, Batch):
+            return part
+        return part._replace(images=normalise(normaliser, part.images))
+
+    return jax.tree.map(one, batch, is_leaf=lambda b: isinstance(b, Batch))
 
 
 def all_finite(*trees: PyTree) -> jax.Array:

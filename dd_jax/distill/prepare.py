@@ -1,4 +1,4 @@
-"""Runs a recipe's preparation once and keeps its arrays in the run's folder."""
+"""Runs a recipe's preparation once and keeps what it gives in the run's folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ import numpy as np
 
 from dd_jax.data import fingerprint
 from dd_jax.distill.manifest import plain
-from dd_jax.distill.recipe import Recipe, completed, preparation_key, prepared
+from dd_jax.distill.recipe import (
+    Recipe,
+    StoredPreparation,
+    completed,
+    completed_in,
+    preparation_key,
+    prepared,
+)
 from dd_jax.errors import CheckpointError
 from dd_jax.io.atomic import write_atomically
 from dd_jax.types import RealData
 
-_FILE = "prepared.npz"
+_FILE, _FOLDER = "prepared.npz", "prepared"
 
 
 def prepare_in(
@@ -37,6 +44,8 @@ def prepare_in(
     """
     if recipe.prepare is None or folder is None:
         return prepared(recipe, data, key)
+    if isinstance(recipe.prepare, StoredPreparation):
+        return completed_in(folder / _FOLDER, recipe, data, key)
     own_key = preparation_key(key)
     path = folder / _FILE
     identity = json.dumps({

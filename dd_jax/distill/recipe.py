@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import hashlib
+import pathlib
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -31,6 +35,19 @@ class Preparation(NamedTuple):
     complete: Callable[[Recipe, PyTree], Recipe]
 
 
+class StoredPreparation(NamedTuple):
+    """A preparation too large for memory, such as the trajectories of experts: a folder of files.
+
+    Attributes:
+      write: (data, key, folder) -> hash of what the folder holds then; goes on where a run that was
+        stopped left off.
+      complete: (recipe, folder) -> Recipe, which reads from the folder.
+    """
+
+    write: Callable[[RealData, jax.Array, pathlib.Path], str]
+    complete: Callable[[Recipe, pathlib.Path], Recipe]
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """What to distil, from where, by which objective, with which optimiser.
@@ -54,7 +71,8 @@ class Recipe:
         average is what `decode` shows and what is saved. None: the last parameters.
       finalise: (set, data, key) -> set, applied once to the finished set, such as a relabelling.
       read_out: the kernel regression that the method's authors predict with, if they do.
-      prepare: what is computed first, see `Preparation`; None for a complete recipe.
+      prepare: what is computed first, see `Preparation` and `StoredPreparation`; None for a
+        complete recipe.
       prepared: hash of the arrays that a preparation has built in; part of a run's identity.
       turns: steps of one iteration, where classes or terms have theirs one after another.
       fixed_images: why the objective knows its images one by one, if so: such a recipe has no
@@ -76,7 +94,7 @@ class Recipe:
     average: float | None = None
     finalise: Callable[[SyntheticSet, RealData, jax.Array], SyntheticSet] | None = None
     read_out: ReadOut | None = None
-    prepare: Preparation | None = None
+    prepare: Preparation | StoredPreparation | None = None
     prepared: str = ""
     turns: int = 1
     fixed_images: str = ""
@@ -101,16 +119,28 @@ def prepared(recipe: Recipe, data: RealData, key: jax.Array) -> Recipe:
       key: the run's PRNG key: `distil(recipe, data, key=key)` prepares the same.
 
     Returns:
-      A recipe without `prepare`; the same one where there was nothing to do.
+      A recipe without `prepare`; the same one where there was nothing to do. What is stored in a
+      folder lies in a temporary one until the process ends.
     """
     if recipe.prepare is None:
         return recipe
+    if isinstance(recipe.prepare, StoredPreparation):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="dd_jax_"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return completed_in(folder, recipe, data, key)
     return completed(recipe, recipe.prepare.compute(data, preparation_key(key)))
 
 
 def preparation_key(key: jax.Array) -> jax.Array:
     """The preparation's own key, apart from the consumers that the outer loop folds in."""
     return jax.random.fold_in(key, 1000)
+
+
+def completed_in(folder: pathlib.Path, recipe: Recipe, data: RealData, key: jax.Array) -> Recipe:
+    """The recipe with its stored preparation, written to a folder or found there."""
+    digest = recipe.prepare.write(data, preparation_key(key), folder)
+    complete = recipe.prepare.complete(recipe, folder)
+    return dataclasses.replace(complete, prepare=None, prepared=digest)
 
 
 def completed(recipe: Recipe, arrays: PyTree) -> Recipe:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.data import Normaliser, as_index, fingerprint, to_tensors
+from dd_jax.data import as_index, fingerprint
 from dd_jax.distill.metrics import MetricsWriter
-from dd_jax.distill.outer import Distillation, DistillState, all_finite, distillation
+from dd_jax.distill.outer import (
+    Distillation,
+    DistillState,
+    all_finite,
+    distillation,
+    is_stored,
+)
 from dd_jax.distill.prepare import prepare_in
 from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
@@ -24,19 +29,13 @@ from dd_jax.distill.stop import StopSignals
 from dd_jax.distill.workdir import open_workdir
 from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped, require_whole
 from dd_jax.io import DistilledSet, save
+from dd_jax.io.trajectories import normaliser_digest
 from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
 
 _FINALISE = 1001  # apart from the consumers that the outer loop folds into the same key
 _BUFFER = 512  # steps per dispatch at most; metrics of every step are kept on the device meanwhile
 _DISPATCH_SECONDS = 1.0  # what a dispatch should take, so that a stop signal is answered soon
-
-
-def _hash(normaliser: Normaliser) -> str:
-    digest = hashlib.sha256(normaliser.kind.encode())
-    for name, array in sorted(to_tensors(normaliser)[0].items()):
-        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _as_key(key: Any) -> jax.Array:
@@ -48,21 +47,25 @@ def _as_key(key: Any) -> jax.Array:
                       "of the default kind", fix="pass key=0 or key=jax.random.key(0)")
 
 
-def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> PyTree:
-    """Shapes of the state, after a dry run of one step: user mistakes surface here, uncompiled."""
+def _fetched(data: RealData, rows: PyTree) -> PyTree:
+    """Shapes of what these rows stand for."""
+    if is_stored(rows):
+        return rows.store.like(rows.index)
+    return Batch(jax.ShapeDtypeStruct((*rows.shape, *data.spec.shape), data.images.dtype),
+                 jax.ShapeDtypeStruct(rows.shape, jnp.int32), rows)
+
+
+def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> tuple[PyTree, bool]:
+    """Shapes of the state, and whether the host must feed the steps.
+
+    Found in a dry run of one step: user mistakes surface here, before anything compiles.
+    """
     try:
         like = jax.eval_shape(d.init, key, data)
         # As in the run: objectives may look at images, but not at those on the host.
         seen = as_index(data) if isinstance(data.images, np.ndarray) else data
         rows = jax.eval_shape(d.sample, like, seen)
-        batch = jax.tree.map(
-            lambda r: Batch(
-                jax.ShapeDtypeStruct((*r.shape, *data.spec.shape), data.images.dtype),
-                jax.ShapeDtypeStruct(r.shape, jnp.int32),
-                r,
-            ),
-            rows,
-        )
+        batch = jax.tree.map(lambda r: _fetched(data, r), rows, is_leaf=is_stored)
         after = jax.eval_shape(d.step, like, batch)[0]
     except DDJaxError:
         raise
@@ -75,17 +78,18 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> PyTree:
     if before != jax.tree.map(lambda x: (x.shape, x.dtype), after):
         raise ConfigError("one step changes the shapes or dtypes of the state",
                           fix="let the objective's advance return a state like the one it got")
-    return like
+    stored = any(is_stored(r) for r in jax.tree.leaves(rows, is_leaf=is_stored))
+    return like, stored or isinstance(data.images, np.ndarray)
 
 
 class _Stepper:
-    """Compiled stepping: from data on the device in one program, else fed from the host."""
+    """Compiled stepping: many steps in one program, or one by one where the host feeds them."""
 
-    def __init__(self, d: Distillation, data: RealData):
+    def __init__(self, d: Distillation, data: RealData, *, from_host: bool):
         self._data = data
         self._count = 1
-        if isinstance(data.images, np.ndarray):
-            self._sample = jax.jit(d.sample)
+        if from_host:
+            self._sample, self._fetch = jax.jit(d.sample), d.fetch
             self._step = jax.jit(d.step, donate_argnums=0)
             self.advance = self._from_host
         else:
@@ -106,9 +110,9 @@ class _Stepper:
 
     def _from_host(self, state: DistillState, limit: int):
         del limit
-        rows = jax.tree.map(np.asarray, self._sample(state, as_index(self._data)))
-        labels = np.asarray(self._data.labels)
-        batch = jax.tree.map(lambda r: Batch(self._data.images[r], labels[r], r), rows)
+        data = self._data
+        seen = as_index(data) if isinstance(data.images, np.ndarray) else data
+        batch = self._fetch(data, self._sample(state, seen))
         state, metrics = self._step(state, batch)
         return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
 
@@ -170,7 +174,7 @@ def distil(
         "steps": recipe.steps,
         "labels": [recipe.label_kind, recipe.label_scale],
         "evaluation": dataclasses.asdict(recipe.evaluation),
-        "normaliser": _hash(recipe.normaliser),
+        "normaliser": normaliser_digest(recipe.normaliser),
         "average": recipe.average,
         "prepared": recipe.prepared,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -184,7 +188,7 @@ def distil(
             raise RunStopped(f"stopped by {stop.signal_name} during the preparation",
                              fix="run the same command again to continue")
         d = distillation(recipe)
-        like = _checked_state(d, key, real)
+        like, from_host = _checked_state(d, key, real)
         restored = folder.restore(like)
         if restored is None:
             # Copied, because the loop donates its state and may not donate what the user holds.
@@ -194,7 +198,7 @@ def distil(
             step = 0
         else:
             step, state = restored
-        stepper = _Stepper(d, real)
+        stepper = _Stepper(d, real, from_host=from_host)
         writer = folder.metrics(step)
         state = _loop(recipe, stepper, state, step, folder=folder, writer=writer, stop=stop,
                       log_every=log_every, save_seconds=save_seconds, save_every=save_every,

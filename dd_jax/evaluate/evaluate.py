@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from functools import partial
 from typing import NamedTuple
@@ -159,6 +160,8 @@ def evaluate(
     start = time.perf_counter()
     count = seeds or protocol.seeds
     synthetic = distilled.synthetic
+    if protocol.learned_rate and synthetic.learning_rate is not None:
+        protocol = dataclasses.replace(protocol, learning_rate=_one_rate(synthetic.learning_rate))
     sets = (synthetic.images, synthetic.labels)
     sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
     return summarise(
@@ -169,6 +172,14 @@ def evaluate(
         ),
         start,
     )
+
+
+def _one_rate(rates: np.ndarray) -> float:
+    if np.size(rates) != 1:
+        raise ConfigError(f"the set has {np.size(rates)} learning rates, one for each step of its "
+                          "inner loop, which no schedule of epochs can follow",
+                          fix="use a protocol with learned_rate=False")
+    return float(np.asarray(rates).reshape(()))
 
 
 def evaluate_random(

@@ -36,6 +36,7 @@ class Protocol:
         (None for the default) it is given what it takes.
       optimizer: "sgd" (momentum, coupled weight decay), "adam", or "adamw" (decoupled decay).
       learning_rate: peak rate.
+      learned_rate: the set's own learning rate is the peak, where it has one.
       momentum, weight_decay: of "sgd"; the latter of "adamw", too.
       pull: added to the loss is `pull` times the squared distance from the initial parameters.
       centre_outputs: the network's own outputs at initialisation are subtracted from its outputs,
@@ -82,6 +83,7 @@ class Protocol:
     pull: float = 0.0
     centre_outputs: bool = False
     output_scale: float = 1.0
+    learned_rate: bool = False
 
     def __post_init__(self):
         for label, value, valid in (

@@ -1,6 +1,9 @@
-"""Training inside or before a distillation: teachers and experts."""
+"""Training inside or before a distillation: unrolled loops, teachers and experts."""
 
+from dd_jax.inner.adjoints import checkpointed, full, recursive, truncated
 from dd_jax.inner.class_targets import ClassTargets, class_targets
+from dd_jax.inner.expert_rules import ExpertRule, sharpness_aware, smooth
+from dd_jax.inner.experts import train_expert, unflatten
 from dd_jax.inner.representatives import representatives
 from dd_jax.inner.self_supervised import (
     SELF_SUPERVISED_LOSSES,
@@ -9,9 +12,15 @@ from dd_jax.inner.self_supervised import (
     simsiam,
     train_self_supervised,
 )
+from dd_jax.inner.student import Student, student
 from dd_jax.inner.teachers import train_supervised
+from dd_jax.inner.training_step import StepInput, batch_plan, training_step
+from dd_jax.inner.two_pass import two_pass
+from dd_jax.inner.unroll import ADJOINTS, adjoint_by_name, unroll
 from dd_jax.inner.views import views
 
-__all__ = ["ClassTargets", "SELF_SUPERVISED_LOSSES", "SelfSupervised", "barlow_twins",
-           "class_targets", "representatives", "simsiam", "train_self_supervised",
-           "train_supervised", "views"]
+__all__ = ["ADJOINTS", "ClassTargets", "ExpertRule", "SELF_SUPERVISED_LOSSES", "SelfSupervised",
+           "StepInput", "Student", "adjoint_by_name", "barlow_twins", "batch_plan", "checkpointed",
+           "class_targets", "full", "recursive", "representatives", "sharpness_aware", "simsiam",
+           "smooth", "student", "train_expert", "train_self_supervised", "train_supervised",
+           "training_step", "truncated", "two_pass", "unflatten", "unroll", "views"]

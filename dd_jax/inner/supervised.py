@@ -42,6 +42,7 @@ def batch_gradient(
     loss: str = "cross_entropy",
     weights: jax.Array | None = None,
     train: bool = False,
+    rematerialise: bool = False,
 ) -> tuple[PyTree, PyTree]:
     """Gradient of the mean loss of a batch in the network's parameters; differentiable in images.
 
@@ -56,6 +57,8 @@ def batch_gradient(
       loss: one that `weighted_loss` knows.
       weights: [B], 0 for rows that do not count; all 1 by default.
       train: whether batch normalisation takes, and updates by, the statistics of this batch.
+      rematerialise: whether to differentiate the gradient with the memory of one chunk, which is
+        run once more for it.
 
     Returns:
       (gradient like variables["params"], variables with new running statistics).
@@ -70,7 +73,7 @@ def batch_gradient(
       (4, 2)
     """
     return gradient_and_right(network, variables, images, labels, loss=loss, weights=weights,
-                              train=train)[:2]
+                              train=train, rematerialise=rematerialise)[:2]
 
 
 def gradient_and_right(
@@ -82,6 +85,7 @@ def gradient_and_right(
     loss: str = "cross_entropy",
     weights: jax.Array | None = None,
     train: bool = False,
+    rematerialise: bool = False,
 ) -> tuple[PyTree, PyTree, jax.Array]:
     """What `batch_gradient` gives, and by weight how many images were classified rightly, []."""
     total = images.shape[0]
@@ -106,9 +110,15 @@ def gradient_and_right(
             x = jnp.pad(x, ((0, chunks * chunk - total), *((0, 0),) * (x.ndim - 1)))
             return x.reshape(chunks, chunk, *x.shape[1:])
 
-        def add(carry, part):
+        def of_chunk(params, part):
             grads, (right, _) = gradient(params, *part)
-            return jax.tree.map(jnp.add, carry, (grads, right)), None
+            return grads, right
+
+        if rematerialise:
+            of_chunk = jax.checkpoint(of_chunk, prevent_cse=False)  # in the body of a scan
+
+        def add(carry, part):
+            return jax.tree.map(jnp.add, carry, of_chunk(params, part)), None
 
         zeros = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), weights.dtype))
         grads, right = jax.lax.scan(add, zeros, jax.tree.map(padded, parts))[0]
@@ -129,6 +139,7 @@ def train_epoch(
     batch_size: int = 256,
     augmentation: Augmentation | None = None,
     mix: float = 0.0,
+    gradient: Callable[..., tuple[PyTree, PyTree]] | None = None,
 ) -> tuple[PyTree, PyTree]:
     """One pass over a set in a new order; a partial last batch is padded with rows that weigh 0.
 
@@ -142,6 +153,8 @@ def train_epoch(
       batch_size: images per step; a smaller set goes whole.
       augmentation: applied to every batch, one draw per image.
       mix: probability that a batch is cut and mixed, see `augment.cutmix`.
+      gradient: (variables, images, labels, weights, the images before augmentation and mixing) ->
+        (gradient, variables), in place of `batch_gradient` and its loss.
 
     Returns:
       (variables, opt_state). Batch normalisation sees the padding rows, which repeat others.
@@ -155,13 +168,17 @@ def train_epoch(
         position = i * batch_size + jnp.arange(batch_size)
         weights = (position < size).astype(jnp.float32)
         images, labels = take(order[position % size])
+        plain_images = images
         draw_key, mix_key = jax.random.split(jax.random.fold_in(step_key, i))
         if augmentation is not None:
             images = augmentation.apply(augmentation.draw(draw_key, batch_size), images)
         if mix:
             images, labels = cutmix(images, labels, mix_key, probability=mix)
-        grads, variables = batch_gradient(network, variables, images, labels, loss=loss,
-                                          weights=weights, train=True)
+        if gradient is None:
+            grads, variables = batch_gradient(network, variables, images, labels, loss=loss,
+                                              weights=weights, train=True)
+        else:
+            grads, variables = gradient(variables, images, labels, weights, plain_images)
         params, opt_state = update(grads, opt_state, variables["params"], i)
         return {**variables, "params": params}, opt_state
 

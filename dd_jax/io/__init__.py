@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dd_jax.io.export import EXPORTS, as_numpy, export, torch_snippet
 from dd_jax.io.setfile import DistilledSet, cost_bytes, load, save, summary, validate
+from dd_jax.io.trajectories import Trajectories, open_trajectories
+from dd_jax.io.trajectory_file import write_expert
 
 __all__ = [
     "EXPORTS",
     "DistilledSet",
+    "Trajectories",
     "as_numpy",
     "cost_bytes",
     "export",
     "load",
+    "open_trajectories",
     "save",
     "summary",
     "torch_snippet",
     "validate",
+    "write_expert",
 ]

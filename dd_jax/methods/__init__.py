@@ -5,14 +5,18 @@ from __future__ import annotations
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import unknown
 from dd_jax.methods import (
+    ast,
+    att,
     cafe,
     datadam,
+    datm,
     dc,
     dcc,
     dm,
     dream,
     dsa,
     frepo,
+    ftd,
     fyi,
     idc,
     idm,
@@ -20,9 +24,11 @@ from dd_jax.methods import (
     krr_st,
     label_solve,
     m3d,
+    mtt,
     ncfm,
     rcig,
     rfad,
+    tesla,
     wmdd,
 )
 from dd_jax.methods.record import Method, Published, preset
@@ -34,7 +40,8 @@ METHODS: dict[str, Method] = {
         frepo.METHOD, kip.METHOD, label_solve.METHOD, rfad.METHOD, rcig.METHOD, krr_st.METHOD,
         dm.METHOD, dc.METHOD, dsa.METHOD, dcc.METHOD, dcc.DSAC_METHOD, idc.METHOD, dream.METHOD,
         fyi.METHOD, cafe.METHOD, datadam.METHOD, idm.METHOD, m3d.METHOD,
-        ncfm.METHOD, wmdd.METHOD,
+        ncfm.METHOD, wmdd.METHOD, mtt.METHOD, ftd.METHOD, tesla.METHOD, datm.METHOD, att.METHOD,
+        ast.METHOD,
     )
 }
 

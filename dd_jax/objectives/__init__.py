@@ -7,6 +7,7 @@ from dd_jax.objectives.characteristic import characteristic_function
 from dd_jax.objectives.class_by_class import class_by_class
 from dd_jax.objectives.classification import classification
 from dd_jax.objectives.combine import weighted_sum
+from dd_jax.objectives.compared import compared
 from dd_jax.objectives.discrepancy import Discrepancy, Probe
 from dd_jax.objectives.distribution_matching import distribution_matching
 from dd_jax.objectives.feature_ridge import feature_ridge
@@ -19,12 +20,17 @@ from dd_jax.objectives.mean_embedding import mean_embedding, mean_features
 from dd_jax.objectives.mirrored import mirrored
 from dd_jax.objectives.mmd import kernel_means
 from dd_jax.objectives.random_feature_ridge import random_feature_ridge
+from dd_jax.objectives.reach import endpoint, nearest, waypoints
 from dd_jax.objectives.representation_ridge import representation_ridge, representations
 from dd_jax.objectives.representative import representative_batches
+from dd_jax.objectives.segments import Segment, Segments, StartEpochs
+from dd_jax.objectives.trajectory_matching import trajectory_matching
 
-__all__ = ["Discrepancy", "Probe", "alternating", "attention", "barycentre_matching",
-           "characteristic_function", "class_by_class", "classification", "distribution_matching",
-           "feature_ridge", "gradient_matching", "kernel_means", "kernel_ridge", "layer_matching",
+__all__ = ["Discrepancy", "Probe", "Segment", "Segments", "StartEpochs", "alternating",
+           "attention", "barycentre_matching", "characteristic_function", "class_by_class",
+           "classification", "compared", "distribution_matching", "endpoint", "feature_ridge",
+           "gradient_matching", "kernel_means", "kernel_ridge", "layer_matching",
            "learned_frequencies", "linearised_ridge", "mean_embedding", "mean_features",
-           "mirrored", "normal_frequencies", "random_feature_ridge", "representation_ridge",
-           "representations", "representative_batches", "weighted_sum"]
+           "mirrored", "nearest", "normal_frequencies", "random_feature_ridge",
+           "representation_ridge", "representations", "representative_batches",
+           "trajectory_matching", "waypoints", "weighted_sum"]

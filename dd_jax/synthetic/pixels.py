@@ -11,12 +11,13 @@ from dd_jax.types import Parameterization, SyntheticSet
 LABEL_HEADS = ("fixed", "learned", "soft")
 
 
-def pixels(*, labels: str = "fixed") -> Parameterization:
+def pixels(*, labels: str = "fixed", least: float = 1e-3) -> Parameterization:
     """Images stored as they are, with one of three label heads.
 
     Args:
       labels: "fixed" keeps the labels of the start; "learned" learns them without constraint
         (kernel ridge targets); "soft" learns logits whose softmax is the label (probabilities).
+      least: probabilities of the start below it are taken for it, so that hard ones can be learned.
 
     Returns:
       A `Parameterization` whose params are {"images": [M, H, W, C], "labels": [M, K]} and, where
@@ -40,7 +41,7 @@ def pixels(*, labels: str = "fixed") -> Parameterization:
     def init(key: jax.Array, start: SyntheticSet) -> dict:
         del key
         # Soft labels start as a firm but not saturated copy: softmax(log p) = p.
-        stored = jnp.log(jnp.clip(start.labels, 1e-3)) if labels == "soft" else start.labels
+        stored = jnp.log(jnp.clip(start.labels, least)) if labels == "soft" else start.labels
         params = {"images": jnp.asarray(start.images), "labels": jnp.asarray(stored)}
         if start.learning_rate is not None:
             params["log_learning_rate"] = jnp.log(start.learning_rate)

@@ -1,0 +1,206 @@
+"""What the trajectory methods have in common: experts, a student, and a set with its own rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax import augment, nets
+from dd_jax.data import Normaliser, normalisers
+from dd_jax.distill.experts import train_experts
+from dd_jax.distill.rate_space import in_rate_space
+from dd_jax.distill.recipe import Recipe, StoredPreparation
+from dd_jax.errors import require_at_least_zero
+from dd_jax.evaluate.protocol import Protocol
+from dd_jax.inner.student import Student, student
+from dd_jax.inner.unroll import adjoint_by_name
+from dd_jax.io.trajectories import Trajectories, open_trajectories
+from dd_jax.methods.record import (
+    default_depth,
+    require_positive,
+    require_rate,
+    unprepared,
+)
+from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.types import RealData, SyntheticSet
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectorySettings:
+    """Settings of every trajectory method; the defaults are MTT's for CIFAR-10 without whitening.
+
+    Attributes:
+      ipc: images per class.
+      experts: folder of trained experts; None trains them into the run's folder.
+      steps: outer steps.
+      inner_steps: of the student.
+      span: epochs of the expert that these stand for.
+      max_start: segments start at an epoch below it.
+      batch_size: synthetic images per inner step; None for all.
+      image_rate, momentum: of the SGD on the images, in model space.
+      rate: of the student at first; it is learned.
+      rate_rate: learning rate of that rate.
+      adjoint: how the inner loop is differentiated, a name in `inner.ADJOINTS`: "checkpointed" and
+        "recursive" are exact, "two_pass" is TESLA's rule.
+      start: "real", "noise" or "class_means".
+      normaliser: "standardise" or "zca".
+      augmentation: a name in `augment.by_name`: of experts, students and the networks of the test.
+      width, depth: of the ConvNets; depth None follows the image size.
+      expert_count, expert_epochs, expert_batch_size, expert_rate: of the experts' SGD.
+      evaluation_width, evaluation_epochs: of the networks that test the set.
+    """
+
+    ipc: int = 1
+    experts: str | None = None
+    steps: int = 5000
+    inner_steps: int = 50
+    span: int = 2
+    max_start: int = 2
+    batch_size: int | None = None
+    image_rate: float = 100.0
+    momentum: float = 0.5
+    rate: float = 0.01
+    rate_rate: float = 1e-7
+    adjoint: str = "checkpointed"
+    start: str = "real"
+    normaliser: str = "standardise"
+    augmentation: str = "dsa"
+    width: int = 128
+    depth: int | None = None
+    expert_count: int = 100
+    expert_epochs: int = 50
+    expert_batch_size: int = 256
+    expert_rate: float = 0.01
+    evaluation_width: int = 128
+    evaluation_epochs: int = 1001
+
+
+def narrow(config: Any, **changes) -> Any:
+    """A config for two CPU cores: narrow networks, ten experts of few epochs, short students."""
+    one = config.ipc == 1
+    small = dict(
+        steps=2000 if one else 300, inner_steps=20, max_start=4 if one else 6, span=2,
+        image_rate=100.0, rate_rate=1e-5, width=32, expert_count=10, expert_epochs=8,
+        evaluation_width=32, evaluation_epochs=1001 if one else 300,
+    )
+    return dataclasses.replace(config, **{**small, **changes})
+
+
+def _check(config: Any, data: RealData) -> None:
+    require_positive(config, "ipc", "steps", "inner_steps", "span", "max_start", "width",
+                     "expert_count", "expert_epochs", "expert_batch_size", "evaluation_width",
+                     "evaluation_epochs")
+    require_rate(config, "image_rate", "momentum", "rate_rate", "expert_rate")
+    require_at_least_zero("rate", config.rate, example=0.01)
+    check_start(config.start, data, config.ipc)
+
+
+def student_of(
+    config: Any, data: RealData, optimizer: optax.GradientTransformation | None = None
+) -> Student:
+    """The student that the settings describe.
+
+    Args:
+      config: the settings.
+      data: the real set, for the shape of its images.
+      optimizer: as for `inner.student`.
+    """
+    spec = data.spec
+    network = nets.convnet(spec, depth=default_depth(spec, config.depth), width=config.width)
+    return student(network, steps=config.inner_steps, batch_size=config.batch_size,
+                   optimizer=optimizer, adjoint=adjoint_by_name(config.adjoint),
+                   augmentation=augment.by_name(config.augmentation, spec.shape))
+
+
+def with_rate(
+    initialise: Callable[[RealData, jax.Array], SyntheticSet], rate: float
+) -> Callable[[RealData, jax.Array], SyntheticSet]:
+    """The start with a learning rate of the student."""
+
+    def started(data: RealData, key: jax.Array) -> SyntheticSet:
+        return initialise(data, key)._replace(learning_rate=jnp.asarray(rate, jnp.float32))
+
+    return started
+
+
+def trajectory_recipe(
+    config: Any,
+    data: RealData,
+    *,
+    method: str,
+    citation: str,
+    learner: Student,
+    parts: Callable[[Trajectories, Normaliser], Mapping[str, Any]],
+    training: Mapping[str, Any] | None = None,
+    **fields,
+) -> Recipe:
+    """A trajectory method as a composition of the library's parts.
+
+    Args:
+      config: the settings.
+      data: the real training set.
+      method, citation: of the recipe.
+      learner: the student; its network is that of the experts.
+      parts: (trajectories, normaliser) -> fields of the complete recipe, "objective" among them.
+      training: arguments of `distill.train_experts` beside those in the settings.
+      **fields: of the `Recipe`, instead of the usual ones.
+
+    Returns:
+      A `Recipe`; without a folder of experts one that `distill.prepared` completes.
+
+    Raises:
+      ConfigError: a setting that cannot be, experts that do not fit it.
+    """
+    _check(config, data)
+    normaliser = normalisers(config.normaliser, data)
+    network = learner.network
+    like = jax.eval_shape(network.init, jax.random.key(0))["params"]
+
+    def write(data: RealData, key: jax.Array, folder: pathlib.Path) -> str:
+        options = dict(epochs=config.expert_epochs, batch_size=config.expert_batch_size,
+                       learning_rate=config.expert_rate,
+                       augmentation=augment.by_name(config.augmentation, data.spec.shape))
+        return train_experts(folder, network, data, count=config.expert_count, key=key,
+                             normaliser=normaliser, notes={"augmentation": config.augmentation},
+                             **{**options, **(training or {})}).digest
+
+    def complete(recipe: Recipe, folder: pathlib.Path) -> Recipe:
+        trajectories = open_trajectories(folder, like=like, normaliser=normaliser)
+        return dataclasses.replace(recipe, **parts(trajectories, normaliser), prepare=None,
+                                   prepared=trajectories.digest)
+
+    sgd = optax.sgd(config.image_rate, momentum=config.momentum)
+    usual = dict(
+        method=method,
+        settings=dataclasses.asdict(config),
+        initialise=with_rate(class_start(config.start, normaliser=normaliser, ipc=config.ipc,
+                                         kind="one_hot"), config.rate),
+        parameterization=pixels(labels="fixed"),
+        objective=unprepared(method, "experts"),
+        optimizer={"images": sgd, "learning_rate": rate_optimizer(config)},
+        steps=config.steps,
+        normaliser=normaliser,
+        evaluation=protocol_of(config, data),
+        prepare=StoredPreparation(write, complete),
+        citation=citation,
+    )
+    recipe = Recipe(**{**usual, **fields})
+    return recipe if config.experts is None else complete(recipe, pathlib.Path(config.experts))
+
+
+def rate_optimizer(config: Any) -> optax.GradientTransformation:
+    """SGD with momentum on the student's rate, which is stored as a logarithm."""
+    return in_rate_space(optax.sgd(config.rate_rate, momentum=config.momentum))
+
+
+def protocol_of(config: Any, data: RealData) -> Protocol:
+    """The test of a set: networks trained at the set's own rate."""
+    depth = default_depth(data.spec, config.depth)
+    return Protocol(name="mtt", depth=depth, width=config.evaluation_width, learned_rate=True,
+                    epochs=config.evaluation_epochs, augmentation=config.augmentation)
