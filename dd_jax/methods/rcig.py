@@ -112,7 +112,7 @@ def cpu(ipc: int) -> RCIG:
     # than twenty of Adam.
     return RCIG(ipc=ipc, steps=500 if ipc < 10 else 150, learning_rate=1e-2, batch_size=256,
                 solver="cg", solver_steps=5, width=32, pool_size=10, pool_rate=5e-4,
-                evaluation_width=32)
+                evaluation_width=32, evaluation_steps=None if ipc < 10 else 600)
 
 
 def _half_mean_square(logits: jax.Array, labels: jax.Array) -> jax.Array:
