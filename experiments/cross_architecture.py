@@ -157,8 +157,8 @@ def wanted(row: Row, protocol: evaluate.Protocol, options: Options) -> dict[str,
 
 def measure(row: Row, protocol: evaluate.Protocol, options: Options) -> dict[str, Any]:
     """One cell: accuracies, fractions in [0, 1], and what is needed to get them again."""
-    tested = evaluate.evaluate(row.distilled, row.test, protocol=protocol, seeds=options.seeds,
-                               key=jax.random.key(options.seed))
+    tested = evaluate.evaluate_progressive(row.distilled, row.test, protocol=protocol,
+                                           seeds=options.seeds, key=jax.random.key(options.seed))
     return {
         **wanted(row, protocol, options), "accuracies": tested.accuracies.tolist(),
         "accuracy_mean": tested.mean, "accuracy_std": tested.std,

@@ -20,7 +20,10 @@ from dd_jax.cli.main import main as command_line
 from dd_jax.errors import nearest
 
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
-           "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d")
+           "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d", "mtt", "ftd", "tesla",
+           "datm", "att", "ast")
+# Whose experts a method starts from; trained when the first cell needs them.
+EXPERTS = {"mtt": "mtt", "tesla": "mtt", "att": "mtt", "ftd": "ftd", "datm": "ftd", "ast": "ast"}
 VARIANTS = {"": (), "_flipped": ("--flipped",), "_representative": ("--representative", "256")}
 CELLS = [(method, "", ipc) for ipc in (1, 10) for method in METHODS] + [("krr_st", "", 10)]
 CELLS += [(method, variant, 1) for method in ("frepo", "dm")
@@ -46,6 +49,18 @@ class Options:
     read_out: bool = True
 
 
+def experts(method: str, options: Options) -> tuple[str, ...]:
+    """Trains the experts that the method shares with others, as far as that is not done."""
+    if method not in EXPERTS:
+        return ()
+    folder = f"runs/{options.data}_experts_{EXPERTS[method]}_{options.protocol}"
+    code = command_line(["experts", EXPERTS[method], "--data", options.data, "--ipc", "10",
+                         "--protocol", options.protocol, "--workdir", folder])
+    if code:
+        raise SystemExit(code)
+    return "--experts", folder
+
+
 def main(options: Options) -> None:
     names = [f"{method}{variant}_ipc{ipc}" for method, variant, ipc in CELLS]
     if options.only not in (None, *names):
@@ -54,10 +69,11 @@ def main(options: Options) -> None:
         if options.only not in (None, cell):
             continue
         name = f"{cell}_{options.protocol}"
+        shared = experts(method, options)
         code = command_line([
             "distill", method, "--data", options.data, "--ipc", str(ipc),
             "--protocol", options.protocol, "--full" if options.full else "--no-full",
-            "--read-out" if options.read_out else "--no-read-out", *VARIANTS[variant],
+            "--read-out" if options.read_out else "--no-read-out", *VARIANTS[variant], *shared,
             "--workdir", f"runs/{options.data}_{name}",
             "--json", f"experiments/results/{options.data}/{name}.json",
         ])

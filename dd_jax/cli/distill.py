@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 
 from dd_jax import methods
-from dd_jax.cli.options import Command, Run, load_data, parse
+from dd_jax.cli.options import Command, Run, load_data, method_command
 from dd_jax.cli.tables import print_results
-from dd_jax.distill import Recipe, distil, flipped, representative
+from dd_jax.distill import Recipe, distil, flipped, progressive, representative
 from dd_jax.distill.workdir import seconds_spent
 from dd_jax.errors import ConfigError
 from dd_jax.types import RealData
@@ -20,22 +20,8 @@ from dd_jax.types import RealData
 
 def run(words: Sequence[str]) -> int:
     """Parses the words after `distill` and does it; returns the exit code."""
-    if words and words[0] in ("-h", "--help"):
-        print("usage: python -m dd_jax distill METHOD ...   (METHOD --help for its settings)\n\n"
-              "methods: " + ", ".join(sorted(methods.METHODS)))
-        return 0
-    if not words or words[0].startswith("-"):
-        raise ConfigError("distill got no method",
-                          fix="name one of: " + ", ".join(sorted(methods.METHODS)))
-    method = methods.get(words[0])
-    program = f"python -m dd_jax distill {method.name}"
-    kind = Command[method.config]
-    # Twice: the protocol and the budget that the first reading finds set the second's defaults.
-    # Help waits for the second, so that it shows the defaults that would be used.
-    first = parse(kind, [w for w in words[1:] if w not in ("-h", "--help")], program=program)
-    base = methods.preset(method, first.run.protocol, first.config.ipc)
-    command = parse(kind, words[1:], program=program, default=Command(Run(), base))
-    return _distill(method, command, words)
+    parsed = method_command("distill", words, methods.METHODS)
+    return 0 if parsed is None else _distill(*parsed, words)
 
 
 def _varied(recipe: Recipe, options: Run, data: RealData) -> tuple[Recipe, str]:
@@ -46,6 +32,8 @@ def _varied(recipe: Recipe, options: Run, data: RealData) -> tuple[Recipe, str]:
     if options.representative is not None:
         recipe = representative(recipe, data, candidates=options.representative or None)
         name = f"{name}_representative"
+    if options.stages != 1:
+        name = f"{name}_progressive"
     return recipe, name
 
 
@@ -60,14 +48,20 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
     data = load_data(options.data)
     recipe, variant = _varied(method.recipe(config, data.train), options, data.train)
-    name = f"{data.train.spec.name}_{variant}_ipc{config.ipc}_{options.protocol}"
+    ipc = config.ipc * options.stages
+    name = f"{data.train.spec.name}_{variant}_ipc{ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name
     print(f"{variant}: {recipe.steps} steps on {data.train.spec.name}, protocol "
           f"{options.protocol}, in {folder}", file=sys.stderr)
     start = time.perf_counter()
-    distilled = distil(recipe, data, key=options.seed, workdir=folder, log_every=options.log_every,
-                       save_seconds=options.save_seconds, save_every=options.save_every)
-    spent = max(seconds_spent(folder), 0.0) or time.perf_counter() - start
+    how = dict(key=options.seed, workdir=folder, log_every=options.log_every,
+               save_seconds=options.save_seconds, save_every=options.save_every)
+    if options.stages == 1:
+        distilled = distil(recipe, data, **how)
+    else:
+        distilled = progressive(recipe, data, stages=options.stages, **how)
+    folders = [folder] if options.stages == 1 else sorted(folder.glob("stage_*"))
+    spent = sum(max(seconds_spent(f), 0.0) for f in folders) or time.perf_counter() - start
     save_grid(folder / "grid.png", distilled)
     if not options.evaluate:
         print(f"saved {folder / 'set.safetensors'} and grid.png")
@@ -81,17 +75,17 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         figures = transfer_figures(distilled, recipe, data, folder=folder, seed=options.seed,
                                    budget=budget)
     else:
-        figures = network_figures(distilled, recipe, data, ipc=config.ipc, seed=options.seed,
+        figures = network_figures(distilled, recipe, data, ipc=ipc, seed=options.seed,
                                   seeds=options.seeds, full=options.full)
-    cell = (data.train.spec.name, config.ipc)
+    cell = (data.train.spec.name, ipc)
     if recipe.read_out is not None and options.read_out:
         figures |= read_out_figures(distilled, data, seed=options.seed,
                                     known=method.published_read_out.get(cell))
     published = method.published.get(cell) if variant == method.name else None
     result = build_result(
-        method=variant, data=data.train.spec.name, ipc=config.ipc, protocol=options.protocol,
+        method=variant, data=data.train.spec.name, ipc=ipc, protocol=options.protocol,
         published=published and published._asdict(), distill_seconds=round(spent, 1),
-        steps=recipe.steps, bytes=distilled.stored_bytes, seed=options.seed,
+        steps=recipe.steps * options.stages, bytes=distilled.stored_bytes, seed=options.seed,
         command="python -m dd_jax distill " + shlex.join(words),
         settings=dict(recipe.settings), evaluation=dict(distilled.evaluation), **figures,
     )

@@ -128,8 +128,8 @@ def run(words: Sequence[str]) -> int:
     rows, results = [], []
     for each in protocols:
         key = jax.random.key(options.seed)
-        tested = evaluate.evaluate(distilled, data.test, protocol=each, key=key,
-                                   seeds=options.seeds)
+        tested = evaluate.evaluate_progressive(distilled, data.test, protocol=each, key=key,
+                                               seeds=options.seeds)
         random = None
         if options.random:
             random = evaluate.evaluate_random(

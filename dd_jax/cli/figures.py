@@ -22,7 +22,7 @@ def network_figures(
 ) -> dict[str, Any]:
     """Accuracies of fresh networks trained on the set, on random images and on all data."""
     common = dict(protocol=recipe.evaluation, key=jax.random.key(seed + 1), seeds=seeds)
-    tested = evaluate.evaluate(distilled, data.test, **common)
+    tested = evaluate.evaluate_progressive(distilled, data.test, **common)
     random = None
     if evaluate.has_random(distilled, data.train):
         random = evaluate.evaluate_random(

@@ -17,6 +17,7 @@ from dd_jax.versions import __version__
 
 _COMMANDS = {
     "distill": ("dd_jax.cli.distill", "run", "distil a data set by a method and test the result"),
+    "experts": ("dd_jax.cli.experts", "run", "train the experts of a trajectory method"),
     "evaluate": ("dd_jax.cli.evaluate", "run", "test a saved set on fresh networks"),
     "methods": ("dd_jax.cli.sets", "run_methods", "list the methods"),
     "show": ("dd_jax.cli.sets", "run_show", "describe a saved set"),
@@ -62,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if words[0] not in _COMMANDS:
             raise unknown("command", words[0], _COMMANDS)
         module, function, _ = _COMMANDS[words[0]]
-        if words[0] in ("distill", "evaluate"):
+        if words[0] in ("distill", "evaluate", "experts"):
             from dd_jax.cli.allocator import keep_memory
 
             keep_memory()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import tyro
 
 from dd_jax.data import load
+from dd_jax.errors import ConfigError, unknown
+from dd_jax.methods.record import Method, preset
 from dd_jax.types import Split
 
 Config = TypeVar("Config")
@@ -27,6 +29,8 @@ class Run:
       flipped: let every loss see the set together with its mirror images (FYI); not for digits.
       representative: take real batches that represent their classes (DREAM), chosen every ten steps
         among so many random images of each class; 0 for all of them.
+      stages: distil in so many stages, each of which adds --ipc images per class to those of the
+        stages before (PDD).
       full: also train on the full data, for the ratio (cached).
       seeds: networks to test; the protocol's number by default.
       evaluate: train and test networks on the set at the end.
@@ -44,6 +48,7 @@ class Run:
     workdir: pathlib.Path | None = None
     flipped: bool = False
     representative: int | None = None
+    stages: int = 1
     full: bool = False
     seeds: int | None = None
     evaluate: bool = True
@@ -67,6 +72,38 @@ def parse(kind: Any, words: Sequence[str], *, program: str, default: Any = None)
     options = {} if default is None else {"default": default}
     return tyro.cli(kind, args=list(words), prog=program,
                     config=(tyro.conf.OmitArgPrefixes,), **options)
+
+
+def method_command(
+    command: str, words: Sequence[str], choice: Mapping[str, Method]
+) -> tuple[Method, Command] | None:
+    """A method and its settings from the words after `command`; None where only help was asked for.
+
+    Args:
+      command: "distill" or another that begins with a method's name.
+      words: after it.
+      choice: name -> method, those that the command knows.
+
+    Raises:
+      ConfigError: no method or an unknown one.
+    """
+    if words and words[0] in ("-h", "--help"):
+        print(f"usage: python -m dd_jax {command} METHOD ...   (METHOD --help for its settings)\n\n"
+              "methods: " + ", ".join(sorted(choice)))
+        return None
+    if not words or words[0].startswith("-"):
+        raise ConfigError(f"{command} got no method",
+                          fix="name one of: " + ", ".join(sorted(choice)))
+    if words[0] not in choice:
+        raise unknown("method", words[0], choice)
+    method = choice[words[0]]
+    program = f"python -m dd_jax {command} {method.name}"
+    kind = Command[method.config]
+    # Twice: the protocol and the budget that the first reading finds set the second's defaults.
+    # Help waits for the second, so that it shows the defaults that would be used.
+    first = parse(kind, [w for w in words[1:] if w not in ("-h", "--help")], program=program)
+    base = preset(method, first.run.protocol, first.config.ipc)
+    return method, parse(kind, words[1:], program=program, default=Command(Run(), base))
 
 
 def load_data(name: str) -> Split:

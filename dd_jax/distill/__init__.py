@@ -4,11 +4,13 @@ from dd_jax.callable_module import make_callable
 from dd_jax.distill.experts import train_experts
 from dd_jax.distill.flipped import flipped
 from dd_jax.distill.outer import Distillation, DistillState, distillation
+from dd_jax.distill.progressive import progressive
 from dd_jax.distill.recipe import Preparation, Recipe, StoredPreparation, prepared
 from dd_jax.distill.representative import representative
 from dd_jax.distill.run import distil, package
 
 __all__ = ["DistillState", "Distillation", "Preparation", "Recipe", "StoredPreparation", "distil",
-           "distillation", "flipped", "package", "prepared", "representative", "train_experts"]
+           "distillation", "flipped", "package", "prepared", "progressive", "representative",
+           "train_experts"]
 
 make_callable(__name__, "distil")

@@ -20,7 +20,14 @@ from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.read_out import ReadOut
 from dd_jax.synthetic import LABEL_KINDS
-from dd_jax.types import Objective, Parameterization, PyTree, RealData, SyntheticSet
+from dd_jax.types import (
+    Network,
+    Objective,
+    Parameterization,
+    PyTree,
+    RealData,
+    SyntheticSet,
+)
 
 
 class Preparation(NamedTuple):
@@ -75,6 +82,10 @@ class Recipe:
         complete recipe.
       prepared: hash of the arrays that a preparation has built in; part of a run's identity.
       turns: steps of one iteration, where classes or terms have theirs one after another.
+      lighter: what to change -> () -> the recipe with another derivative of the same state that
+        needs less memory; named where a step does not fit.
+      restarted: (network -> the network with other initial parameters, a name for these) -> the
+        recipe whose networks start there; None where it cannot.
       fixed_images: why the objective knows its images one by one, if so: such a recipe has no
         mirror images to take and no real batches to choose.
     """
@@ -97,6 +108,8 @@ class Recipe:
     prepare: Preparation | StoredPreparation | None = None
     prepared: str = ""
     turns: int = 1
+    lighter: Mapping[str, Callable[[], Recipe]] = dataclasses.field(default_factory=dict)
+    restarted: Callable[[Callable[[Network], Network], str], Recipe] | None = None
     fixed_images: str = ""
 
     def __post_init__(self):

@@ -24,6 +24,7 @@ from dd_jax.distill.outer import (
 from dd_jax.distill.prepare import prepare_in
 from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.stepper import Stepper, report_memory
 from dd_jax.distill.still import StillWatch
 from dd_jax.distill.stop import StopSignals
 from dd_jax.distill.workdir import open_workdir
@@ -34,11 +35,10 @@ from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
 
 _FINALISE = 1001  # apart from the consumers that the outer loop folds into the same key
-_BUFFER = 512  # steps per dispatch at most; metrics of every step are kept on the device meanwhile
-_DISPATCH_SECONDS = 1.0  # what a dispatch should take, so that a stop signal is answered soon
 
 
-def _as_key(key: Any) -> jax.Array:
+def as_key(key: Any) -> jax.Array:
+    """A typed PRNG key from a seed or from itself; refuses what is neither."""
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         return jax.random.key(int(key))
     if hasattr(key, "dtype") and key.dtype == jax.random.key(0).dtype and key.shape == ():
@@ -80,41 +80,6 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> tuple[PyT
                           fix="let the objective's advance return a state like the one it got")
     stored = any(is_stored(r) for r in jax.tree.leaves(rows, is_leaf=is_stored))
     return like, stored or isinstance(data.images, np.ndarray)
-
-
-class _Stepper:
-    """Compiled stepping: many steps in one program, or one by one where the host feeds them."""
-
-    def __init__(self, d: Distillation, data: RealData, *, from_host: bool):
-        self._data = data
-        self._count = 1
-        if from_host:
-            self._sample, self._fetch = jax.jit(d.sample), d.fetch
-            self._step = jax.jit(d.step, donate_argnums=0)
-            self.advance = self._from_host
-        else:
-            self._run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
-            self.advance = self._on_device
-
-    def _on_device(self, state: DistillState, limit: int):
-        start = time.perf_counter()
-        count = min(self._count, limit, _BUFFER)
-        state, buffers, done = self._run(state, self._data, count, length=_BUFFER)
-        done = int(done)
-        buffers = {k: np.asarray(v)[:done] for k, v in buffers.items()}
-        per_step = (time.perf_counter() - start) / max(done, 1)
-        # The first dispatch is compilation: start again from a single step after it.
-        grown = max(1, min(4 * self._count, int(_DISPATCH_SECONDS / max(per_step, 1e-6))))
-        self._count = min(grown, _BUFFER)
-        return state, buffers
-
-    def _from_host(self, state: DistillState, limit: int):
-        del limit
-        data = self._data
-        seen = as_index(data) if isinstance(data.images, np.ndarray) else data
-        batch = self._fetch(data, self._sample(state, seen))
-        state, metrics = self._step(state, batch)
-        return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
 
 
 def distil(
@@ -167,7 +132,7 @@ def distil(
     real = data.train if isinstance(data, Split) else data
     for label, value in (("log_every", log_every), ("save_every", save_every or 1)):
         require_whole(label, value, example=10)
-    key = _as_key(key)
+    key = as_key(key)
     identity = {
         "method": recipe.method,
         "settings": dict(recipe.settings),
@@ -198,7 +163,10 @@ def distil(
             step = 0
         else:
             step, state = restored
-        stepper = _Stepper(d, real, from_host=from_host)
+        stepper = Stepper(d, real, from_host=from_host)
+        if step < recipe.steps:
+            report_memory(recipe, stepper, state, real, from_host=from_host,
+                          quiet=show_progress is False)
         writer = folder.metrics(step)
         state = _loop(recipe, stepper, state, step, folder=folder, writer=writer, stop=stop,
                       log_every=log_every, save_seconds=save_seconds, save_every=save_every,

@@ -8,6 +8,7 @@ from dd_jax.evaluate.evaluate import (
     evaluate_random,
     loss_for,
 )
+from dd_jax.evaluate.progressive import equal_budget, evaluate_progressive
 from dd_jax.evaluate.protocol import Protocol, build_network, for_network
 from dd_jax.evaluate.read_out import (
     ReadOut,
@@ -20,8 +21,8 @@ from dd_jax.evaluate.transfer import TransferResult, evaluate_transfer, evaluate
 from dd_jax.evaluate.transfer_steps import BUDGETS, TransferBudget
 
 __all__ = ["BUDGETS", "Evaluation", "Protocol", "ReadOut", "TransferBudget", "TransferResult",
-           "build_network", "evaluate", "evaluate_full", "evaluate_random", "evaluate_transfer",
-           "evaluate_transfer_random", "for_network", "has_random", "loss_for", "own_read_out",
-           "read_out", "read_out_random"]
+           "build_network", "equal_budget", "evaluate", "evaluate_full", "evaluate_progressive",
+           "evaluate_random", "evaluate_transfer", "evaluate_transfer_random", "for_network",
+           "has_random", "loss_for", "own_read_out", "read_out", "read_out_random"]
 
 make_callable(__name__, "evaluate")

@@ -67,6 +67,11 @@ def _fresh_accuracy(key, take, size, test, normaliser, *, spec, protocol, loss, 
         network, protocol, size=size, take=take, loss=loss, epochs=epochs, batch_size=batch_size,
         augmentation=augment.by_name(protocol.augmentation, spec.shape), key=key,
     )
+    return test_accuracy(network, variables, test, normaliser)
+
+
+def test_accuracy(network, variables, test: RealData, normaliser: Normaliser) -> jax.Array:
+    """[] share of the test images that a trained network classifies rightly."""
     predicted = predict(network, variables, test.images, chunk=_test_chunk(),
                         prepare=lambda x: normalise(normaliser, x))
     return jnp.mean(predicted == test.labels)
@@ -161,7 +166,7 @@ def evaluate(
     count = seeds or protocol.seeds
     synthetic = distilled.synthetic
     if protocol.learned_rate and synthetic.learning_rate is not None:
-        protocol = dataclasses.replace(protocol, learning_rate=_one_rate(synthetic.learning_rate))
+        protocol = dataclasses.replace(protocol, learning_rate=one_rate(synthetic.learning_rate))
     sets = (synthetic.images, synthetic.labels)
     sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
     return summarise(
@@ -174,11 +179,13 @@ def evaluate(
     )
 
 
-def _one_rate(rates: np.ndarray) -> float:
+def one_rate(rates: np.ndarray) -> float:
+    """The learned rate of a set as a number; refuses several."""
     if np.size(rates) != 1:
         raise ConfigError(f"the set has {np.size(rates)} learning rates, one for each step of its "
-                          "inner loop, which no schedule of epochs can follow",
-                          fix="use a protocol with learned_rate=False")
+                          "inner loop or each stage, which one schedule of epochs cannot follow",
+                          fix="call evaluate.evaluate_progressive for a set made in stages, or use "
+                              "a protocol with learned_rate=False")
     return float(np.asarray(rates).reshape(()))
 
 

@@ -138,7 +138,8 @@ def recipe(config: AST, data: RealData) -> Recipe:
     training = dict(rule=smooth(penalty=config.penalty), learning_rate=rates,
                     momentum=config.expert_momentum, weight_decay=config.expert_decay)
     return trajectory_recipe(config, data, method="ast", citation=_CITATION, learner=learner,
-                             parts=parts, training=training)
+                             parts=parts, build=recipe, training=training,
+                             adjoints=("recursive",))
 
 
 METHOD = Method(

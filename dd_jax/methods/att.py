@@ -79,7 +79,7 @@ def recipe(config: ATT, data: RealData) -> Recipe:
         )}
 
     return trajectory_recipe(config, data, method="att", citation=_CITATION, learner=learner,
-                             parts=parts, average=config.average)
+                             parts=parts, build=recipe, average=config.average)
 
 
 _SOURCE = "ATT, figures of the official repository"

@@ -136,7 +136,7 @@ def recipe(config: DATM, data: RealData) -> Recipe:
     }
     evaluation = protocol_of(config, data)
     return trajectory_recipe(
-        config, data, method="datm", citation=_CITATION, learner=learner, parts=parts,
+        config, data, method="datm", citation=_CITATION, learner=learner, parts=parts, build=recipe,
         training=dict(rule=sharpness_aware(rho=config.radius, a=config.share)),
         parameterization=pixels(labels="soft", least=_LEAST), label_kind="probabilities",
         optimizer={name: skipped_above(each, config.threshold)

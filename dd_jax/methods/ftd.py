@@ -87,7 +87,7 @@ def recipe(config: FTD, data: RealData) -> Recipe:
         )}
 
     return trajectory_recipe(
-        config, data, method="ftd", citation=_CITATION, learner=learner, parts=parts,
+        config, data, method="ftd", citation=_CITATION, learner=learner, parts=parts, build=recipe,
         training=dict(rule=sharpness_aware(rho=config.radius, a=config.share)),
         average=config.average,
     )

@@ -76,7 +76,7 @@ def recipe(config: MTT, data: RealData) -> Recipe:
         )}
 
     return trajectory_recipe(config, data, method="mtt", citation=_CITATION, learner=learner,
-                             parts=parts)
+                             parts=parts, build=recipe)
 
 
 _SOURCE = "MTT, as tabulated by later papers, with ZCA at 1 and 10 per class"

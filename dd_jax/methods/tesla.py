@@ -111,7 +111,7 @@ def recipe(config: TESLA, data: RealData) -> Recipe:
 
     return trajectory_recipe(
         config, data, method="tesla", citation=_CITATION, learner=learner, parts=parts,
-        label_kind="probabilities" if config.soft_labels else "one_hot",
+        build=recipe, label_kind="probabilities" if config.soft_labels else "one_hot",
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from dd_jax.data import Normaliser, normalisers
 from dd_jax.distill.experts import train_experts
 from dd_jax.distill.rate_space import in_rate_space
 from dd_jax.distill.recipe import Recipe, StoredPreparation
-from dd_jax.errors import require_at_least_zero
+from dd_jax.errors import ConfigError, require_at_least_zero
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner.student import Student, student
 from dd_jax.inner.unroll import adjoint_by_name
@@ -28,7 +29,7 @@ from dd_jax.methods.record import (
     unprepared,
 )
 from dd_jax.synthetic import check_start, class_start, pixels
-from dd_jax.types import RealData, SyntheticSet
+from dd_jax.types import Network, RealData, SyntheticSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,9 @@ def student_of(
       data: the real set, for the shape of its images.
       optimizer: as for `inner.student`.
     """
+    if config.adjoint == "two_pass" and optimizer is not None:
+        raise ConfigError("adjoint 'two_pass' knows no momentum of the student",
+                          fix="pass adjoint='checkpointed' or adjoint='recursive'")
     spec = data.spec
     network = nets.convnet(spec, depth=default_depth(spec, config.depth), width=config.width)
     return student(network, steps=config.inner_steps, batch_size=config.batch_size,
@@ -137,7 +141,9 @@ def trajectory_recipe(
     citation: str,
     learner: Student,
     parts: Callable[[Trajectories, Normaliser], Mapping[str, Any]],
+    build: Callable[[Any, RealData], Recipe],
     training: Mapping[str, Any] | None = None,
+    adjoints: Sequence[str] = ("recursive", "two_pass"),
     **fields,
 ) -> Recipe:
     """A trajectory method as a composition of the library's parts.
@@ -148,7 +154,9 @@ def trajectory_recipe(
       method, citation: of the recipe.
       learner: the student; its network is that of the experts.
       parts: (trajectories, normaliser) -> fields of the complete recipe, "objective" among them.
+      build: the method's own (config, data) -> Recipe.
       training: arguments of `distill.train_experts` beside those in the settings.
+      adjoints: that it can be built with where a step does not fit into the memory.
       **fields: of the `Recipe`, instead of the usual ones.
 
     Returns:
@@ -162,18 +170,28 @@ def trajectory_recipe(
     network = learner.network
     like = jax.eval_shape(network.init, jax.random.key(0))["params"]
 
-    def write(data: RealData, key: jax.Array, folder: pathlib.Path) -> str:
+    def prepare(start: Callable[[Network], Network], note: str) -> StoredPreparation:
+        return StoredPreparation(functools.partial(write, start(network), note), complete)
+
+    def write(network, note: str, data: RealData, key: jax.Array, folder: pathlib.Path) -> str:
         options = dict(epochs=config.expert_epochs, batch_size=config.expert_batch_size,
                        learning_rate=config.expert_rate,
                        augmentation=augment.by_name(config.augmentation, data.spec.shape))
+        notes = {"augmentation": config.augmentation, "start": note}
         return train_experts(folder, network, data, count=config.expert_count, key=key,
-                             normaliser=normaliser, notes={"augmentation": config.augmentation},
+                             normaliser=normaliser, notes=notes,
                              **{**options, **(training or {})}).digest
 
     def complete(recipe: Recipe, folder: pathlib.Path) -> Recipe:
         trajectories = open_trajectories(folder, like=like, normaliser=normaliser)
-        return dataclasses.replace(recipe, **parts(trajectories, normaliser), prepare=None,
-                                   prepared=trajectories.digest)
+        lighter = {}
+        for name in adjoints:
+            config_of = dataclasses.replace(config, experts=str(folder), adjoint=name)
+            lighter[f"adjoint={name!r}"] = functools.partial(build, config_of, data)
+        # Experts are what they hold, wherever the folder lies.
+        settings = {**recipe.settings, "experts": trajectories.digest}
+        return dataclasses.replace(recipe, **parts(trajectories, normaliser), lighter=lighter,
+                                   prepare=None, prepared=trajectories.digest, settings=settings)
 
     sgd = optax.sgd(config.image_rate, momentum=config.momentum)
     usual = dict(
@@ -187,10 +205,15 @@ def trajectory_recipe(
         steps=config.steps,
         normaliser=normaliser,
         evaluation=protocol_of(config, data),
-        prepare=StoredPreparation(write, complete),
+        prepare=prepare(lambda network: network, ""),
         citation=citation,
     )
     recipe = Recipe(**{**usual, **fields})
+
+    def restarted(start: Callable[[Network], Network], note: str) -> Recipe:
+        return dataclasses.replace(recipe, prepare=prepare(start, note))
+
+    recipe = dataclasses.replace(recipe, restarted=restarted)
     return recipe if config.experts is None else complete(recipe, pathlib.Path(config.experts))
 
 

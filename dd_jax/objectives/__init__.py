@@ -8,6 +8,7 @@ from dd_jax.objectives.class_by_class import class_by_class
 from dd_jax.objectives.classification import classification
 from dd_jax.objectives.combine import weighted_sum
 from dd_jax.objectives.compared import compared
+from dd_jax.objectives.conditioned import conditioned
 from dd_jax.objectives.discrepancy import Discrepancy, Probe
 from dd_jax.objectives.distribution_matching import distribution_matching
 from dd_jax.objectives.feature_ridge import feature_ridge
@@ -28,8 +29,8 @@ from dd_jax.objectives.trajectory_matching import trajectory_matching
 
 __all__ = ["Discrepancy", "Probe", "Segment", "Segments", "StartEpochs", "alternating",
            "attention", "barycentre_matching", "characteristic_function", "class_by_class",
-           "classification", "compared", "distribution_matching", "endpoint", "feature_ridge",
-           "gradient_matching", "kernel_means", "kernel_ridge", "layer_matching",
+           "classification", "compared", "conditioned", "distribution_matching", "endpoint",
+           "feature_ridge", "gradient_matching", "kernel_means", "kernel_ridge", "layer_matching",
            "learned_frequencies", "linearised_ridge", "mean_embedding", "mean_features",
            "mirrored", "nearest", "normal_frequencies", "random_feature_ridge",
            "representation_ridge", "representations", "representative_batches",

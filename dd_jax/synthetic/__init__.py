@@ -2,6 +2,7 @@
 
 from dd_jax.synthetic.bases import hallucinated
 from dd_jax.synthetic.frequency import frequency, frequency_masks
+from dd_jax.synthetic.joined import joined, stage_sets
 from dd_jax.synthetic.labels import LABEL_KINDS, class_major_labels, targets
 from dd_jax.synthetic.mirrors import with_mirrors
 from dd_jax.synthetic.multi_formation import multi_formation, paste
@@ -16,5 +17,6 @@ from dd_jax.synthetic.start import (
 )
 
 __all__ = ["LABEL_KINDS", "STARTS", "check_start", "class_major_labels", "class_start",
-           "frequency", "frequency_masks", "hallucinated", "multi_formation", "paste",
-           "pasted_start", "pixels", "preconditioned", "start_images", "targets", "with_mirrors"]
+           "frequency", "frequency_masks", "hallucinated", "joined", "multi_formation", "paste",
+           "pasted_start", "pixels", "preconditioned", "stage_sets", "start_images", "targets",
+           "with_mirrors"]

@@ -10,11 +10,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
 
 from dd_jax import augment, inner, kernels, nets, objectives, pools, synthetic
-from dd_jax.data import from_arrays, standardise
+from dd_jax.data import from_arrays, normalise, standardise
 from dd_jax.pools.queue import accuracy_percent
-from dd_jax.types import DataSpec, SyntheticSet
+from dd_jax.types import DataSpec, Network, SyntheticSet
 
 SHAPE = (8, 8, 1)
 CLASSES = 2
@@ -180,6 +182,70 @@ def _distribution_matching(discrepancy, norm="instance", **options):
         network, pool, discrepancy, batch_size=16, augmentation=augment.dsa(SHAPE), **options))
 
 
+class Walks:
+    """Trajectories in memory: neighbours of one random network go down its first gradient."""
+
+    def __init__(self, network, *, experts=3, epochs=4, seed=0):
+        rng = np.random.default_rng(seed)
+        start, restore = ravel_pytree(network.init(jax.random.key(seed))["params"])
+        images = normalise(standardise(toy_data()), toy_data().images[:16])
+        labels = synthetic.targets(toy_data().labels[:16], CLASSES, kind="one_hot")
+
+        def risk(flat):
+            logits = network.apply({"params": restore(flat)}, images).logits
+            return jnp.mean(optax.losses.softmax_cross_entropy(logits, labels))
+
+        way = -np.arange(epochs + 1)[:, None] * np.asarray(jax.grad(risk)(start))
+        rows = start + way + 0.02 * rng.normal(size=(experts, epochs + 1, start.size))
+        self.rows = np.asarray(rows, np.float32)
+        self.experts, self.epochs, self.parameters = tuple(range(experts)), epochs, start.size
+
+    def read(self, expert, epoch):
+        return self.rows[expert, epoch]
+
+
+def _trajectory_matching(network=None, *, adjoint="full", batch_size=None, optimizer=None,
+                         waypoints=False, **options):
+    network = network or nets.mlp(SPEC, width=8, depth=2)
+    learner = inner.student(network, steps=4, batch_size=batch_size, optimizer=optimizer,
+                            adjoint=inner.adjoint_by_name(adjoint))
+    segments = objectives.Segments(Walks(network), 2, waypoints=waypoints)
+    return _on_probabilities(_at_rate(objectives.trajectory_matching(
+        learner, segments, starts=objectives.StartEpochs(0, 2), **options), 0.2))
+
+
+def _waypoints():
+    """A shaken kernel, heavy ball, and a rate that follows the epoch."""
+    return _trajectory_matching(
+        one_convolution(), waypoints=True, reach=objectives.waypoints("adaptive"), shake=0.1,
+        optimizer=optax.trace(0.5), pace=lambda epoch: 1.0 + 0.5 * epoch)
+
+
+def one_convolution(width=8):
+    """A perceptron whose first matrix has the four axes of a convolution of the whole image."""
+    plain = nets.mlp(SPEC, width=width, depth=2)
+
+    def shaped(params, *shape):
+        kernel = params["hidden0"]["kernel"].reshape(*shape, width)
+        return {**params, "hidden0": {**params["hidden0"], "kernel": kernel}}
+
+    def apply(variables, images, train=False):
+        return plain.apply({"params": shaped(variables["params"], 64)}, images, train)
+
+    return Network(lambda key: {"params": shaped(plain.init(key)["params"], *SHAPE)}, apply)
+
+
+def _at_rate(objective, rate):
+    """The suite's sets have no learning rate."""
+
+    def rated(synthetic):
+        return synthetic._replace(learning_rate=jnp.asarray(rate, synthetic.images.dtype))
+
+    return objective._replace(
+        init=lambda key, synthetic: objective.init(key, rated(synthetic)),
+        loss=lambda synthetic, *args: objective.loss(rated(synthetic), *args))
+
+
 def _queue():
     network = _convnet()
     pool = pools.queue_pool(network, start=2, capacity=3, every=40, trained=1, steps=2,
@@ -244,12 +310,19 @@ OBJECTIVES = {
     "representation_ridge": _representation_ridge,
     "representative/feature_ridge": _representative_feature_ridge,
     "representative/mean_embedding": _representative_mean_embedding,
+    "trajectory_matching": lambda: _trajectory_matching(batch_size=3),
+    "trajectory_matching/nearest": lambda: _trajectory_matching(reach=objectives.nearest()),
+    "trajectory_matching/relabel": lambda: _trajectory_matching(relabel=True),
+    "trajectory_matching/two_pass": lambda: _trajectory_matching(adjoint="two_pass"),
+    "trajectory_matching/waypoints": _waypoints,
     "weighted_sum": _weighted_sum,
 }
 
 # Objectives whose derivative is, by design, not that of their value.
 BIASED = {
     "distribution_matching/gaussian": "the bandwidth is a constant of the derivative",
+    "trajectory_matching/relabel": "labels follow the images, as constants of the derivative",
+    "trajectory_matching/two_pass": "every step takes the adjoint of the last one",
     "linearised_ridge/official": "both systems are solved in part, and the implicit part is capped",
 }
 

@@ -1,0 +1,113 @@
+"""Compiled stepping of a run, and what it needs of a device's memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import jax
+import numpy as np
+
+from dd_jax.data import as_index
+from dd_jax.distill.outer import Distillation, DistillState, distillation
+from dd_jax.distill.recipe import Recipe
+from dd_jax.types import RealData
+
+_BUFFER = 512  # steps per dispatch at most; metrics of every step are kept on the device meanwhile
+_DISPATCH_SECONDS = 1.0  # what a dispatch should take, so that a stop signal is answered soon
+
+
+class Stepper:
+    """Many steps in one program, or one by one where the host feeds them; call `compile` first."""
+
+    def __init__(self, d: Distillation, data: RealData, *, from_host: bool):
+        self._d, self._data = d, data
+        self._count = 1
+        if from_host:
+            self._sample, self._step = jax.jit(d.sample), jax.jit(d.step, donate_argnums=0)
+            self.advance = self._from_host
+        else:
+            self._run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
+            self.advance = self._on_device
+        self._from_the_host = from_host
+
+    def compile(self, state: DistillState) -> int | None:
+        """Compiles for states like this one; bytes of working memory, where the backend says."""
+        if self._from_the_host:
+            self._step = self._step.lower(state, self._batch(state)).compile()
+            compiled = self._step
+        else:
+            run = self._run.lower(state, self._data, self._count, length=_BUFFER)
+            self._run = compiled = run.compile()
+        analysis = compiled.memory_analysis()
+        return None if analysis is None else int(analysis.temp_size_in_bytes)
+
+    def _on_device(self, state: DistillState, limit: int):
+        start = time.perf_counter()
+        count = min(self._count, limit, _BUFFER)
+        state, buffers, done = self._run(state, self._data, count)
+        done = int(done)
+        buffers = {k: np.asarray(v)[:done] for k, v in buffers.items()}
+        per_step = (time.perf_counter() - start) / max(done, 1)
+        grown = max(1, min(4 * self._count, int(_DISPATCH_SECONDS / max(per_step, 1e-6))))
+        self._count = min(grown, _BUFFER)
+        return state, buffers
+
+    def _batch(self, state: DistillState):
+        data = self._data
+        seen = as_index(data) if isinstance(data.images, np.ndarray) else data
+        return self._d.fetch(data, self._sample(state, seen))
+
+    def _from_host(self, state: DistillState, limit: int):
+        del limit
+        state, metrics = self._step(state, self._batch(state))
+        return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
+
+
+def free_bytes() -> int | None:
+    """Memory that programs can still have on the default device; None where nobody says."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    if device.platform == "cpu" and "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def report_memory(
+    recipe: Recipe,
+    stepper: Stepper,
+    state: DistillState,
+    data: RealData,
+    *,
+    from_host: bool,
+    quiet: bool = False,
+) -> None:
+    """Compiles the step and says on stderr what it needs.
+
+    If that is more than there is, it says so even where it should be quiet, and which of the
+    recipe's lighter variants would do.
+    """
+    start = time.perf_counter()
+    needed = stepper.compile(state)
+    seconds = time.perf_counter() - start
+    if needed is None:
+        return
+    if not quiet:
+        print(f"{recipe.method}: a step needs {_size(needed)} of working memory "
+              f"(compiled in {seconds:.0f} s)", file=sys.stderr)
+    free = free_bytes()
+    if free is None or needed <= free:
+        return
+    print(f"{recipe.method}: a step needs {_size(needed)}, but only {_size(free)} are free",
+          file=sys.stderr)
+    for name, build in recipe.lighter.items():
+        other = Stepper(distillation(build()), data, from_host=from_host).compile(state)
+        fits = "would fit" if other <= free else "would not fit either"
+        print(f"{recipe.method}: with {name} it needs {_size(other)} and {fits}", file=sys.stderr)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,164 @@
+"""Steps that read a store: in compiled functions, in stopped runs, beside images on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import dd_jax as dd
+from dd_jax import nets, objectives
+from dd_jax.data import from_arrays, standardise
+from dd_jax.distill.outer import fetch
+from dd_jax.distill.rate_space import in_rate_space
+from dd_jax.distill.workdir import Workdir
+from dd_jax.errors import CheckpointError, NonFiniteError, RunStopped
+from dd_jax.inner import student
+from dd_jax.io.trajectories import describe, open_trajectories, write_expert
+from dd_jax.types import Batch, StoredRows
+from tests.laws import members
+
+NETWORK, SPAN, STEPS = nets.mlp(members.SPEC, width=4, depth=2), 2, 5
+
+
+def write_walks(folder, data, count=3, **changes):
+    """Files of experts that nobody trained."""
+    walks = members.Walks(NETWORK, experts=count, **changes)
+    for i, rows in enumerate(walks.rows):
+        write_expert(folder, i, rows, description=describe(
+            NETWORK, data, normaliser=standardise(data), training={}))
+    return walks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, toy):
+    path = tmp_path_factory.mktemp("experts")
+    write_walks(path, toy)
+    return path
+
+
+@pytest.fixture(scope="module")
+def build(folder, toy):
+    """(folder, rates) -> a recipe of trajectory matching."""
+    plain = dd.methods.recipe("dm", toy, ipc=2, width=2, depth=1, start="real", evaluation_width=2)
+
+    def build(folder=folder, *, rate=0.1, image_rate=1.0):
+        trajectories = open_trajectories(folder, normaliser=plain.normaliser)
+        matching = objectives.trajectory_matching(
+            student(NETWORK, steps=3, batch_size=3), objectives.Segments(trajectories, SPAN),
+            starts=objectives.StartEpochs(0, 2, first=1, until=3))
+        rates = {"images": optax.sgd(image_rate, momentum=0.5),
+                 "learning_rate": in_rate_space(optax.sgd(1e-3, momentum=0.5))}
+        return dataclasses.replace(
+            plain, objective=matching, optimizer=rates, steps=STEPS, average=0.9,
+            settings={"rate": rate, "image_rate": image_rate}, prepared=trajectories.digest,
+            initialise=lambda data, key: plain.initialise(data, key)._replace(
+                learning_rate=jnp.float32(rate)))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def recipe(build):
+    return build()
+
+
+def run(recipe, data, **options):
+    return dd.distil(recipe, data, **{"show_progress": False, "log_every": 1, **options})
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, toy, tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole")
+    return path, run(recipe, toy, workdir=path)
+
+
+def test_a_stopped_run_continues_to_the_same_bits(recipe, toy, whole, tmp_path):
+    def tell(step, metrics):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(RunStopped, match="SIGTERM after step 2.*step 2 is saved"):
+        run(recipe, toy, workdir=tmp_path, callbacks=[tell])
+    run(recipe, toy, workdir=tmp_path)
+    for name in ("set.safetensors", "metrics.jsonl"):
+        assert (tmp_path / name).read_bytes() == (whole[0] / name).read_bytes(), name
+
+
+def test_images_on_the_host_give_the_same_set(recipe, toy, whole):
+    on_host = from_arrays(np.asarray(toy.images), np.asarray(toy.labels), name="toy",
+                          num_classes=2, device=False)
+    synthetic = run(recipe, on_host).synthetic
+    np.testing.assert_allclose(synthetic.images, whole[1].synthetic.images, atol=1e-5)
+    np.testing.assert_allclose(synthetic.learning_rate, whole[1].synthetic.learning_rate, rtol=1e-5)
+
+
+def test_other_experts_are_another_run(build, recipe, toy, whole, tmp_path):
+    write_walks(tmp_path, toy, seed=1)
+    other = build(tmp_path)
+    assert other.settings == recipe.settings
+    with pytest.raises(CheckpointError, match="prepared"):
+        run(other, toy, workdir=whole[0])
+
+
+def test_a_population_reads_a_segment_for_each_member_and_steps_by_it(recipe, toy, folder):
+    d = dd.distillation(recipe)
+
+    def one(seed):
+        state = d.init(jax.random.key(seed), toy)
+        # As after some steps, when segments start at more epochs than one.
+        state = state._replace(objective=jax.tree.map(lambda step: step + 3, state.objective))
+        rows = d.sample(state, toy)
+        batch = d.fetch(toy, rows)
+        return state, rows, batch, d.step(state, batch)[1]["loss"]
+
+    states, rows, found, losses = jax.jit(jax.vmap(one))(jnp.arange(4))
+    assert isinstance(rows, StoredRows)
+    expert, epoch = map(np.asarray, rows.index)
+    assert len(set(expert.tolist())) > 1 and len(set(epoch.tolist())) > 1
+    stored = open_trajectories(folder)
+    np.testing.assert_array_equal(found.epoch, epoch)
+    np.testing.assert_array_equal(found.start, stored.read(expert, epoch))
+    np.testing.assert_array_equal(found.target, stored.read(expert, epoch + SPAN))
+    # One member by itself, its batch read on the host.
+    state = jax.tree.map(lambda x: x[2], states)
+    batch = rows.store.read((expert[2], epoch[2]))
+    np.testing.assert_allclose(jax.jit(d.step)(state, batch)[1]["loss"], losses[2], rtol=1e-4)
+
+
+def test_stored_and_real_rows_side_by_side(toy):
+    class Halves:
+        def read(self, index):
+            return np.asarray(index, np.float32) + 0.5
+
+        def like(self, index):
+            return jax.ShapeDtypeStruct(index.shape, jnp.float32)
+
+    rows = {"stored": StoredRows(jnp.arange(3), Halves()), "real": jnp.array([5, 1])}
+    found = jax.jit(lambda: fetch(toy, rows))()
+    np.testing.assert_array_equal(found["stored"], [0.5, 1.5, 2.5])
+    assert isinstance(found["real"], Batch)
+    np.testing.assert_array_equal(found["real"].images, np.asarray(toy.images)[[5, 1]])
+
+
+def test_f33_an_exploding_student_ends_the_run_with_the_state_before(
+    build, toy, tmp_path, monkeypatch
+):
+    """At a million times the rate."""
+    seen, kept = [], []
+    monkeypatch.setattr(Workdir, "save", lambda self, step, state: kept.append((step, state)))
+    with pytest.raises(NonFiniteError, match="the state before that step is kept") as error:
+        run(build(rate=0.1 * 1e6), toy, workdir=tmp_path,
+            callbacks=[lambda step, metrics: seen.append(metrics["loss"])])
+    assert f"step {len(seen)} " in str(error.value) and len(seen) < STEPS
+    assert not np.isfinite(seen[-1]) and np.all(np.isfinite(seen[:-1]))
+    (step, state), = kept
+    assert step == len(seen) - 1 == int(state.step)
+    for leaf in jax.tree.leaves((state.params, state.average, state.optimizer)):
+        assert np.all(np.isfinite(leaf))
