@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pathlib
 
 import pytest
 
-# Most of the suite's time is compilation of programs that run once: skip the optimiser's passes.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Most of the suite's time is compilation of programs that run once: skip the optimiser's passes,
+# and the slow way of fusing; XLA ends a process whose flags it does not know.
+_FLAGS = ["--xla_backend_optimization_level=0"]
+if importlib.metadata.version("jax").startswith("0.10."):
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
 # What a killed run left half written in the user's cache of programs crashes whoever reads it.
 os.environ.setdefault("DD_JAX_COMPILATION_CACHE", "0")
 

@@ -174,7 +174,8 @@ def distillation(recipe: Recipe) -> Distillation:
         move = optax.with_extra_args_support(optimizer(state.params)).update
         updates, opt_state = move(grads, state.optimizer, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
-        finite = all_finite(value, grads, params)
+        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        finite = all_finite(value, grads, params, norms)  # a norm overflows before its elements do
         # A non-finite step must not destroy what has been computed: it changes nothing but fails.
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
@@ -189,8 +190,7 @@ def distillation(recipe: Recipe) -> Distillation:
         metrics = {
             **metrics,
             "loss": value,
-            "grad_norm": optax.tree.norm(grads),
-            "update_norm": optax.tree.norm(updates),
+            **norms,
             "finite": finite,
         }
         taken = state.step + finite.astype(jnp.int32)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import require_at_least_zero, unknown
+from dd_jax.errors import ConfigError, require_at_least_zero, unknown
 from dd_jax.inner.expert_rules import smooth
 from dd_jax.methods.expert_starts import representative_start
 from dd_jax.methods.record import Method
@@ -118,12 +118,16 @@ def recipe(config: AST, data: RealData) -> Recipe:
         require_at_least_zero(name, getattr(config, name), example=0.9)
     if config.waypoint_weights not in WAYPOINT_WEIGHTS:
         raise unknown("waypoint weights", config.waypoint_weights, WAYPOINT_WEIGHTS)
+    if config.inner_steps < config.span:
+        raise ConfigError(f"{config.inner_steps} inner steps cannot pass {config.span} waypoints",
+                          fix=f"pass inner_steps={config.span} or more")
     learner = student_of(config, data, optimizer=optax.trace(config.student_momentum))
+    starts = StartEpochs(0, config.max_start)
 
     def parts(trajectories, normaliser):
         segments = Segments(trajectories, config.span, waypoints=True)
         objective = trajectory_matching(
-            learner, segments, starts=StartEpochs(0, config.max_start), shake=config.shake,
+            learner, segments, starts=starts, shake=config.shake,
             reach=waypoints(config.waypoint_weights),
             pace=balance(config.max_start) if config.balanced else None,
         )
@@ -138,7 +142,7 @@ def recipe(config: AST, data: RealData) -> Recipe:
     training = dict(rule=smooth(penalty=config.penalty), learning_rate=rates,
                     momentum=config.expert_momentum, weight_decay=config.expert_decay)
     return trajectory_recipe(config, data, method="ast", citation=_CITATION, learner=learner,
-                             parts=parts, build=recipe, training=training,
+                             starts=starts, parts=parts, build=recipe, training=training,
                              adjoints=("recursive",))
 
 

@@ -70,16 +70,16 @@ def recipe(config: ATT, data: RealData) -> Recipe:
     Raises:
       ConfigError: a setting that cannot be, experts that do not fit it.
     """
-    learner = student_of(config, data)
+    learner, starts = student_of(config, data), StartEpochs(0, config.max_start)
 
     def parts(trajectories, normaliser):
         return {"objective": trajectory_matching(
             learner, Segments(trajectories, config.span), reach=nearest(),
-            starts=StartEpochs(0, config.max_start),
+            starts=starts,
         )}
 
     return trajectory_recipe(config, data, method="att", citation=_CITATION, learner=learner,
-                             parts=parts, build=recipe, average=config.average)
+                             starts=starts, parts=parts, build=recipe, average=config.average)
 
 
 _SOURCE = "ATT, figures of the official repository"

@@ -97,7 +97,7 @@ def cpu(ipc: int) -> DATM:
     They may be FTD's experts: give their folder as `experts`.
     """
     growth = {} if ipc == 1 else dict(first_max_start=3, growth_steps=100)
-    return narrow(official(ipc), batch_size=None, **growth)
+    return narrow(official(ipc), batch_size=None, min_start=0, **growth)
 
 
 def recipe(config: DATM, data: RealData) -> Recipe:
@@ -136,7 +136,8 @@ def recipe(config: DATM, data: RealData) -> Recipe:
     }
     evaluation = protocol_of(config, data)
     return trajectory_recipe(
-        config, data, method="datm", citation=_CITATION, learner=learner, parts=parts, build=recipe,
+        config, data, method="datm", citation=_CITATION, learner=learner, starts=starts,
+        parts=parts, build=recipe,
         training=dict(rule=sharpness_aware(rho=config.radius, a=config.share)),
         parameterization=pixels(labels="soft", least=_LEAST), label_kind="probabilities",
         optimizer={name: skipped_above(each, config.threshold)

@@ -62,7 +62,9 @@ def classified_start(
         one = final_parameters(segments, network, jax.random.randint(expert_key, (), 0, experts))
         seen = jnp.argmax(_logits(network, one, images), axis=-1)
         wrong = (seen != class_major_labels(classes, count)).reshape(classes, count)
-        best = jnp.argsort(wrong, axis=1, stable=True)[:, :ipc]
+        # The rows of a small class come round again: these are the last to be taken.
+        again = jnp.arange(count) >= data.class_counts[:, None]
+        best = jnp.argsort(wrong + 2 * again, axis=1, stable=True)[:, :ipc]
         rows = (best + count * jnp.arange(classes)[:, None]).reshape(-1)
         images, labels = images[rows], class_major_labels(classes, ipc)
 

@@ -79,15 +79,16 @@ def recipe(config: FTD, data: RealData) -> Recipe:
     """
     for name in ("radius", "share"):
         require_at_least_zero(name, getattr(config, name), example=0.01)
-    learner = student_of(config, data)
+    learner, starts = student_of(config, data), StartEpochs(0, config.max_start)
 
     def parts(trajectories, normaliser):
         return {"objective": trajectory_matching(
-            learner, Segments(trajectories, config.span), starts=StartEpochs(0, config.max_start),
+            learner, Segments(trajectories, config.span), starts=starts,
         )}
 
     return trajectory_recipe(
-        config, data, method="ftd", citation=_CITATION, learner=learner, parts=parts, build=recipe,
+        config, data, method="ftd", citation=_CITATION, learner=learner, starts=starts,
+        parts=parts, build=recipe,
         training=dict(rule=sharpness_aware(rho=config.radius, a=config.share)),
         average=config.average,
     )

@@ -68,15 +68,15 @@ def recipe(config: MTT, data: RealData) -> Recipe:
     Raises:
       ConfigError: a setting that cannot be, experts that do not fit it.
     """
-    learner = student_of(config, data)
+    learner, starts = student_of(config, data), StartEpochs(0, config.max_start)
 
     def parts(trajectories, normaliser):
         return {"objective": trajectory_matching(
-            learner, Segments(trajectories, config.span), starts=StartEpochs(0, config.max_start),
+            learner, Segments(trajectories, config.span), starts=starts,
         )}
 
     return trajectory_recipe(config, data, method="mtt", citation=_CITATION, learner=learner,
-                             parts=parts, build=recipe)
+                             starts=starts, parts=parts, build=recipe)
 
 
 _SOURCE = "MTT, as tabulated by later papers, with ZCA at 1 and 10 per class"

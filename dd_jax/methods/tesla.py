@@ -11,7 +11,7 @@ two are apart.
 
 Differs from the official code: as MTT does, see `methods.mtt`; and
   - the images' derivative is that of the paper (the released code loses a factor of two, so its
-    rates for images are twice as high for the same step);
+    rate of 1,000 for images is 500 here);
   - with soft labels the finished set has those of one expert, drawn as in a step (there those of
     the last step).
 """
@@ -42,7 +42,7 @@ _CITATION = (
 )
 # Images per class -> settings for CIFAR-10; beyond 1 they are MTT's, since none are published.
 _BUDGETS = {
-    1: dict(inner_steps=50, max_start=5, rate_rate=1e-7, image_rate=1000.0),
+    1: dict(inner_steps=50, max_start=5, rate_rate=1e-7, image_rate=500.0),
     10: dict(inner_steps=30, max_start=20, rate_rate=1e-5, rate=0.001),
     50: dict(inner_steps=30, max_start=40, rate_rate=1e-5, rate=0.001, image_rate=1000.0),
 }
@@ -110,8 +110,8 @@ def recipe(config: TESLA, data: RealData) -> Recipe:
         return {"objective": objective, "finalise": finalise if config.soft_labels else None}
 
     return trajectory_recipe(
-        config, data, method="tesla", citation=_CITATION, learner=learner, parts=parts,
-        build=recipe, label_kind="probabilities" if config.soft_labels else "one_hot",
+        config, data, method="tesla", citation=_CITATION, learner=learner, starts=starts,
+        parts=parts, build=recipe, label_kind="probabilities" if config.soft_labels else "one_hot",
     )
 
 

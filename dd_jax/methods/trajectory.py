@@ -17,7 +17,7 @@ from dd_jax.data import Normaliser, normalisers
 from dd_jax.distill.experts import train_experts
 from dd_jax.distill.rate_space import in_rate_space
 from dd_jax.distill.recipe import Recipe, StoredPreparation
-from dd_jax.errors import ConfigError, require_at_least_zero
+from dd_jax.errors import ConfigError, require_at_least_zero, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner.student import Student, student
 from dd_jax.inner.unroll import adjoint_by_name
@@ -28,8 +28,11 @@ from dd_jax.methods.record import (
     require_rate,
     unprepared,
 )
+from dd_jax.objectives.segments import StartEpochs, check_starts
 from dd_jax.synthetic import check_start, class_start, pixels
 from dd_jax.types import Network, RealData, SyntheticSet
+
+_ADJOINTS = ("full", "checkpointed", "recursive", "two_pass")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +50,8 @@ class TrajectorySettings:
       image_rate, momentum: of the SGD on the images, in model space.
       rate: of the student at first; it is learned.
       rate_rate: learning rate of that rate.
-      adjoint: how the inner loop is differentiated, a name in `inner.ADJOINTS`: "checkpointed" and
-        "recursive" are exact, "two_pass" is TESLA's rule.
+      adjoint: how the inner loop is differentiated, "full", "checkpointed" and "recursive"
+        are exact, "two_pass" is TESLA's rule.
       start: "real", "noise" or "class_means".
       normaliser: "standardise" or "zca".
       augmentation: a name in `augment.by_name`: of experts, students and the networks of the test.
@@ -99,6 +102,9 @@ def _check(config: Any, data: RealData) -> None:
                      "evaluation_epochs")
     require_rate(config, "image_rate", "momentum", "rate_rate", "expert_rate")
     require_at_least_zero("rate", config.rate, example=0.01)
+    if config.rate == 0:
+        raise ConfigError("rate is 0, expected more: its logarithm is learned",
+                          fix="pass rate=0.01")
     check_start(config.start, data, config.ipc)
 
 
@@ -112,6 +118,8 @@ def student_of(
       data: the real set, for the shape of its images.
       optimizer: as for `inner.student`.
     """
+    if config.adjoint not in _ADJOINTS:
+        raise unknown("adjoint", config.adjoint, _ADJOINTS)
     if config.adjoint == "two_pass" and optimizer is not None:
         raise ConfigError("adjoint 'two_pass' knows no momentum of the student",
                           fix="pass adjoint='checkpointed' or adjoint='recursive'")
@@ -140,6 +148,7 @@ def trajectory_recipe(
     method: str,
     citation: str,
     learner: Student,
+    starts: StartEpochs,
     parts: Callable[[Trajectories, Normaliser], Mapping[str, Any]],
     build: Callable[[Any, RealData], Recipe],
     training: Mapping[str, Any] | None = None,
@@ -153,6 +162,7 @@ def trajectory_recipe(
       data: the real training set.
       method, citation: of the recipe.
       learner: the student; its network is that of the experts.
+      starts: of the segments.
       parts: (trajectories, normaliser) -> fields of the complete recipe, "objective" among them.
       build: the method's own (config, data) -> Recipe.
       training: arguments of `distill.train_experts` beside those in the settings.
@@ -166,6 +176,8 @@ def trajectory_recipe(
       ConfigError: a setting that cannot be, experts that do not fit it.
     """
     _check(config, data)
+    if config.experts is None:  # before any is trained
+        check_starts(starts, span=config.span, epochs=config.expert_epochs)
     normaliser = normalisers(config.normaliser, data)
     network = learner.network
     like = jax.eval_shape(network.init, jax.random.key(0))["params"]

@@ -93,26 +93,25 @@ class StartEpochs(NamedTuple):
         return jnp.minimum(grown, self.high).astype(jnp.int32)
 
 
-def check_starts(starts: StartEpochs, segments: Segments) -> None:
-    """Refuses start epochs that cannot be, or whose targets are not in the store.
+def check_starts(starts: StartEpochs, *, span: int, epochs: int) -> None:
+    """Refuses start epochs that cannot be, or whose targets trajectories of `epochs` do not hold.
 
     Raises:
       ConfigError: as said.
     """
     low, high, first, until = starts
-    require_whole("first start epoch", low, least=0, example=0)
+    require_whole("min_start", low, least=0, example=0)
     require_whole("max_start", high, least=low + 1, example=low + 20)
     if first is not None:
-        require_whole("max_start at first", first, least=low + 1, example=low + 10)
-        require_whole("steps of its growth", until, example=1000)
+        require_whole("first_max_start", first, least=low + 1, example=low + 10)
+        require_whole("growth_steps", until, example=1000)
         if first > high:
             raise ConfigError(f"max_start begins at {first} and ends at {high}, expected a growth",
                               fix=f"begin at {high} or less")
-    epochs, last = segments.trajectories.epochs, high - 1 + segments.span
+    last = high - 1 + span
     if last > epochs:
         raise ConfigError(
-            f"segments of {segments.span} epochs from up to epoch {high - 1} end at epoch {last}, "
-            f"but the trajectories have {epochs}",
-            fix=f"pass max_start={max(epochs - segments.span + 1, 1)}, or train experts for {last} "
-                "epochs",
+            f"segments of {span} epochs from up to epoch {high - 1} end at epoch {last}, but the "
+            f"trajectories have {epochs}",
+            fix=f"pass max_start={max(epochs - span + 1, 1)}, or train experts for {last} epochs",
         )

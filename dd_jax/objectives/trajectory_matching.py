@@ -60,7 +60,7 @@ def trajectory_matching(
     Raises:
       ConfigError: start epochs that do not fit the store; a set without a learning rate.
     """
-    check_starts(starts, segments)
+    check_starts(starts, span=segments.span, epochs=segments.trajectories.epochs)
     require_at_least_zero("shake", shake, example=1.0)
     reach = reach or endpoint()
     experts = len(segments.trajectories.experts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import dd_jax as dd
 from dd_jax.data import from_arrays
@@ -77,7 +76,6 @@ def test_datm_fills_up_with_images_that_no_expert_knows():
     np.testing.assert_array_equal(np.argmax(synthetic.labels, axis=1), [1, 1, 0, 0])
 
 
-@pytest.mark.xfail(strict=True, reason="candidates of a small class are its rows over again")
 def test_datm_takes_no_image_of_a_small_class_twice():
     data, network, segments, logits = linear()
     few = from_arrays(np.asarray(data.images[:20]), np.asarray(data.labels[:20]))

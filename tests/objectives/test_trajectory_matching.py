@@ -144,11 +144,11 @@ def test_the_cosine_to_the_exact_gradient():
     (StartEpochs(0, 6), 2, "end at epoch 7, but the trajectories have 6.*max_start=5"),
     (StartEpochs(0, 1), 7, "span is 7.*span=6 or less"),
     (StartEpochs(0, 1), 0, "span is 0"),
-    (StartEpochs(-1, 1), 2, "first start epoch is -1"),
+    (StartEpochs(-1, 1), 2, "min_start is -1"),
     (StartEpochs(3, 3), 2, "max_start is 3"),
     (StartEpochs(0, 3, first=4, until=10), 2, "begins at 4 and ends at 3"),
-    (StartEpochs(1, 3, first=1, until=10), 2, "max_start at first is 1"),
-    (StartEpochs(0, 3, first=2, until=0), 2, "growth is 0"),
+    (StartEpochs(1, 3, first=1, until=10), 2, "first_max_start is 1"),
+    (StartEpochs(0, 3, first=2, until=0), 2, "growth_steps is 0"),
 ])
 def test_start_epochs_that_cannot_be_are_refused(starts, span, said):
     with pytest.raises(ConfigError, match=said):
