@@ -90,7 +90,7 @@ def narrow(config: Any, **changes) -> Any:
     one = config.ipc == 1
     small = dict(
         steps=2000 if one else 300, inner_steps=20, max_start=4 if one else 6, span=2,
-        image_rate=100.0, rate_rate=1e-5, width=32, expert_count=10, expert_epochs=8,
+        image_rate=100.0, rate=0.01, rate_rate=1e-5, width=32, expert_count=10, expert_epochs=8,
         evaluation_width=32, evaluation_epochs=1001 if one else 300,
     )
     return dataclasses.replace(config, **{**small, **changes})
