@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -66,7 +67,7 @@ def _read_out_of(name: str | None, distilled):
     return own_read_out(distilled) if name is None else ReadOut(name)
 
 
-def _transfer(options: Evaluate, distilled, data, protocols) -> int:
+def _transfer(words: Sequence[str], options: Evaluate, distilled, data, protocols) -> int:
     """Linear probe and fine-tuning of networks pre-trained on a set of representations."""
     import jax
 
@@ -91,9 +92,19 @@ def _transfer(options: Evaluate, distilled, data, protocols) -> int:
                         "seconds": round(found.probe.seconds, 1)})
     print_table(("network", "pre-trained", "linear probe", "fine-tuned", "networks", "time"), rows)
     if options.json:
-        write_result(options.json, {"file": options.file.name, "data": data.test.spec.name,
-                                    "seed": options.seed, "results": results})
+        write_result(options.json, _described(words, options, distilled, data, results))
     return 0
+
+
+def _described(words: Sequence[str], options: Evaluate, distilled, data, results: list) -> dict:
+    """What the file of figures says beside them: of which set, how, and on what machine."""
+    from dd_jax.report.result import device_name, git_commit
+    from dd_jax.versions import versions
+
+    return {"file": options.file.name, "recipe": dict(distilled.recipe), "ipc": distilled.ipc,
+            "made_by": dict(distilled.versions), "data": data.test.spec.name, "seed": options.seed,
+            "command": "python -m dd_jax evaluate " + shlex.join(words), "device": device_name(),
+            "versions": versions(), "git_commit": git_commit(), "results": results}
 
 
 def run(words: Sequence[str]) -> int:
@@ -121,7 +132,7 @@ def run(words: Sequence[str]) -> int:
         if options.kernel not in (None, "none") or options.augmentation is not None:
             raise ConfigError("the set holds representations: --kernel and --augmentation have no "
                               "meaning for it", fix="leave them out")
-        return _transfer(options, distilled, data, protocols)
+        return _transfer(words, options, distilled, data, protocols)
     by = _read_out_of(options.kernel, distilled)
     options = dataclasses.replace(
         options, random=options.random and evaluate.has_random(distilled, data.train))
@@ -159,6 +170,5 @@ def run(words: Sequence[str]) -> int:
                         "random_std": random and random.std})
     print_table(("network", "accuracy", "random", "networks", "time"), rows)
     if options.json:
-        write_result(options.json, {"file": options.file.name, "data": data.test.spec.name,
-                                    "seed": options.seed, "results": results})
+        write_result(options.json, _described(words, options, distilled, data, results))
     return 0
