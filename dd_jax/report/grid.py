@@ -88,7 +88,8 @@ def save_grid(
     """Writes a PNG of a distilled set, or of images in [0, 1].
 
     A set with one image for each class becomes a captioned mosaic, with more images it becomes
-    a row for each class. Images alone become the mosaic of `grid`.
+    a row for each class. Images alone become the mosaic of `grid`, and so do those of a set whose
+    labels are representations, which name no class.
 
     Args:
       path: the PNG file; replaced if it exists.
@@ -106,6 +107,7 @@ def save_grid(
       MissingPackageError: Pillow, or for captions matplotlib, is not installed.
       SetFileError: the file cannot be written.
     """
+    distilled_or_images = _images_where_no_classes(distilled_or_images)
     if isinstance(distilled_or_images, DistilledSet):
         if titles is not None and not isinstance(titles, bool):
             raise ConfigError(
@@ -151,6 +153,7 @@ def figure(
       ConfigError: as many titles as images are needed.
       MissingPackageError: matplotlib is not installed.
     """
+    distilled_or_images = _images_where_no_classes(distilled_or_images)
     if not isinstance(distilled_or_images, DistilledSet):
         images = np.asarray(distilled_or_images)
         names = [""] * len(images) if titles is None else list(titles)
@@ -240,6 +243,12 @@ def _draw(axes: Any, tile: np.ndarray, left: int, top: int, scale: int) -> None:
 def _write(axes: Any, x: float, y: float, text: str, **place: str) -> None:
     # parse_math would read a dollar sign in a class name as the start of a formula
     axes.text(x, y, text, fontsize=FONT_SIZE, parse_math=False, **place)
+
+
+def _images_where_no_classes(shown: DistilledSet | np.ndarray) -> DistilledSet | np.ndarray:
+    if isinstance(shown, DistilledSet) and shown.label_kind == "representations":
+        return as_numpy(shown)["images_unit"]
+    return shown
 
 
 def _by_class(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -166,6 +167,15 @@ def test_captions_are_one_short_line():
     assert caption("🎉", width=120) == "?"
     long = caption("W" * 10_000, width=120)
     assert long.endswith("\N{HORIZONTAL ELLIPSIS}") and 3 < len(long) < 15
+
+
+def test_a_set_without_classes_is_shown_as_its_images(tmp_path):
+    plain = make(2, classes=3)
+    named = dataclasses.replace(plain, label_kind="representations")
+    path = report.save_grid(tmp_path / "a.png", named)
+    alone = report.save_grid(tmp_path / "b.png", io.as_numpy(plain)["images_unit"])
+    np.testing.assert_array_equal(read(path), read(alone))
+    assert report.figure(named).axes
 
 
 def test_curve_draws_each_series(tmp_path):
