@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from dd_jax.cli.main import main
+from dd_jax.methods import METHODS
 
 FAST = ["--steps", "2", "--width", "4", "--depth", "1", "--batch-size", "4", "--no-evaluate"]
 
@@ -81,7 +82,13 @@ def closed(method, *words):
 CASES = {
     "unknown command": (other("distil", "dm"), "did you mean 'distill'"),
     "unknown method": (distill(method="frepoo"), "did you mean 'frepo'"),
-    "no method": (other("distill"), "name one of: cafe, datadam, dc"),
+    "no method": (other("distill"), "name one of: " + ", ".join(sorted(METHODS))),
+    "no method of experts": (other("experts"), "name one of: ast, att, datm, ftd, mtt, tesla"),
+    "experts of another method": (other("experts", "dm"), "unknown method 'dm'"),
+    "experts that are there": (other("experts", "mtt", "--experts", "x"), "name the folder by"),
+    "no stages": (distill("--stages", "0"), "stages is 0, expected"),
+    "no experts there": (distill("--experts", "nowhere", method="mtt"),
+                         "nowhere is no folder that can be read"),
     "misspelt option": (distill("--lerning-rate", "1"), "--learning-rate"),
     "wrong type": (distill("--momentum", "fast"), "momentum"),
     "unknown protocol": (distill("--protocol", "offical"), "did you mean 'official'"),
