@@ -39,7 +39,7 @@ def options(folder, tmp_path, *sets, **changes):
 
 
 def test_a_table_survives_a_stop_and_is_not_computed_twice(folder, tmp_path, monkeypatch, capsys):
-    wanted, calls, real = options(folder, tmp_path, "a", "b"), [], evaluate.evaluate
+    wanted, calls, real = options(folder, tmp_path, "a", "b"), [], evaluate.evaluate_progressive
 
     def stops_at_the_fourth(*args, protocol, **kwargs):
         calls.append(protocol)
@@ -47,7 +47,7 @@ def test_a_table_survives_a_stop_and_is_not_computed_twice(folder, tmp_path, mon
             raise KeyboardInterrupt
         return real(*args, protocol=protocol, **kwargs)
 
-    monkeypatch.setattr(evaluate, "evaluate", stops_at_the_fourth)
+    monkeypatch.setattr(evaluate, "evaluate_progressive", stops_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         cross.main(wanted)
     kept = json.loads(wanted.json.read_text())["cells"]
@@ -70,7 +70,7 @@ def test_a_table_survives_a_stop_and_is_not_computed_twice(folder, tmp_path, mon
     def refuse(*args, **kwargs):
         raise RuntimeError("computed")
 
-    monkeypatch.setattr(evaluate, "evaluate", refuse)
+    monkeypatch.setattr(evaluate, "evaluate_progressive", refuse)
     for change in ({"epochs": 3}, {"seeds": 1}, {"seed": 2}):
         with pytest.raises(RuntimeError, match="computed"):
             cross.main(dataclasses.replace(wanted, **change))
@@ -105,7 +105,7 @@ def test_the_table_by_hand():
 def test_what_cannot_work_is_refused_before_anything_is_trained(
     folder, tmp_path, monkeypatch, change, error, message
 ):
-    monkeypatch.setattr(evaluate, "evaluate", None)
+    monkeypatch.setattr(evaluate, "evaluate_progressive", None)
     with pytest.raises(error, match=message):
         cross.main(dataclasses.replace(options(folder, tmp_path, "a"), **change))
 
