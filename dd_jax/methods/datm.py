@@ -96,7 +96,7 @@ def cpu(ipc: int) -> DATM:
 
     They may be FTD's experts: give their folder as `experts`.
     """
-    growth = {} if ipc == 1 else dict(first_max_start=3, growth_steps=100)
+    growth = {} if ipc == 1 else dict(first_max_start=2, growth_steps=100)
     return narrow(official(ipc), batch_size=None, min_start=0, **growth)
 
 
