@@ -55,7 +55,7 @@ class AST(TrajectorySettings):
       waypoint_weights: of the points on the way, "aggregate" or "adaptive".
       shake: strength of the noise on the start's kernels.
       balanced: the student's loss is larger where its segment starts late.
-      representative: start from representatives; False starts as `start` says.
+      representative_start: images start as representatives; False starts as `start` says.
       student_momentum: of the student's SGD.
       penalty: of the experts' input gradients.
       expert_momentum, expert_decay, expert_drop: of the experts' SGD, whose rate is multiplied by
@@ -69,7 +69,7 @@ class AST(TrajectorySettings):
     waypoint_weights: str = "aggregate"
     shake: float = 1.0
     balanced: bool = True
-    representative: bool = True
+    representative_start: bool = True
     student_momentum: float = 0.9
     penalty: float = 2.0
     expert_momentum: float = 0.9
@@ -131,7 +131,7 @@ def recipe(config: AST, data: RealData) -> Recipe:
             reach=waypoints(config.waypoint_weights),
             pace=balance(config.max_start) if config.balanced else None,
         )
-        if not config.representative:
+        if not config.representative_start:
             return {"objective": objective}
         start = representative_start(segments, learner.network, normaliser=normaliser,
                                      ipc=config.ipc)

@@ -12,11 +12,16 @@ from __future__ import annotations
 import dataclasses
 
 from dd_jax.distill.recipe import Recipe
-from dd_jax.methods.record import Method, Published
-from dd_jax.methods.trajectory import TrajectorySettings, narrow, student_of, trajectory_recipe
+from dd_jax.methods.record import Method, Published, budget
+from dd_jax.methods.trajectory import (
+    TrajectorySettings,
+    matching,
+    narrow,
+    student_of,
+    trajectory_recipe,
+)
 from dd_jax.objectives.reach import nearest
-from dd_jax.objectives.segments import Segments, StartEpochs
-from dd_jax.objectives.trajectory_matching import trajectory_matching
+from dd_jax.objectives.segments import StartEpochs
 from dd_jax.types import RealData
 
 _CITATION = (
@@ -46,7 +51,7 @@ class ATT(TrajectorySettings):
 
 def official(ipc: int) -> ATT:
     """The official settings for CIFAR-10."""
-    return ATT(ipc=ipc, **_BUDGETS[max(b for b in _BUDGETS if b <= ipc)])
+    return ATT(ipc=ipc, **budget(_BUDGETS, ipc))
 
 
 def cpu(ipc: int) -> ATT:
@@ -71,15 +76,11 @@ def recipe(config: ATT, data: RealData) -> Recipe:
       ConfigError: a setting that cannot be, experts that do not fit it.
     """
     learner, starts = student_of(config, data), StartEpochs(0, config.max_start)
-
-    def parts(trajectories, normaliser):
-        return {"objective": trajectory_matching(
-            learner, Segments(trajectories, config.span), reach=nearest(),
-            starts=starts,
-        )}
-
-    return trajectory_recipe(config, data, method="att", citation=_CITATION, learner=learner,
-                             starts=starts, parts=parts, build=recipe, average=config.average)
+    return trajectory_recipe(
+        config, data, method="att", citation=_CITATION, learner=learner, starts=starts,
+        parts=matching(config, learner, starts, reach=nearest()), build=recipe,
+        average=config.average,
+    )
 
 
 _SOURCE = "ATT, figures of the official repository"

@@ -21,10 +21,9 @@ import optax
 
 from dd_jax.distill.rate_space import skipped_above
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import require_at_least_zero
-from dd_jax.inner.expert_rules import sharpness_aware
 from dd_jax.methods.expert_starts import classified_start
-from dd_jax.methods.record import Method, Published, require_rate
+from dd_jax.methods.ftd import flat_training
+from dd_jax.methods.record import Method, Published, budget, require_rate
 from dd_jax.methods.trajectory import (
     TrajectorySettings,
     narrow,
@@ -88,7 +87,7 @@ class DATM(TrajectorySettings):
 
 def official(ipc: int) -> DATM:
     """The official settings for CIFAR-10."""
-    return DATM(ipc=ipc, **_BUDGETS[max(b for b in _BUDGETS if b <= ipc)])
+    return DATM(ipc=ipc, **budget(_BUDGETS, ipc))
 
 
 def cpu(ipc: int) -> DATM:
@@ -114,8 +113,6 @@ def recipe(config: DATM, data: RealData) -> Recipe:
       ConfigError: a setting that cannot be, experts that do not fit it.
     """
     require_rate(config, "label_rate", "threshold")
-    for name in ("radius", "share"):
-        require_at_least_zero(name, getattr(config, name), example=0.01)
     learner = student_of(config, data)
     starts = StartEpochs(config.min_start, config.max_start, config.first_max_start,
                          config.growth_steps)
@@ -137,8 +134,7 @@ def recipe(config: DATM, data: RealData) -> Recipe:
     evaluation = protocol_of(config, data)
     return trajectory_recipe(
         config, data, method="datm", citation=_CITATION, learner=learner, starts=starts,
-        parts=parts, build=recipe,
-        training=dict(rule=sharpness_aware(rho=config.radius, a=config.share)),
+        parts=parts, build=recipe, training=flat_training(config),
         parameterization=pixels(labels="soft", least=_LEAST), label_kind="probabilities",
         optimizer={name: skipped_above(each, config.threshold)
                    for name, each in optimizers.items()},

@@ -16,14 +16,21 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_at_least_zero
 from dd_jax.inner.expert_rules import sharpness_aware
-from dd_jax.methods.record import Method, Published
-from dd_jax.methods.trajectory import TrajectorySettings, narrow, student_of, trajectory_recipe
-from dd_jax.objectives.segments import Segments, StartEpochs
-from dd_jax.objectives.trajectory_matching import trajectory_matching
+from dd_jax.methods.record import Method, Published, budget
+from dd_jax.methods.trajectory import (
+    TrajectorySettings,
+    matching,
+    narrow,
+    student_of,
+    trajectory_recipe,
+)
+from dd_jax.objectives.segments import StartEpochs
 from dd_jax.types import RealData
 
 _CITATION = (
@@ -56,12 +63,23 @@ class FTD(TrajectorySettings):
 
 def official(ipc: int) -> FTD:
     """The official settings for CIFAR-10."""
-    return FTD(ipc=ipc, **_BUDGETS[max(b for b in _BUDGETS if b <= ipc)])
+    return FTD(ipc=ipc, **budget(_BUDGETS, ipc))
 
 
 def cpu(ipc: int) -> FTD:
     """Settings for some minutes on two CPU cores, the experts' training apart."""
     return narrow(official(ipc), average=0.99)
+
+
+def flat_training(config: Any) -> Mapping[str, Any]:
+    """How flat experts are trained, from the settings `radius` and `share`.
+
+    Raises:
+      ConfigError: one is negative or not finite.
+    """
+    for name in ("radius", "share"):
+        require_at_least_zero(name, getattr(config, name), example=0.01)
+    return dict(rule=sharpness_aware(rho=config.radius, a=config.share))
 
 
 def recipe(config: FTD, data: RealData) -> Recipe:
@@ -77,19 +95,10 @@ def recipe(config: FTD, data: RealData) -> Recipe:
     Raises:
       ConfigError: a setting that cannot be, experts that do not fit it.
     """
-    for name in ("radius", "share"):
-        require_at_least_zero(name, getattr(config, name), example=0.01)
     learner, starts = student_of(config, data), StartEpochs(0, config.max_start)
-
-    def parts(trajectories, normaliser):
-        return {"objective": trajectory_matching(
-            learner, Segments(trajectories, config.span), starts=starts,
-        )}
-
     return trajectory_recipe(
         config, data, method="ftd", citation=_CITATION, learner=learner, starts=starts,
-        parts=parts, build=recipe,
-        training=dict(rule=sharpness_aware(rho=config.radius, a=config.share)),
+        parts=matching(config, learner, starts), build=recipe, training=flat_training(config),
         average=config.average,
     )
 

@@ -22,10 +22,15 @@ from __future__ import annotations
 import dataclasses
 
 from dd_jax.distill.recipe import Recipe
-from dd_jax.methods.record import Method, Published
-from dd_jax.methods.trajectory import TrajectorySettings, narrow, student_of, trajectory_recipe
-from dd_jax.objectives.segments import Segments, StartEpochs
-from dd_jax.objectives.trajectory_matching import trajectory_matching
+from dd_jax.methods.record import Method, Published, budget
+from dd_jax.methods.trajectory import (
+    TrajectorySettings,
+    matching,
+    narrow,
+    student_of,
+    trajectory_recipe,
+)
+from dd_jax.objectives.segments import StartEpochs
 from dd_jax.types import RealData
 
 _CITATION = (
@@ -47,7 +52,7 @@ class MTT(TrajectorySettings):
 
 def official(ipc: int) -> MTT:
     """The official settings for CIFAR-10."""
-    return MTT(ipc=ipc, **_BUDGETS[max(b for b in _BUDGETS if b <= ipc)])
+    return MTT(ipc=ipc, **budget(_BUDGETS, ipc))
 
 
 def cpu(ipc: int) -> MTT:
@@ -69,14 +74,10 @@ def recipe(config: MTT, data: RealData) -> Recipe:
       ConfigError: a setting that cannot be, experts that do not fit it.
     """
     learner, starts = student_of(config, data), StartEpochs(0, config.max_start)
-
-    def parts(trajectories, normaliser):
-        return {"objective": trajectory_matching(
-            learner, Segments(trajectories, config.span), starts=starts,
-        )}
-
-    return trajectory_recipe(config, data, method="mtt", citation=_CITATION, learner=learner,
-                             starts=starts, parts=parts, build=recipe)
+    return trajectory_recipe(
+        config, data, method="mtt", citation=_CITATION, learner=learner, starts=starts,
+        parts=matching(config, learner, starts), build=recipe,
+    )
 
 
 _SOURCE = "MTT, as tabulated by later papers, with ZCA at 1 and 10 per class"

@@ -62,6 +62,16 @@ def preset(method: Method, protocol: str, ipc: int, **changes) -> Any:
     return dataclasses.replace(config, **changes)
 
 
+def budget(table: Mapping[int, Mapping[str, Any]], ipc: int) -> Mapping[str, Any]:
+    """The entry of the largest published budget that is not above `ipc` images per class.
+
+    Example:
+      >>> budget({1: dict(steps=10), 50: dict(steps=20)}, 10)
+      {'steps': 10}
+    """
+    return table[max(known for known in table if known <= ipc)]
+
+
 def require_positive(config: Any, *names: str) -> None:
     """Refuses settings that are not positive integers, naming the field.
 

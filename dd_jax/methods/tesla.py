@@ -25,7 +25,7 @@ import jax
 from dd_jax.distill.outer import fetch
 from dd_jax.distill.recipe import Recipe
 from dd_jax.inner.experts import unflatten
-from dd_jax.methods.record import Method, Published
+from dd_jax.methods.record import Method, Published, budget
 from dd_jax.methods.trajectory import TrajectorySettings, narrow, student_of, trajectory_recipe
 from dd_jax.objectives.compared import compared
 from dd_jax.objectives.segments import Segments, StartEpochs
@@ -65,7 +65,7 @@ class TESLA(TrajectorySettings):
 
 def official(ipc: int) -> TESLA:
     """The official settings for CIFAR-10."""
-    return TESLA(ipc=ipc, **_BUDGETS[max(b for b in _BUDGETS if b <= ipc)])
+    return TESLA(ipc=ipc, **budget(_BUDGETS, ipc))
 
 
 def cpu(ipc: int) -> TESLA:

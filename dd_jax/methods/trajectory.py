@@ -28,7 +28,9 @@ from dd_jax.methods.record import (
     require_rate,
     unprepared,
 )
-from dd_jax.objectives.segments import StartEpochs, check_starts
+from dd_jax.objectives.reach import Reach
+from dd_jax.objectives.segments import Segments, StartEpochs, check_starts
+from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.synthetic import check_start, class_start, pixels
 from dd_jax.types import Network, RealData, SyntheticSet
 
@@ -128,6 +130,23 @@ def student_of(
     return student(network, steps=config.inner_steps, batch_size=config.batch_size,
                    optimizer=optimizer, adjoint=adjoint_by_name(config.adjoint),
                    augmentation=augment.by_name(config.augmentation, spec.shape))
+
+
+def matching(
+    config: Any, learner: Student, starts: StartEpochs, *, reach: Reach | None = None
+) -> Callable[[Trajectories, Normaliser], Mapping[str, Any]]:
+    """The `parts` of a method that differs from MTT in what it compares, if at all.
+
+    Args:
+      config, learner, starts: as for `trajectory_recipe`.
+      reach: of the objective; None for the end points.
+    """
+
+    def parts(trajectories: Trajectories, normaliser: Normaliser) -> Mapping[str, Any]:
+        segments = Segments(trajectories, config.span)
+        return {"objective": trajectory_matching(learner, segments, starts=starts, reach=reach)}
+
+    return parts
 
 
 def with_rate(

@@ -148,7 +148,7 @@ OFFICIAL = [
     ("att", 10, 30, 2, 20, 10_000, 1e-4, 0.01, dict(average=0.9999, steps=60_000)),
     ("att", 50, 50, 2, 40, 100, 1e-5, 0.001, dict(average=0.999, steps=1_000_000)),
     ("ast", 10, 30, 2, 20, 100, 1e-6, 0.01, dict(
-        shake=1.0, balanced=True, representative=True, student_momentum=0.9, steps=5000)),
+        shake=1.0, balanced=True, representative_start=True, student_momentum=0.9, steps=5000)),
 ]
 
 
@@ -210,7 +210,8 @@ def test_the_objective_is_given_the_settings(name, changes, wanted, experts, mon
     def recorded(learner, segments, **options):
         asked.update(options, learner=learner, segments=segments)
 
-    monkeypatch.setattr(getattr(methods, module), "trajectory_matching", recorded)
+    for place in (getattr(methods, module), methods.trajectory):
+        monkeypatch.setattr(place, "trajectory_matching", recorded, raising=False)
     methods.recipe(name, members.toy_data(), experts=experts, **{
         **SMALL, "span": 1, "max_start": 2, **changes})
     assert {key: asked[key] for key in wanted} == wanted
