@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dd_jax.data.arrays import as_index, check_classes, fingerprint, from_arrays, gather
+from dd_jax.data.arrays import (
+    as_index,
+    check_classes,
+    fingerprint,
+    from_arrays,
+    gather,
+    require_on_device,
+)
 from dd_jax.data.cifar import read_cifar10, read_cifar100
 from dd_jax.data.embedded import load_embedded
 from dd_jax.data.fit import NORMALISERS, normalisers, standardise, zca
@@ -50,6 +57,7 @@ __all__ = [
     "read_idx_pair",
     "read_npz",
     "real_rows",
+    "require_on_device",
     "rows_per_class",
     "rows_uniform",
     "split_from_arrays",

@@ -168,6 +168,28 @@ def gather(data: RealData, rows: Any) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(data.images[host_rows]), data.labels[host_rows]
 
 
+def require_on_device(data: RealData, who: str) -> None:
+    """Refuses a set whose images a compiled function cannot look at.
+
+    Args:
+      data: real set.
+      who: needs them, such as "a teacher".
+
+    Raises:
+      ConfigError: the images are on the host, or there are none.
+
+    Example:
+      >>> host = from_arrays(np.zeros((2, 1, 1), np.uint8), [0, 1], device=False)
+      >>> require_on_device(host, "a teacher")
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: ...: a teacher looks at images on the device; load the set with ...
+    """
+    if data.images is None or isinstance(data.images, np.ndarray):
+        raise ConfigError(f"{data.spec.name}: {who} looks at images on the device",
+                          fix="load the set with device=True")
+
+
 def fingerprint(data: RealData) -> str:
     """SHA-256 of the specification, the images and the labels.
 

@@ -5,11 +5,11 @@ Source: Liu et al., DREAM: Efficient Dataset Distillation by Representative Matc
 
 from __future__ import annotations
 
+from dd_jax.data import require_on_device
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.wrap import with_objective
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import build_network
-from dd_jax.inner.representatives import require_device_images
 from dd_jax.objectives.representative import check_refresh, representative_batches
 from dd_jax.types import Objective, RealData
 
@@ -62,7 +62,7 @@ def representative(
                           + recipe.fixed_images, fix="choose another method")
     options = dict(every=every, candidates=candidates, iterations=iterations, subsample=subsample)
     check_refresh(**options)
-    require_device_images(data)
+    require_on_device(data, "the choice of representatives")
 
     def wrap(objective: Objective) -> Objective:
         network = None if objective.embed else build_network(recipe.evaluation, data.spec)

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dd_jax.data import Normaliser, gather, normalise
+from dd_jax.data import Normaliser, gather, normalise, require_on_device
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.solvers.barycentre import barycentre
 from dd_jax.types import Network, PyTree, RealData
@@ -66,6 +65,7 @@ def class_targets(
       ConfigError: a size that cannot be, a network without `norm_inputs`, images on the host.
 
     Example:
+      >>> import numpy as np
       >>> from dd_jax import data, nets
       >>> real = data.from_arrays(np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1)),
       ...                         np.arange(8) % 2)
@@ -111,6 +111,4 @@ def _check(network: Network, data: RealData, count: int, batch_size: int) -> Non
     if network.norm_inputs is None:
         raise ConfigError(f"the network {network.name!r} has no norm_inputs",
                           fix="build it with nets.from_linen, or give it that function")
-    if data.images is None or isinstance(data.images, np.ndarray):
-        raise ConfigError(f"{data.spec.name}: a teacher looks at images on the device",
-                          fix="load the set with device=True")
+    require_on_device(data, "a teacher")

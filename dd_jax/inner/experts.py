@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from dd_jax.data import Normaliser, gather, normalise
+from dd_jax.data import Normaliser, gather, normalise, require_on_device
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
 from dd_jax.inner.expert_rules import ExpertRule
 from dd_jax.inner.supervised import train_epoch
@@ -195,9 +195,7 @@ def check_training(
         if value is not None and not isinstance(value, kind):
             raise ConfigError(f"{name} is {value!r}, expected an {kind.__name__} or None",
                               fix="pass what its factory returns, not the factory")
-    if data.images is None or isinstance(data.images, np.ndarray):
-        raise ConfigError(f"{data.spec.name}: an expert is trained on images on the device",
-                          fix="load the set with device=True")
+    require_on_device(data, "an expert")
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0)))
     if set(variables) != {"params"}:
         odd = ", ".join(sorted(set(variables) - {"params"}))

@@ -15,10 +15,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dd_jax.backend import in_chunks
-from dd_jax.data import Normaliser, gather, normalise, rows_per_class
+from dd_jax.data import Normaliser, gather, normalise, require_on_device, rows_per_class
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.solvers.k_means import k_means, nearest_rows
 from dd_jax.types import RealData
@@ -49,18 +48,6 @@ def check_selection(
         raise ConfigError(f"{count} rows of each class cannot come from clusters of "
                           f"subsample={subsample} rows each",
                           fix="pass a subsample that divides the real batch of a class")
-
-
-def require_device_images(data: RealData) -> None:
-    """Refuses a set whose images a compiled step cannot look at.
-
-    Raises:
-      ConfigError: the images are on the host, or there are none.
-    """
-    if data.images is None or isinstance(data.images, np.ndarray):
-        raise ConfigError(f"{data.spec.name}: representative rows are chosen by looking at images "
-                          "in the compiled step, but these are not on the device",
-                          fix="build the set with device=True, or use random real batches")
 
 
 def representatives(
@@ -94,6 +81,7 @@ def representatives(
       DataError: an empty class, where the set is not traced.
 
     Example:
+      >>> import numpy as np
       >>> from dd_jax.data import from_arrays, identity
       >>> pixels = np.uint8([0, 4, 200, 3, 1, 204]).reshape(-1, 1, 1)
       >>> data = from_arrays(pixels, [0, 0, 0, 1, 1, 1])
@@ -103,7 +91,7 @@ def representatives(
       (2, 5)
     """
     check_selection(count, candidates=candidates, iterations=iterations, subsample=subsample)
-    require_device_images(data)
+    require_on_device(data, "the choice of representatives")
     candidate_key, cluster_key = jax.random.split(key)
     longest = data.class_rows.shape[1]
     size = longest if candidates is None else min(candidates, longest)

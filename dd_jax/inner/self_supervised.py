@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from dd_jax.backend import in_chunks
-from dd_jax.data import gather, normalise, rows_uniform
+from dd_jax.data import gather, normalise, require_on_device, rows_uniform
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, unknown
 from dd_jax.types import Augmentation, Network, PyTree, RealData
@@ -230,6 +230,4 @@ def _check(data: RealData, steps: int, batch_size: int, loss: str, projector) ->
                               fix="see the docstring for usual values")
     if not projector:
         raise ConfigError("projector has no layer", fix="pass for example projector=(1024, 1024)")
-    if isinstance(data.images, np.ndarray) or data.images is None:
-        raise ConfigError(f"{data.spec.name}: a teacher is trained on images on the device",
-                          fix="load the set with device=True")
+    require_on_device(data, "a teacher")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 import optax
 
 from dd_jax.augment import cutmix
-from dd_jax.data import Normaliser, gather, normalise, rows_uniform
-from dd_jax.errors import ConfigError, require_probability, require_whole
+from dd_jax.data import Normaliser, gather, normalise, require_on_device, rows_uniform
+from dd_jax.errors import require_probability, require_whole
 from dd_jax.inner.supervised import batch_gradient
 from dd_jax.synthetic import targets
 from dd_jax.types import Augmentation, Network, PyTree, RealData
@@ -51,6 +50,7 @@ def train_supervised(
       ConfigError: a size or a probability that cannot be, or images that are not on the device.
 
     Example:
+      >>> import numpy as np
       >>> import optax
       >>> from dd_jax import data, nets
       >>> real = data.from_arrays(np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1)),
@@ -96,6 +96,4 @@ def _check(data: RealData, steps: int, batch_size: int, mix: float) -> None:
     require_whole("steps", steps, example=1000)
     require_whole("batch_size", batch_size, example=128)
     require_probability("mix", mix)
-    if data.images is None or isinstance(data.images, np.ndarray):
-        raise ConfigError(f"{data.spec.name}: a teacher is trained on images on the device",
-                          fix="load the set with device=True")
+    require_on_device(data, "a teacher")

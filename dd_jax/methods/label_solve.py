@@ -14,12 +14,10 @@ import dataclasses
 import warnings
 
 import jax
-import numpy as np
 import optax
 
-from dd_jax.data import Normaliser, gather, normalise, normalisers
+from dd_jax.data import Normaliser, gather, normalise, normalisers, require_on_device
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError
 from dd_jax.evaluate import ReadOut
 from dd_jax.methods import kip
 from dd_jax.methods.record import Method, Published, require_positive
@@ -94,9 +92,7 @@ def solve_labels(
     Raises:
       ConfigError: negative ridge, more images than real ones, a host-fed set.
     """
-    if isinstance(data.images, np.ndarray):
-        raise ConfigError("the real images live on the host, expected them on the device",
-                          fix="load the data with device=True")
+    require_on_device(data, "Label Solve")
 
     def solve(images, data, normaliser):
         def take(rows):

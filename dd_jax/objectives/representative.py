@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.backend import in_chunks
-from dd_jax.data import Normaliser, as_index, check_classes
+from dd_jax.data import Normaliser, as_index, check_classes, require_on_device
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.inner.representatives import check_selection, representatives, require_device_images
+from dd_jax.inner.representatives import check_selection, representatives
 from dd_jax.types import Batch, Network, Objective, PyTree, RealData, SyntheticSet
 
 
@@ -125,7 +125,7 @@ def representative_batches(
     """
     options = dict(candidates=candidates, iterations=iterations, subsample=subsample)
     check_refresh(every=every, **options)
-    require_device_images(data)
+    require_on_device(data, "the choice of representatives")
     check_classes(data)
     if objective.embed is None and network is None:
         raise ConfigError("the objective has no network to embed real images by",
@@ -154,7 +154,7 @@ def representative_batches(
     def sample(data: RealData, state: RepresentativeState, key: jax.Array) -> PyTree:
         rows_key, embed_key, choice_key = jax.random.split(key, 3)
         random = objective.sample(data, state.inner, rows_key)
-        require_device_images(data)
+        require_on_device(data, "the choice of representatives")
         counts = _counts(random, classes)
         leaves, tree = jax.tree.flatten(random)
 

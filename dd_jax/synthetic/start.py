@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dd_jax.data import check_classes, gather, normalise, real_rows
+from dd_jax.data import check_classes, gather, normalise, real_rows, require_on_device
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import ConfigError, require_whole, unknown
+from dd_jax.errors import require_whole, unknown
 from dd_jax.synthetic.labels import class_major_labels, targets
 from dd_jax.synthetic.multi_formation import paste
 from dd_jax.types import RealData, SyntheticSet
@@ -29,9 +28,7 @@ def from_noise(data: RealData, normaliser: Normaliser, key: jax.Array, ipc: int)
 
 def from_class_means(data: RealData, normaliser: Normaliser, key: jax.Array, ipc: int):
     """The mean image of each class; with ipc above 1, means of random halves of the class."""
-    if isinstance(data.images, np.ndarray):
-        raise ConfigError("start 'class_means' needs the images on the device",
-                          fix="use start='real' for a host-fed set")
+    require_on_device(data, "start 'class_means'")
     keys = jax.random.split(key, data.spec.num_classes * ipc)
     labels = class_major_labels(data.spec.num_classes, ipc)
 
@@ -87,6 +84,7 @@ def start_images(
       ConfigError: unknown name. `check_start` refuses the rest; call it outside jit.
 
     Example:
+      >>> import numpy as np
       >>> import jax, numpy as np
       >>> from dd_jax import data as dd_data
       >>> real = dd_data.from_arrays(np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1]))
