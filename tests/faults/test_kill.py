@@ -14,14 +14,19 @@ import tempfile
 import time
 
 import numpy as np
+import pytest
 
-SMALL = ["--width", "4", "--depth", "1", "--batch-size", "8", "--steps", "400",
+SMALL = ["frepo", "--width", "4", "--depth", "1", "--batch-size", "8", "--steps", "400",
          "--save-every", "20"]
+# Its experts are trained in the same run: a kill may find it there, between, or in the loop.
+EXPERTS = ["mtt", "--width", "4", "--depth", "1", "--expert-count", "3", "--expert-epochs", "3",
+           "--expert-batch-size", "8", "--span", "1", "--max-start", "2", "--inner-steps", "3",
+           "--steps", "400", "--save-every", "20"]
 
 
 def command(workdir: pathlib.Path, data: str, settings: list[str]) -> list[str]:
-    return [sys.executable, "-m", "dd_jax", "distill", "frepo", "--data", data, "--no-evaluate",
-            "--workdir", str(workdir), *settings]
+    return [sys.executable, "-m", "dd_jax", "distill", *settings, "--data", data, "--no-evaluate",
+            "--workdir", str(workdir)]
 
 
 def finish(workdir, data, settings) -> bytes:
@@ -30,12 +35,18 @@ def finish(workdir, data, settings) -> bytes:
 
 
 def kill_and_continue(workdir, data, settings, *, kills: int, window: tuple, seed: int) -> bytes:
-    """Starts the run `kills` times, kills each at a random time in `window`, then finishes it."""
+    """Starts the run `kills` times, kills each at a random time in `window`, then finishes it.
+
+    The last kill's time counts from the first line of metrics: it falls into the loop.
+    """
     moments = random.Random(seed)
-    for _ in range(kills):
+    for kill in range(kills):
         child = subprocess.Popen(command(workdir, data, settings), stdout=subprocess.DEVNULL,
                                  stderr=subprocess.DEVNULL)
         after = moments.uniform(*window)
+        if kill == kills - 1:
+            wait_for_metrics(workdir)
+            after = moments.uniform(0.0, 0.5)
         try:
             child.wait(after)
             print(f"  finished before {after:.1f} s")
@@ -47,6 +58,12 @@ def kill_and_continue(workdir, data, settings, *, kills: int, window: tuple, see
     return finish(workdir, data, settings)
 
 
+def wait_for_metrics(workdir: pathlib.Path) -> None:
+    metrics, limit = workdir / "metrics.jsonl", time.monotonic() + 120
+    while time.monotonic() < limit and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+
+
 def toy_file(folder: pathlib.Path) -> str:
     rng = np.random.default_rng(0)
     np.savez(folder / "toy.npz", images=rng.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8),
@@ -54,11 +71,12 @@ def toy_file(folder: pathlib.Path) -> str:
     return str(folder / "toy.npz")
 
 
-def test_killed_runs_end_in_the_same_bits(tmp_path):
+@pytest.mark.parametrize("settings", [SMALL, EXPERTS], ids=["frepo", "mtt with its experts"])
+def test_killed_runs_end_in_the_same_bits(settings, tmp_path):
     data = toy_file(tmp_path)
-    whole = finish(tmp_path / "whole", data, SMALL)
+    whole = finish(tmp_path / "whole", data, settings)
     start = time.perf_counter()
-    killed = kill_and_continue(tmp_path / "killed", data, SMALL, kills=3, window=(0.0, 12.0),
+    killed = kill_and_continue(tmp_path / "killed", data, settings, kills=3, window=(0.0, 12.0),
                                seed=1)
     assert killed == whole
     metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "killed")]
@@ -71,10 +89,7 @@ def test_sigterm_saves_and_exits_with_75(tmp_path):
     settings = [*SMALL, "--steps", "100000", "--save-every", "100000"]
     child = subprocess.Popen(command(tmp_path / "run", data, settings), stderr=subprocess.PIPE,
                              text=True)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.1)
+    wait_for_metrics(tmp_path / "run")
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 75, err
@@ -84,7 +99,7 @@ def test_sigterm_saves_and_exits_with_75(tmp_path):
 
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    large = ["--steps", "900", "--save-every", "20", "--batch-size", "64"]
+    large = ["frepo", "--steps", "900", "--save-every", "20", "--batch-size", "64"]
     with tempfile.TemporaryDirectory() as name:
         root = pathlib.Path(name)
         uninterrupted = finish(root / "whole", "embedded", large)
