@@ -91,7 +91,7 @@ def narrow(config: Any, **changes) -> Any:
     """A config for two CPU cores: narrow networks, ten experts of few epochs, short students."""
     one = config.ipc == 1
     small = dict(
-        steps=1000 if one else 200, inner_steps=20 if one else 10, max_start=3, span=2,
+        steps=600 if one else 200, inner_steps=20 if one else 10, max_start=3, span=2,
         image_rate=100.0, rate=0.01, rate_rate=1e-5, width=32, expert_count=10, expert_epochs=5,
         evaluation_width=32, evaluation_epochs=1001 if one else 300,
     )
