@@ -133,12 +133,15 @@ class Parameterization(NamedTuple):
       cost: (params) -> int, the bytes that the stored form of `params` takes.
       groups: (params) -> tree of str like `params`: the name of the optimiser group of each
         leaf ("images", "labels", ...); leaves in group "constant" are never updated.
+      record: (kind, JSON-able arguments) by which a set's file can say how to decode its params,
+        see `dd_jax.io.stored`; None where the file holds the images themselves.
     """
 
     init: Callable[..., PyTree]
     decode: Callable[..., SyntheticSet]
     cost: Callable[[PyTree], int]
     groups: Callable[[PyTree], PyTree]
+    record: Optional[tuple[str, Mapping[str, Any]]] = None
 
 
 class Outputs(NamedTuple):

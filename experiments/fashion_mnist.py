@@ -21,11 +21,13 @@ from dd_jax.errors import nearest
 
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
            "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d", "mtt", "ftd", "tesla",
-           "datm", "att", "ast")
+           "datm", "att", "ast", "dd", "soft_label_dd", "label_distillation", "rat_bptt",
+           "linba")
 # Whose experts a method starts from; trained when the first cell needs them.
 EXPERTS = {"mtt": "mtt", "tesla": "mtt", "att": "mtt", "ftd": "ftd", "datm": "ftd", "ast": "ast"}
 VARIANTS = {"": (), "_flipped": ("--flipped",), "_representative": ("--representative", "256")}
 CELLS = [(method, "", ipc) for ipc in (1, 10) for method in METHODS] + [("krr_st", "", 10)]
+CELLS += [("podd", "", ipc) for ipc in (0.3, 0.5, 1)]
 CELLS += [(method, variant, 1) for method in ("frepo", "dm")
           for variant in ("_flipped", "_representative")]
 

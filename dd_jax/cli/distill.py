@@ -40,7 +40,7 @@ def _varied(recipe: Recipe, options: Run, data: RealData) -> tuple[Recipe, str]:
 def _distill(method, command: Command, words: Sequence[str]) -> int:
     from dd_jax import evaluate
     from dd_jax.cli.figures import network_figures, read_out_figures, transfer_figures
-    from dd_jax.report import save_grid
+    from dd_jax.report import is_poster, save_grid, save_poster
     from dd_jax.report.result import build_result, write_result
 
     options, config = command.run, command.config
@@ -49,6 +49,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     data = load_data(options.data)
     recipe, variant = _varied(method.recipe(config, data.train), options, data.train)
     ipc = config.ipc * options.stages
+    ipc = int(ipc) if ipc == int(ipc) else ipc  # 1, not 1.0, in names and tables
     name = f"{data.train.spec.name}_{variant}_ipc{ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name
     print(f"{variant}: {recipe.steps} steps on {data.train.spec.name}, protocol "
@@ -63,6 +64,8 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     folders = [folder] if options.stages == 1 else sorted(folder.glob("stage_*"))
     spent = sum(max(seconds_spent(f), 0.0) for f in folders) or time.perf_counter() - start
     save_grid(folder / "grid.png", distilled)
+    if is_poster(distilled):
+        save_poster(folder / "poster.png", distilled)
     if not options.evaluate:
         print(f"saved {folder / 'set.safetensors'} and grid.png")
         return 0

@@ -103,7 +103,7 @@ def progressive(
     each = {name: found.recipe[name] for name in ("ipc", "stored_bytes", "shown_images")
             if name in found.recipe}
     notes = {**found.recipe, **{k: stages * v for k, v in each.items()}, "stages": stages}
-    finished = dataclasses.replace(found, synthetic=whole, recipe=notes)
+    finished = dataclasses.replace(found, synthetic=whole, recipe=notes, stored=None)
     if workdir is not None:
         save(pathlib.Path(workdir) / "set.safetensors", finished)
     return finished

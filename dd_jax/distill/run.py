@@ -30,6 +30,7 @@ from dd_jax.distill.stop import StopSignals
 from dd_jax.distill.workdir import open_workdir
 from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped, require_whole
 from dd_jax.io import DistilledSet, save
+from dd_jax.io.record import Stored
 from dd_jax.io.trajectories import normaliser_digest
 from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
@@ -175,7 +176,8 @@ def distil(
         if recipe.finalise is not None:
             synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
         stored = recipe.parameterization.cost(state.params)
-        finished = package(recipe, synthetic, real, stored_bytes=stored)
+        finished = package(recipe, synthetic, real, stored_bytes=stored,
+                           stored=_stored_form(recipe, state))
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
             folder.note_time(recipe.steps)
@@ -228,13 +230,22 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
     return state
 
 
+def _stored_form(recipe: Recipe, state: DistillState) -> Stored | None:
+    """What the set is decoded from, where it is that and nothing has changed it since."""
+    record = recipe.parameterization.record
+    if record is None or recipe.average is not None or recipe.finalise is not None:
+        return None
+    return Stored(*record, jax.tree.map(lambda x: np.asarray(x, np.float32), state.params))
+
+
 @jax.jit
 def _finite(state: DistillState) -> jax.Array:
     return all_finite(state)
 
 
 def package(
-    recipe: Recipe, synthetic, data: RealData, *, stored_bytes: int | None = None
+    recipe: Recipe, synthetic, data: RealData, *, stored_bytes: int | None = None,
+    stored: Stored | None = None,
 ) -> DistilledSet:
     """Puts a synthetic set together with everything that is needed to use it.
 
@@ -243,6 +254,7 @@ def package(
       synthetic: the arrays.
       data: the real set, for its description and fingerprint.
       stored_bytes: of the parameters that the arrays were decoded from; noted where given.
+      stored: these parameters, where the file shall hold them in place of the images.
 
     Returns:
       A `DistilledSet`, ready for `io.save` and `evaluate`.
@@ -264,4 +276,5 @@ def package(
         versions=versions(),
         data_fingerprint=fingerprint(data),
         citation=recipe.citation,
+        stored=stored,
     )

@@ -13,14 +13,15 @@ import numpy as np
 
 from dd_jax import augment
 from dd_jax.backend import map_over, on_cpu
-from dd_jax.data import gather, normalise, real_rows
+from dd_jax.data import gather, normalise
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, SetFileError
 from dd_jax.evaluate.protocol import Protocol, build_network
+from dd_jax.evaluate.random_images import random_images
 from dd_jax.evaluate.train import predict, train
 from dd_jax.io import DistilledSet
-from dd_jax.synthetic import class_major_labels, targets
-from dd_jax.types import DataSpec, RealData, Split
+from dd_jax.synthetic import targets
+from dd_jax.types import DataSpec, RealData, Split, SyntheticSet
 
 _CHOICE = 1000  # apart from the labels that training folds into the same keys
 
@@ -55,6 +56,8 @@ def loss_for(label_kind: str, protocol: Protocol) -> str:
             f"protocol {protocol.name!r} trains with cross-entropy but the labels are {label_kind}",
             fix="use loss='auto' or loss='squared_error'",
         )
+    if protocol.loss == "free_cross_entropy":
+        return "cross_entropy"
     if protocol.loss != "auto":
         return protocol.loss
     return "squared_error" if label_kind in ("centred", "logits") else "cross_entropy"
@@ -165,8 +168,7 @@ def evaluate(
     start = time.perf_counter()
     count = seeds or protocol.seeds
     synthetic = distilled.synthetic
-    if protocol.learned_rate and synthetic.learning_rate is not None:
-        protocol = dataclasses.replace(protocol, learning_rate=one_rate(synthetic.learning_rate))
+    protocol = at_own_rate(protocol, synthetic)
     sets = (synthetic.images, synthetic.labels)
     sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
     return summarise(
@@ -177,6 +179,18 @@ def evaluate(
         ),
         start,
     )
+
+
+def at_own_rate(protocol: Protocol, synthetic: SyntheticSet) -> Protocol:
+    """The protocol with the set's own rate, or rates in stored order, if it asks for them."""
+    rates = synthetic.learning_rate
+    if not protocol.learned_rate or rates is None:
+        return protocol
+    if protocol.order == "stored" and np.ndim(rates):
+        rate = tuple(float(r) for r in np.asarray(rates))
+    else:
+        rate = one_rate(rates)
+    return dataclasses.replace(protocol, learning_rate=rate)
 
 
 def one_rate(rates: np.ndarray) -> float:
@@ -194,7 +208,7 @@ def evaluate_random(
     *,
     normaliser: Normaliser,
     protocol: Protocol,
-    ipc: int,
+    ipc: float,
     key: jax.Array,
     label_kind: str = "one_hot",
     label_scale: float = 1.0,
@@ -203,24 +217,21 @@ def evaluate_random(
 ) -> Evaluation:
     """The baseline of random real images: as many per class, a new choice for each network.
 
-    The arguments are those of `evaluate`; labels are hard labels of the given kind.
+    The arguments are those of `evaluate`, and `ipc` as for `random_images`; labels are hard labels
+    of the given kind. A protocol's order and start are kept; its rate is its own `learning_rate`,
+    since these images learned none.
     """
     start = time.perf_counter()
     count = seeds or protocol.seeds
     spec = data.train.spec
     keys = network_keys(key, count)
-    labels = targets(
-        class_major_labels(spec.num_classes, ipc), spec.num_classes, kind=label_kind,
-        scale=label_scale,
-    )
-    chosen = [
-        normalise(normaliser, gather(data.train, real_rows(data.train, k, ipc))[0])
-        for k in jax.vmap(lambda k: jax.random.fold_in(k, _CHOICE))(keys)
-    ]
-    sets = (jnp.stack(chosen), jnp.broadcast_to(labels, (count, *labels.shape)))
+    sets = [random_images(data.train, jax.random.fold_in(k, _CHOICE), ipc) for k in keys]
+    images = jnp.stack([normalise(normaliser, images) for images, _ in sets])
+    labels = jnp.stack([targets(classes, spec.num_classes, kind=label_kind, scale=label_scale)
+                        for _, classes in sets])
     return summarise(
         _train_and_test(
-            keys, sets, data.test, normaliser, spec=spec, protocol=protocol,
+            keys, (images, labels), data.test, normaliser, spec=spec, protocol=protocol,
             loss=loss_for(label_kind, protocol), epochs=protocol.epochs,
             batch_size=protocol.batch_size, how=how,
         ),
@@ -241,6 +252,8 @@ def evaluate_full(
 ) -> Evaluation:
     """The ceiling: networks trained on all real data for `protocol.full_epochs` epochs."""
     start = time.perf_counter()
+    # The order and the start are of the small set: all images have none.
+    protocol = dataclasses.replace(protocol, order="random", start_seed=None)
     return summarise(
         _train_on_all(
             network_keys(key, seeds), data.train, data.test, normaliser, spec=data.train.spec,

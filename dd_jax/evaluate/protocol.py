@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from dd_jax import nets
@@ -23,7 +24,8 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 _NETWORK_OPTIONS = ("depth", "width", "norm", "init_style", "first_padding")
 # Of architectures whose width is not a ConvNet's.
 _OWN_WIDTHS = {"mlp": 128, "resnet18": 64, "vgg11": 64, "alexnet": 128}
-LOSSES = ("auto", "cross_entropy", "squared_error", "mean_squared_error")
+LOSSES = ("auto", "cross_entropy", "free_cross_entropy", "squared_error", "mean_squared_error")
+ORDERS = ("random", "classes", "stored")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Protocol:
       network: a name in `nets.NETWORKS`; of depth, width, norm, init_style and first_padding
         (None for the default) it is given what it takes.
       optimizer: "sgd" (momentum, coupled weight decay), "adam", or "adamw" (decoupled decay).
-      learning_rate: peak rate.
-      learned_rate: the set's own learning rate is the peak, where it has one.
+      learning_rate: peak rate, or a tuple of one for each step, which then is the schedule.
+      learned_rate: the set's own learning rate takes its place, where it has one: of a set in
+        stored order it may be one for each step.
       momentum, weight_decay: of "sgd"; the latter of "adamw", too.
       pull: added to the loss is `pull` times the squared distance from the initial parameters.
       centre_outputs: the network's own outputs at initialisation are subtracted from its outputs,
@@ -50,10 +53,18 @@ class Protocol:
         `final_fraction` of it).
       epochs: passes over the set.
       batch_size: images per step; a smaller set goes whole.
+      order: which images a step takes: of a new permutation in every epoch ("random"); as many of
+        each class, drawn anew in every step ("classes", and where a batch is smaller than the
+        number of classes one of each of some); or the set's batches one after another as they
+        were distilled ("stored"), see `inner.stored_order`.
+      start_seed: every network starts from the parameters that this seed draws; None: each from its
+        own.
       augmentation: a name in `augment.by_name`; one draw per image in every step.
       cutmix: probability that a batch is cut and mixed after it, see `augment.cutmix`.
-      loss: "cross_entropy", "squared_error" (half, summed over classes), "mean_squared_error"
-        (mean over classes), or "auto": one of the first two, for what the set's labels mean.
+      loss: "cross_entropy", "free_cross_entropy" (minus the sum of labels times log-probabilities,
+        whatever the labels are), "squared_error" (half, summed over classes),
+        "mean_squared_error" (mean over classes), or "auto": "cross_entropy" or "squared_error", for
+        what the set's labels mean.
       full_epochs, full_batch_size: for the full-data baseline.
       seeds: networks trained and tested.
     """
@@ -65,7 +76,7 @@ class Protocol:
     norm: str = "instance"
     init_style: str = "torch"
     optimizer: str = "sgd"
-    learning_rate: float = 0.01
+    learning_rate: float | tuple[float, ...] = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "step_drop"
@@ -84,12 +95,17 @@ class Protocol:
     centre_outputs: bool = False
     output_scale: float = 1.0
     learned_rate: bool = False
+    order: str = "random"
+    start_seed: int | None = None
 
     def __post_init__(self):
+        if isinstance(self.learning_rate, list):  # out of a file
+            object.__setattr__(self, "learning_rate", tuple(self.learning_rate))
         for label, value, valid in (
             ("schedule", self.schedule, SCHEDULES),
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("loss", self.loss, LOSSES),
+            ("order", self.order, ORDERS),
             ("network", self.network, nets.NETWORKS),
             ("normalisation", self.norm, NORMS),
             ("augmentation", self.augmentation, AUGMENTATIONS),
@@ -100,12 +116,22 @@ class Protocol:
                       "seeds"):
             value = getattr(self, label)
             require_whole(f"protocol {label}", value)
-        for label, example in (("learning_rate", 0.01), ("pull", 1e-3)):
-            value = getattr(self, label)
+        if self.start_seed is not None:
+            require_whole("protocol start_seed", self.start_seed, least=0, example=0)
+        rates = self.learning_rate if isinstance(self.learning_rate, tuple) else (
+            self.learning_rate,)
+        for label, example, value in (
+            *(("learning_rate", 0.01, rate) for rate in rates), ("pull", 1e-3, self.pull),
+        ):
             if not 0.0 <= value < float("inf"):
                 raise ConfigError(f"protocol {label} is {value!r}, expected >= 0",
                                   fix=f"pass for example {label}={example}")
         require_probability("protocol cutmix", self.cutmix)
+        if self.order != "random" and (self.schedule != "constant" or self.cutmix):
+            raise ConfigError(
+                f"a protocol of order {self.order!r} has schedule {self.schedule!r} and cutmix "
+                f"{self.cutmix}, which need epochs that are permutations",
+                fix="pass schedule='constant' and cutmix=0.0")
         if not 0.0 < self.output_scale < float("inf"):
             raise ConfigError(f"protocol output_scale is {self.output_scale!r}, expected > 0",
                               fix="pass output_scale=1.0 for plain outputs")
@@ -196,6 +222,12 @@ def drop_epoch(epochs: int) -> int:
 def rate_schedule(protocol: Protocol, epochs: int, per_epoch: int) -> optax.Schedule:
     """Learning rate as a function of the step, for `epochs` of `per_epoch` steps each."""
     peak, total_steps = protocol.learning_rate, epochs * per_epoch
+    if isinstance(peak, tuple):
+        if len(peak) != total_steps:
+            raise ConfigError(
+                f"there are {len(peak)} learning rates for {epochs} epochs of {per_epoch} steps",
+                fix=f"train for {len(peak)} steps, as the set was made for")
+        return lambda step: jnp.asarray(peak)[step]
     if protocol.schedule == "step_drop":
         return optax.piecewise_constant_schedule(peak, {drop_epoch(epochs) * per_epoch: 0.1})
     if protocol.schedule == "milestones":

@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax import kernels
-from dd_jax.data import gather, normalise, real_rows
+from dd_jax.data import normalise
 from dd_jax.errors import ConfigError, SetFileError, require_whole
 from dd_jax.evaluate.evaluate import Evaluation, check_fits, summarise
+from dd_jax.evaluate.random_images import random_images
 from dd_jax.io import DistilledSet
 from dd_jax.solvers import check_ridge, fit_kernel, in_float64
-from dd_jax.synthetic import class_major_labels, targets
+from dd_jax.synthetic import targets
 from dd_jax.types import Kernel, RealData, Split
 
 
@@ -46,7 +47,7 @@ class ReadOut:
 
 def has_random(distilled: DistilledSet, data: RealData) -> bool:
     """Whether there are as many real images of each class as the set has per class."""
-    return 1 <= distilled.ipc <= int(data.class_counts.min())
+    return 0 < distilled.ipc <= int(data.class_counts.min())
 
 
 def own_read_out(distilled: DistilledSet) -> ReadOut:
@@ -159,11 +160,10 @@ def read_out_random(
     if not has_random(distilled, data.train):
         raise ConfigError("the real set has fewer images of a class than the set",
                           fix="leave this baseline out")
-    spec = distilled.spec
-    labels = targets(class_major_labels(spec.num_classes, distilled.ipc), spec.num_classes,
-                     kind=distilled.label_kind, scale=distilled.label_scale)
     sets = []
     for seed in range(seeds):
-        rows = real_rows(data.train, jax.random.fold_in(key, seed), distilled.ipc)
-        sets.append((normalise(distilled.normaliser, gather(data.train, rows)[0]), labels))
+        images, classes = random_images(data.train, jax.random.fold_in(key, seed), distilled.ipc)
+        labels = targets(classes, distilled.spec.num_classes, kind=distilled.label_kind,
+                         scale=distilled.label_scale)
+        sets.append((normalise(distilled.normaliser, images), labels))
     return _tested(sets, distilled, data.test, by, kernel, chunk)

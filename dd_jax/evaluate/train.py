@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.backend import in_chunks
+from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import Protocol, directions, drop_epoch, rate_schedule
-from dd_jax.inner.supervised import train_epoch
+from dd_jax.inner.plans import Plan, class_rows, stored_order
+from dd_jax.inner.supervised import batch_gradient, train_epoch
 from dd_jax.types import Augmentation, Network, PyTree
 
-_INIT, _EPOCH = range(2)
+_INIT, _EPOCH, _PLAN = range(3)
 
 
 def train(
@@ -30,7 +32,8 @@ def train(
     """Trains a fresh network on a set of `size` images.
 
     Every epoch is a new permutation; a partial last batch is padded with rows of weight zero (which
-    batch normalisation still sees in its statistics).
+    batch normalisation still sees in its statistics). A protocol of another order has a plan of all
+    steps instead, see `inner.plans`.
 
     Args:
       network: the architecture.
@@ -48,9 +51,19 @@ def train(
     per_epoch = -(-size // min(batch_size, size))
     optimizer = directions(protocol)
     rate = rate_schedule(protocol, epochs, per_epoch)
-    variables = network.init(jax.random.fold_in(key, _INIT))
+    seed = protocol.start_seed
+    variables = network.init(
+        jax.random.fold_in(key, _INIT) if seed is None else jax.random.key(seed))
     initial = variables["params"]
     epoch_key = jax.random.fold_in(key, _EPOCH)
+
+    def update(grads, opt_state, params, step):
+        if protocol.pull:
+            grads = jax.tree.map(lambda g, p, p0: g + 2 * protocol.pull * (p - p0), grads,
+                                 params, initial)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        scale = -rate(step)
+        return jax.tree.map(lambda p, u: p + scale * u, params, updates), opt_state
 
     def one_epoch(epoch, carry):
         variables, opt_state = carry
@@ -59,23 +72,42 @@ def train(
             opt_state = jax.tree.map(
                 lambda new, old: jnp.where(epoch == drop_epoch(epochs), new, old), fresh, opt_state
             )
-
-        def update(grads, opt_state, params, i):
-            if protocol.pull:
-                grads = jax.tree.map(lambda g, p, p0: g + 2 * protocol.pull * (p - p0), grads,
-                                     params, initial)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            scale = -rate(epoch * per_epoch + i)
-            return jax.tree.map(lambda p, u: p + scale * u, params, updates), opt_state
-
         return train_epoch(
             network, variables, opt_state, jax.random.fold_in(epoch_key, epoch), size=size,
-            take=take, update=update, loss=loss, batch_size=batch_size, augmentation=augmentation,
+            take=take, loss=loss, batch_size=batch_size, augmentation=augmentation,
+            update=lambda *args: update(*args[:-1], epoch * per_epoch + args[-1]),
             mix=protocol.cutmix,
         )
 
     start = (variables, optimizer.init(variables["params"]))
-    return jax.lax.fori_loop(0, epochs, one_epoch, start)[0]
+    if protocol.order == "random":
+        return jax.lax.fori_loop(0, epochs, one_epoch, start)[0]
+    classes = jax.eval_shape(take, jnp.zeros((1,), jnp.int32))[1].shape[-1]
+    plan_key, steps = jax.random.fold_in(key, _PLAN), epochs * per_epoch
+    rows = _plan(protocol.order, classes, min(batch_size, size))(plan_key, size, steps)
+
+    def one_step(i, carry):
+        variables, opt_state = carry
+        images, labels = take(jnp.arange(size) if rows is None else rows[i])
+        draw = augmentation.draw(jax.random.fold_in(epoch_key, i), images.shape[0])
+        grads, variables = batch_gradient(network, variables, augmentation.apply(draw, images),
+                                          labels, loss=loss, train=True)
+        params, opt_state = update(grads, opt_state, variables["params"], i)
+        return {**variables, "params": params}, opt_state
+
+    return jax.lax.fori_loop(0, steps, one_step, start)[0]
+
+
+def _plan(order: str, classes: int, batch_size: int) -> Plan:
+    """The rows of all steps of an order that is not "random"."""
+    per_class = max(1, batch_size // classes)
+    if batch_size > classes * per_class or (order == "stored" and batch_size < classes):
+        raise ConfigError(f"batches of {batch_size} cannot hold as many of each of {classes} "
+                          f"classes, as order {order!r} asks",
+                          fix=f"pass batch_size={classes * per_class}")
+    if order == "stored":
+        return stored_order(classes, per_class)
+    return class_rows(classes, per_class, chosen=min(classes, batch_size))
 
 
 def predict(

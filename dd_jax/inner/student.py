@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import require_whole
-from dd_jax.inner.training_step import StepInput, batch_plan, start, training_step
+from dd_jax.errors import ConfigError, require_whole
+from dd_jax.inner.plans import Plan, permuted
+from dd_jax.inner.training_step import StepInput, start, training_step
 from dd_jax.inner.unroll import unroll
 from dd_jax.types import Augmentation, Network, PyTree, SyntheticSet
 
@@ -22,9 +24,11 @@ class Student(NamedTuple):
       steps: N.
       begin: (params) -> carry of the loop before its first step.
       params: (carry) -> params.
-      plan: (key, size M) -> `StepInput` with the leading axis N: batches and keys of every step.
+      plan: (key, size M) -> `StepInput` with the leading axis N: batch, key and position of every
+        step.
       step: (carry, input, synthetic) -> carry.
       train: (carry, inputs, synthetic) -> carry after all inputs, with the loop's derivative.
+      shared_draw: whether all images of all steps have one draw of the augmentation.
     """
 
     network: Network
@@ -34,6 +38,7 @@ class Student(NamedTuple):
     plan: Callable[[jax.Array, int], StepInput]
     step: Callable[..., PyTree]
     train: Callable[[PyTree, StepInput, SyntheticSet], PyTree]
+    shared_draw: bool = False
 
 
 def student(
@@ -41,8 +46,10 @@ def student(
     *,
     steps: int,
     batch_size: int | None = None,
+    plan: Plan | None = None,
     optimizer: optax.GradientTransformation | None = None,
     augmentation: Augmentation | None = None,
+    shared_draw: bool = False,
     adjoint: Callable[..., PyTree] | None = None,
 ) -> Student:
     """Training by cross-entropy at the set's own learning rate, differentiable in the set.
@@ -50,16 +57,19 @@ def student(
     Args:
       network: the architecture.
       steps: N.
-      batch_size: synthetic images per step; None for the whole set.
+      batch_size: synthetic images per step, of one random permutation after another; None for the
+        whole set.
+      plan: which images each step takes, instead of `batch_size`; see `inner.plans`.
       optimizer: gradients -> directions of unit rate; None for plain SGD.
       augmentation: one draw per image in every step; images get their gradient through it.
+      shared_draw: one draw for all images of all steps instead.
       adjoint: how the loop is differentiated, see `unroll`; by default with checkpoints.
 
     Returns:
       A `Student`.
 
     Raises:
-      ConfigError: `steps` or `batch_size` below 1.
+      ConfigError: `steps` or `batch_size` below 1, or both a `batch_size` and a `plan`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -74,19 +84,26 @@ def student(
       (4, 2)
     """
     require_whole("inner steps", steps, example=20)
-    if batch_size is not None:
-        require_whole("inner batch_size", batch_size, example=100)
+    if batch_size is not None and plan is not None:
+        raise ConfigError(f"a student has batch_size={batch_size} and a plan",
+                          fix="leave one of them out")
+    rows_of = permuted(batch_size) if plan is None else plan
     optimizer = optimizer or optax.identity()
-    step = training_step(network, optimizer=optimizer, augmentation=augmentation)
+    step = training_step(network, optimizer=optimizer, augmentation=augmentation,
+                         shared_draw=shared_draw)
 
-    def plan(key: jax.Array, size: int) -> StepInput:
+    def inputs(key: jax.Array, size: int) -> StepInput:
         order_key, draw_key = jax.random.split(key)
-        rows = batch_plan(order_key, size, batch_size, steps)
-        return StepInput(rows=rows, key=jax.random.split(draw_key, steps))
+        keys = jax.random.split(draw_key, steps)
+        if shared_draw:
+            keys = jnp.broadcast_to(draw_key, (steps,))
+        return StepInput(rows=rows_of(order_key, size, steps), key=keys,
+                         position=jnp.arange(steps))
 
     return Student(
         network=network, steps=steps, begin=lambda params: start(params, optimizer),
-        params=lambda carry: carry[0], plan=plan, step=step,
+        params=lambda carry: carry[0], plan=inputs, step=step,
         train=lambda carry, inputs, synthetic: unroll(step, carry, inputs, synthetic,
                                                       adjoint=adjoint),
+        shared_draw=shared_draw,
     )

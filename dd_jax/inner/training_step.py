@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import ConfigError, require_whole, unknown
+from dd_jax.errors import ConfigError, unknown
 from dd_jax.inner.adjoints import Step
 from dd_jax.inner.supervised import batch_gradient
 from dd_jax.types import Augmentation, Network, PyTree, SyntheticSet
@@ -42,6 +42,7 @@ def training_step(
     *,
     optimizer: optax.GradientTransformation | None = None,
     augmentation: Augmentation | None = None,
+    shared_draw: bool = False,
     loss: str = "cross_entropy",
     rematerialise: bool = True,
 ) -> Step:
@@ -58,8 +59,9 @@ def training_step(
         b <- 0.9 b + g, `optax.scale_by_adam(eps_root=1e-8)` Adam, whose derivative is not finite
         at a zero gradient without eps_root. `optax.sgd` and others with a rate point downwards.
       augmentation: one draw per image with the step's key.
-      loss: "cross_entropy" to probabilities, "squared_error" (half, summed over classes) or
-        "mean_squared_error".
+      shared_draw: one draw for the whole batch instead.
+      loss: "cross_entropy" to probabilities (of free labels Y it is -sum Y log softmax),
+        "squared_error" (half, summed over classes) or "mean_squared_error".
       rematerialise: whether the derivative keeps the graph of one chunk of about 16 images and
         runs the others again; only a CPU cuts batches in chunks.
 
@@ -79,7 +81,7 @@ def training_step(
       >>> network = nets.mlp(DataSpec("toy", (2, 2, 1), 2, ("a", "b")), width=4)
       >>> params = network.init(jax.random.key(0))["params"]
       >>> synthetic = SyntheticSet(jnp.ones((2, 2, 2, 1)), jnp.eye(2), jnp.float32(0.1))
-      >>> inputs = StepInput(rows=batch_plan(jax.random.key(1), 2, 1, steps=3))
+      >>> inputs = StepInput(rows=jnp.array([[0], [1], [0]]))
       >>> carry = start(params, optax.identity())
       >>> trained, _ = unroll(training_step(network), carry, inputs, synthetic)
       >>> trained["head"]["kernel"].shape
@@ -101,7 +103,8 @@ def training_step(
             if x.key is None:
                 raise ConfigError("the steps have an augmentation and no keys",
                                   fix="pass StepInput(key=jax.random.split(key, N))")
-            images = augmentation.apply(augmentation.draw(x.key, images.shape[0]), images)
+            count = 1 if shared_draw else images.shape[0]
+            images = augmentation.apply(augmentation.draw(x.key, count), images)
         unused = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), running)
         variables = {"params": params, **unused}
         gradient, _ = batch_gradient(network, variables, images, labels, loss=loss, train=True,
@@ -115,44 +118,6 @@ def training_step(
                             (params, state), carry)
 
     return step
-
-
-def batch_plan(key: jax.Array, size: int, batch_size: int | None, steps: int) -> jax.Array | None:
-    """The rows of every step's batch: random permutations of the set, one after another, cut up.
-
-    After any number of steps no image was used more than once more often than another. Where the
-    batch size divides the set's, a batch holds distinct rows and every size / batch_size steps
-    make a pass; where it does not, a batch may begin in one permutation and end in the next, and
-    then hold a row twice. A longer plan begins with the shorter one of the same key.
-
-    Args:
-      key: typed PRNG key.
-      size: M, images of the set.
-      batch_size: B; None or at least M for the whole set in every step.
-      steps: N, at least 1.
-
-    Returns:
-      [N, B] int32 rows, or None for the whole set, which then needs no gathering.
-
-    Raises:
-      ConfigError: a number that is not whole or not positive.
-
-    Example:
-      >>> plan = batch_plan(jax.random.key(0), 6, 2, steps=3)
-      >>> sorted(plan.ravel().tolist())
-      [0, 1, 2, 3, 4, 5]
-      >>> batch_plan(jax.random.key(0), 6, None, steps=3) is None
-      True
-    """
-    require_whole("size", size, example=10)
-    require_whole("steps", steps, example=50)
-    if batch_size is not None:
-        require_whole("batch_size", batch_size, example=100)
-    if batch_size is None or batch_size >= size:
-        return None
-    passes = jnp.arange(-(-steps * batch_size // size))
-    rows = jax.vmap(lambda i: jax.random.permutation(jax.random.fold_in(key, i), size))(passes)
-    return rows.ravel()[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
 def _running_statistics(network: Network) -> PyTree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,21 @@ import numpy as np
 
 from dd_jax.data.normalise import Normaliser
 from dd_jax.types import DataSpec, SyntheticSet
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stored:
+    """What a set was decoded from, which may be smaller: the form in which its file holds it.
+
+    Attributes:
+      kind: of parameterization, a name in `dd_jax.io.stored.STORED_KINDS`.
+      arguments: JSON-able; those that the parameterization was made with.
+      params: name -> float32 array, its parameters.
+    """
+
+    kind: str
+    arguments: Mapping[str, Any]
+    params: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +44,8 @@ class DistilledSet:
       citation: BibTeX of the method.
       evaluation: JSON-able; the protocol under which the set is meant to be used.
       label_scale: the factor on centred labels, above 0; 1.0 for every other kind.
+      stored: parameters that decode to exactly this synthetic set, which its file then holds in
+        place of the images; None: the file holds the images. Of a selection it must be None.
     """
 
     synthetic: SyntheticSet
@@ -40,34 +58,43 @@ class DistilledSet:
     citation: str = ""
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     label_scale: float = 1.0
+    stored: Stored | None = None
 
     @property
-    def ipc(self) -> int:
-        """Stored images per class, the papers' budget.
+    def ipc(self) -> int | float:
+        """Stored images per class, the papers' budget; a fraction where classes share images.
 
         It is the recipe's "ipc" where there is one: a parameterization may show more images than it
         stores. Otherwise the images per class, rounded down.
         """
-        shown = self.synthetic.images.shape[0] // self.spec.num_classes
-        return self._noted("ipc", shown)
+        value, shown = self._noted("ipc"), self.synthetic.images.shape[0]
+        if type(value) is float and math.isfinite(value) and value > 0:
+            return int(value) if value.is_integer() else value
+        return value if _positive(value) else shown // self.spec.num_classes
 
     @property
     def stored_bytes(self) -> int:
         """Bytes of what was learned, which the images may be decoded from."""
-        return self._noted("stored_bytes", cost_bytes(self.synthetic))
+        value = self._noted("stored_bytes")
+        if _positive(value):
+            return value
+        return cost_bytes(self.synthetic if self.stored is None else self.stored.params)
 
-    def _noted(self, name: str, otherwise: int) -> int:
+    def _noted(self, name: str) -> Any:
         # What the recipe notes holds for the images that it made, not for a selection of them.
         same = self.recipe.get("shown_images") == self.synthetic.images.shape[0]
-        value = self.recipe.get(name)
-        return value if same and type(value) is int and value > 0 else otherwise
+        return self.recipe.get(name) if same else None
 
 
-def cost_bytes(synthetic: SyntheticSet) -> int:
+def _positive(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def cost_bytes(synthetic: SyntheticSet | Mapping[str, Any]) -> int:
     """Bytes of the images, labels and learned rates; the budget that papers compare.
 
     Args:
-      synthetic: arrays of any dtype.
+      synthetic: arrays of any dtype, a set's or the named ones of a stored form.
 
     Returns:
       The sum of size times itemsize.
@@ -77,5 +104,6 @@ def cost_bytes(synthetic: SyntheticSet) -> int:
       >>> cost_bytes(SyntheticSet(images, np.zeros((2, 2), np.float32)))
       144
     """
-    arrays = (array for array in synthetic if array is not None)
+    found = synthetic.values() if isinstance(synthetic, Mapping) else synthetic
+    arrays = (array for array in found if array is not None)
     return sum(int(np.prod(a.shape)) * np.dtype(a.dtype).itemsize for a in arrays)

@@ -3,6 +3,10 @@
 Raw images are not enough to use a distilled set: a network must see test images through the
 same normaliser and must read the labels as what they are. Both travel in the file, with the
 recipe, the versions, the citation and two hashes. No clock goes in: equal sets, equal bytes.
+
+A set that was decoded from something smaller is stored as that, so that the file has the size that
+is reported: version 2 holds the parameters, how to decode them, and no images. Sets of images are
+still written in version 1, which every dd_jax reads.
 """
 
 from __future__ import annotations
@@ -19,19 +23,23 @@ from dd_jax.errors import DDJaxError, SetFileError
 from dd_jax.io import checks, container
 from dd_jax.io.atomic import PathLike, write_atomically
 from dd_jax.io.describe import summary
-from dd_jax.io.record import DistilledSet, cost_bytes
+from dd_jax.io.record import DistilledSet, Stored, cost_bytes
+from dd_jax.io.stored import check_stored, read_stored
 from dd_jax.types import DataSpec, SyntheticSet
 
-__all__ = ["DistilledSet", "card_of", "cost_bytes", "load", "save", "summary", "validate"]
+__all__ = ["DistilledSet", "Stored", "card_of", "cost_bytes", "load", "save", "summary",
+           "validate"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_OF_IMAGES = 1  # the version of a file that holds images: nothing of it has changed since
 
 # version -> (card, tensors) of that version to (card, tensors) of the next. A new entry comes
 # with a file of the old version in tests/golden, which must load for ever.
 Migration = Callable[[dict, dict], "tuple[dict, dict]"]
-_MIGRATIONS: dict[int, Migration] = {}
+_MIGRATIONS: dict[int, Migration] = {_OF_IMAGES: lambda card, tensors: (card, tensors)}
 
 _NORMALISER = "normaliser/"
+_STORED = "stored/"
 _SCALARS = ("learning_rate", "log_temperature")  # what a set may have beside images and labels
 _FIELDS: dict[str, Any] = {
     "label_kind": str,
@@ -53,9 +61,14 @@ def card_of(distilled: DistilledSet) -> dict[str, Any]:
     Raises:
       SetFileError: a setting cannot be held in JSON.
     """
-    meta = to_tensors(distilled.normaliser)[1]
+    meta, stored = to_tensors(distilled.normaliser)[1], distilled.stored
+    form = {} if stored is None else {"stored": {
+        "kind": stored.kind,
+        "arguments": checks.plain(dict(stored.arguments), "stored.arguments"),
+    }}
     return {
-        "format_version": FORMAT_VERSION,
+        **form,
+        "format_version": _OF_IMAGES if stored is None else FORMAT_VERSION,
         "label_kind": distilled.label_kind,
         "label_scale": float(distilled.label_scale),
         "spec": checks.plain(dataclasses.asdict(distilled.spec), "spec"),
@@ -64,7 +77,7 @@ def card_of(distilled: DistilledSet) -> dict[str, Any]:
         "versions": checks.plain(dict(distilled.versions), "versions"),
         "normaliser": checks.plain(dict(meta), "normaliser"),
         "data_fingerprint": distilled.data_fingerprint,
-        "bytes": cost_bytes(distilled.synthetic),
+        "bytes": cost_bytes(distilled.synthetic if stored is None else stored.params),
         "citation": distilled.citation,
     }
 
@@ -95,7 +108,8 @@ def save(path: PathLike, distilled: DistilledSet) -> pathlib.Path:
       The path.
 
     Raises:
-      SetFileError: the set is not valid, or the file cannot be written.
+      SetFileError: the set is not valid, its stored form decodes to another one, or the file cannot
+        be written.
 
     Example:
       >>> import pathlib, tempfile
@@ -108,13 +122,12 @@ def save(path: PathLike, distilled: DistilledSet) -> pathlib.Path:
       {'method': 'none'}
     """
     validate(distilled)
-    tensors = {
-        "images": np.asarray(distilled.synthetic.images),
-        "labels": np.asarray(distilled.synthetic.labels),
-    }
-    for name in _SCALARS:
-        if getattr(distilled.synthetic, name) is not None:
-            tensors[name] = np.asarray(getattr(distilled.synthetic, name))
+    if distilled.stored is not None:
+        check_stored(distilled.stored, distilled.synthetic, distilled.spec)
+        tensors = {_STORED + name: np.asarray(a) for name, a in distilled.stored.params.items()}
+    else:
+        tensors = {name: np.asarray(array) for name, array in distilled.synthetic._asdict().items()
+                   if array is not None}
     for name, array in to_tensors(distilled.normaliser)[0].items():
         tensors[_NORMALISER + name] = np.asarray(array)
     blob = container.pack(tensors, card_of(distilled))
@@ -126,7 +139,7 @@ def load(path: PathLike, *, max_bytes: int = container.MAX_FILE_BYTES) -> Distil
 
     Args:
       path: a file that `save` wrote, in this or an older version.
-      max_bytes: refuse longer files before reading them.
+      max_bytes: refuse longer files before reading them, and stored forms of more images.
 
     Returns:
       The set, its arrays on the default device.
@@ -141,7 +154,7 @@ def load(path: PathLike, *, max_bytes: int = container.MAX_FILE_BYTES) -> Distil
         container.check_hashes(tensors, card)
         for version in range(card["format_version"], FORMAT_VERSION):
             card, tensors = _MIGRATIONS[version](card, tensors)
-        return _assemble(tensors, card)
+        return _assemble(tensors, card, max_bytes)
     except SetFileError as error:
         raise SetFileError(f"{path}: {error.message}", fix=error.fix) from error
 
@@ -163,7 +176,9 @@ def _check_version(card: Mapping[str, Any]) -> None:
     )
 
 
-def _assemble(tensors: dict[str, np.ndarray], card: dict[str, Any]) -> DistilledSet:
+def _assemble(
+    tensors: dict[str, np.ndarray], card: dict[str, Any], max_bytes: int
+) -> DistilledSet:
     """Builds the set of the current format version from checked bytes."""
     import jax.numpy as jnp
 
@@ -175,20 +190,18 @@ def _assemble(tensors: dict[str, np.ndarray], card: dict[str, Any]) -> Distilled
                 fix="write the set again with dd_jax.io.save",
             )
     spec = checks.read_spec(card["spec"])
-    known = {"images", "labels", *_SCALARS}
     own = {name: array for name, array in tensors.items() if not name.startswith(_NORMALISER)}
-    if not {"images", "labels"} <= set(own) or not set(own) <= known:
-        raise SetFileError(
-            f"holds the tensors {sorted(own)}, expected images, labels and perhaps "
-            + " and ".join(_SCALARS),
-            fix="write the set again with dd_jax.io.save",
-        )
-    synthetic = SyntheticSet(**own)
+    stored = None
+    if "stored" in card:
+        synthetic, stored = read_stored(card["stored"], _params(own), spec, max_bytes=max_bytes)
+    else:
+        synthetic = _plain_set(own)
     checks.check_synthetic(synthetic, spec, label_kind=card["label_kind"])
     checks.check_label_kind(card["label_kind"], card["label_scale"], synthetic.labels)
-    if card["bytes"] != cost_bytes(synthetic):
+    found = cost_bytes(synthetic if stored is None else stored.params)
+    if card["bytes"] != found:
         raise SetFileError(
-            f"card field 'bytes' is {card['bytes']}, the arrays take {cost_bytes(synthetic)}",
+            f"card field 'bytes' is {card['bytes']}, the arrays take {found}",
             fix="write the set again with dd_jax.io.save",
         )
     normaliser = _normaliser(tensors, card["normaliser"])
@@ -201,8 +214,31 @@ def _assemble(tensors: dict[str, np.ndarray], card: dict[str, Any]) -> Distilled
         spec=spec,
         evaluation=card["evaluation"],
         label_scale=float(card["label_scale"]),
+        stored=stored,
         **rest,
     )
+
+
+def _plain_set(own: dict[str, np.ndarray]) -> SyntheticSet:
+    """The set whose arrays are in the file."""
+    known = {"images", "labels", *_SCALARS}
+    if not {"images", "labels"} <= set(own) or not set(own) <= known:
+        raise SetFileError(
+            f"holds the tensors {sorted(own)}, expected images, labels and perhaps "
+            + " and ".join(_SCALARS),
+            fix="write the set again with dd_jax.io.save",
+        )
+    return SyntheticSet(**own)
+
+
+def _params(own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The parameters that the set is decoded from."""
+    if not own or not all(name.startswith(_STORED) for name in own):
+        raise SetFileError(
+            f"holds the tensors {sorted(own)}, expected only names that begin with {_STORED!r}",
+            fix="write the set again with dd_jax.io.save",
+        )
+    return {name[len(_STORED) :]: array for name, array in own.items()}
 
 
 def _normaliser(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Normaliser:

@@ -12,6 +12,7 @@ from dd_jax.methods import (
     datm,
     dc,
     dcc,
+    dd,
     dm,
     dream,
     dsa,
@@ -22,12 +23,17 @@ from dd_jax.methods import (
     idm,
     kip,
     krr_st,
+    label_distillation,
     label_solve,
+    linba,
     m3d,
     mtt,
     ncfm,
+    podd,
+    rat_bptt,
     rcig,
     rfad,
+    soft_label_dd,
     tesla,
     wmdd,
 )
@@ -41,7 +47,8 @@ METHODS: dict[str, Method] = {
         dm.METHOD, dc.METHOD, dsa.METHOD, dcc.METHOD, dcc.DSAC_METHOD, idc.METHOD, dream.METHOD,
         fyi.METHOD, cafe.METHOD, datadam.METHOD, idm.METHOD, m3d.METHOD,
         ncfm.METHOD, wmdd.METHOD, mtt.METHOD, ftd.METHOD, tesla.METHOD, datm.METHOD, att.METHOD,
-        ast.METHOD,
+        ast.METHOD, dd.METHOD, soft_label_dd.METHOD, label_distillation.METHOD, rat_bptt.METHOD,
+        linba.METHOD, podd.METHOD,
     )
 }
 
@@ -62,7 +69,7 @@ def get(name: str) -> Method:
 
 
 def recipe(
-    name: str, data: RealData | Split, *, protocol: str = "official", ipc: int = 1, **changes
+    name: str, data: RealData | Split, *, protocol: str = "official", ipc: float = 1, **changes
 ) -> Recipe:
     """The recipe of a method for this data.
 

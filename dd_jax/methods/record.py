@@ -33,6 +33,7 @@ class Method(NamedTuple):
       published: (data name, ipc) -> Published, accuracies of fresh networks.
       citation: how to cite.
       published_read_out: the same for the method's own kernel regression, where it has one.
+      fractional: whether `ipc` may be a fraction, because classes share what is stored.
     """
 
     name: str
@@ -43,17 +44,21 @@ class Method(NamedTuple):
     published: Mapping[tuple[str, int], Published]
     citation: str
     published_read_out: Mapping[tuple[str, int], Published] = MappingProxyType({})
+    fractional: bool = False
 
 
-def preset(method: Method, protocol: str, ipc: int, **changes) -> Any:
+def preset(method: Method, protocol: str, ipc: float, **changes) -> Any:
     """The method's settings for a protocol and a budget, with single fields changed.
 
     Raises:
-      ConfigError: unknown protocol or field, ipc below 1.
+      ConfigError: unknown protocol or field, ipc that cannot be.
     """
     if protocol not in method.presets:
         raise unknown(f"protocol of {method.name}", protocol, method.presets)
-    require_whole("ipc", ipc)
+    if not method.fractional:
+        require_whole("ipc", ipc)
+    elif not isinstance(ipc, (int, float)) or isinstance(ipc, bool) or not 0 < ipc < math.inf:
+        raise ConfigError(f"ipc is {ipc!r}, expected a number above 0", fix="pass ipc=0.5")
     config = method.presets[protocol](ipc)
     names = [field.name for field in dataclasses.fields(config)]
     for name in changes:

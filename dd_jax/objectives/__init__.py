@@ -26,12 +26,14 @@ from dd_jax.objectives.representation_ridge import representation_ridge, represe
 from dd_jax.objectives.representative import representative_batches
 from dd_jax.objectives.segments import Segment, Segments, StartEpochs
 from dd_jax.objectives.trajectory_matching import trajectory_matching
+from dd_jax.objectives.unrolled import UnrolledState, unrolled
+from dd_jax.objectives.window import RandomWindow
 
-__all__ = ["Discrepancy", "Probe", "Segment", "Segments", "StartEpochs", "alternating",
-           "attention", "barycentre_matching", "characteristic_function", "class_by_class",
-           "classification", "compared", "conditioned", "distribution_matching", "endpoint",
-           "feature_ridge", "gradient_matching", "kernel_means", "kernel_ridge", "layer_matching",
-           "learned_frequencies", "linearised_ridge", "mean_embedding", "mean_features",
-           "mirrored", "nearest", "normal_frequencies", "random_feature_ridge",
-           "representation_ridge", "representations", "representative_batches",
-           "trajectory_matching", "waypoints", "weighted_sum"]
+__all__ = ["Discrepancy", "Probe", "RandomWindow", "Segment", "Segments", "StartEpochs",
+           "UnrolledState", "alternating", "attention", "barycentre_matching",
+           "characteristic_function", "class_by_class", "classification", "compared", "conditioned",
+           "distribution_matching", "endpoint", "feature_ridge", "gradient_matching",
+           "kernel_means", "kernel_ridge", "layer_matching", "learned_frequencies",
+           "linearised_ridge", "mean_embedding", "mean_features", "mirrored", "nearest",
+           "normal_frequencies", "random_feature_ridge", "representation_ridge", "representations",
+           "representative_batches", "trajectory_matching", "unrolled", "waypoints", "weighted_sum"]

@@ -2,12 +2,15 @@
 
 from dd_jax.pools.ageing import AgeingState, ageing_pool, squared_error
 from dd_jax.pools.bank import BankState, bank_pool, train_bank
+from dd_jax.pools.fixed import fixed_pool
 from dd_jax.pools.fresh import fresh_pool
 from dd_jax.pools.inner_trained import InnerTrainedState, inner_trained_pool
 from dd_jax.pools.plateau import PlateauState, plateau_pool
 from dd_jax.pools.pretrained import pretrained_pool
 from dd_jax.pools.queue import QueueState, queue_pool
+from dd_jax.pools.restarted import RestartedState, restarted_pool
 
 __all__ = ["AgeingState", "BankState", "InnerTrainedState", "PlateauState", "QueueState",
-           "ageing_pool", "bank_pool", "fresh_pool", "inner_trained_pool", "plateau_pool",
-           "pretrained_pool", "queue_pool", "squared_error", "train_bank"]
+           "RestartedState", "ageing_pool", "bank_pool", "fixed_pool", "fresh_pool",
+           "inner_trained_pool", "plateau_pool", "pretrained_pool", "queue_pool", "restarted_pool",
+           "squared_error", "train_bank"]

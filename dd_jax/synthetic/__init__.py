@@ -1,12 +1,16 @@
 """Synthetic sets: how they start, how they are stored, what their labels mean."""
 
+from dd_jax.synthetic.addressed import address_rows, addressed
 from dd_jax.synthetic.bases import hallucinated
+from dd_jax.synthetic.class_order import class_order, mean_image_distances
 from dd_jax.synthetic.frequency import frequency, frequency_masks
 from dd_jax.synthetic.joined import joined, stage_sets
 from dd_jax.synthetic.labels import LABEL_KINDS, class_major_labels, targets
 from dd_jax.synthetic.mirrors import with_mirrors
 from dd_jax.synthetic.multi_formation import multi_formation, paste
 from dd_jax.synthetic.pixels import pixels
+from dd_jax.synthetic.poster import poster, poster_image
+from dd_jax.synthetic.poster_layout import patch_counts, poster_shape
 from dd_jax.synthetic.preconditioned import preconditioned
 from dd_jax.synthetic.start import (
     STARTS,
@@ -16,7 +20,8 @@ from dd_jax.synthetic.start import (
     start_images,
 )
 
-__all__ = ["LABEL_KINDS", "STARTS", "check_start", "class_major_labels", "class_start",
-           "frequency", "frequency_masks", "hallucinated", "joined", "multi_formation", "paste",
-           "pasted_start", "pixels", "preconditioned", "stage_sets", "start_images", "targets",
-           "with_mirrors"]
+__all__ = ["LABEL_KINDS", "STARTS", "address_rows", "addressed", "check_start",
+           "class_major_labels", "class_order", "class_start", "frequency", "frequency_masks",
+           "hallucinated", "joined", "mean_image_distances", "multi_formation", "paste",
+           "pasted_start", "patch_counts", "pixels", "poster", "poster_image", "poster_shape",
+           "preconditioned", "stage_sets", "start_images", "targets", "with_mirrors"]

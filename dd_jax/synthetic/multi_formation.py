@@ -86,7 +86,7 @@ def multi_formation(
             labels=jnp.repeat(stored.labels, shown.shape[1], axis=0),
         )
 
-    return parameterization._replace(init=init, decode=decode)
+    return parameterization._replace(init=init, decode=decode, record=None)
 
 
 def paste(images: jax.Array, *, factor: int, interpolation: str = "nearest") -> jax.Array:

@@ -11,7 +11,8 @@ import pytest
 from dd_jax import nets
 from dd_jax.errors import ConfigError
 from dd_jax.inner.adjoints import full, recursive
-from dd_jax.inner.training_step import StepInput, batch_plan, start, training_step
+from dd_jax.inner.plans import batch_plan
+from dd_jax.inner.training_step import StepInput, start, training_step
 from dd_jax.inner.unroll import unroll
 from dd_jax.types import Augmentation, SyntheticSet
 from tests.laws import members

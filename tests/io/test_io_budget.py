@@ -26,13 +26,26 @@ def test_a_note_of_the_recipe_counts_and_survives_the_file(tmp_path):
     assert "112" in io.summary(again)
 
 
-@pytest.mark.parametrize("value", [True, 0, -1, 1.5, "3", None, [2], {"ipc": 3}], ids=repr)
+@pytest.mark.parametrize("ipc, expected", [(0.9, 0.9), (1.5, 1.5), (2.0, 2)])
+def test_a_budget_may_be_a_fraction_of_images(tmp_path, ipc, expected):
+    noted = tiny(count=8, recipe={"ipc": ipc, "shown_images": 8})
+    again = io.load(io.save(tmp_path / "set.safetensors", noted))
+    assert noted.ipc == again.ipc == expected and type(again.ipc) is type(expected)
+
+
+@pytest.mark.parametrize("value", [True, 0, -1, -1.5, "3", None, [2], {"ipc": 3}, float("inf")],
+                         ids=repr)
 @pytest.mark.parametrize("name", ["ipc", "stored_bytes"])
 def test_a_senseless_note_is_not_believed(name, value):
     odd = tiny(count=4, recipe={name: value, "shown_images": 4})
     plain = tiny(count=4, recipe={})
     assert getattr(odd, name) == getattr(plain, name)
     assert isinstance(getattr(odd, name), (int, np.integer))
+
+
+def test_half_a_byte_is_not_believed():
+    odd = tiny(count=4, recipe={"stored_bytes": 1.5, "shown_images": 4})
+    assert odd.stored_bytes == tiny(count=4).stored_bytes
 
 
 def test_a_note_is_not_believed_of_a_selection():

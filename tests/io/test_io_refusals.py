@@ -156,7 +156,7 @@ def test_a_set_whose_header_length_looks_like_a_pickle_still_loads(tmp_path):
     "change, match",
     [
         (dict(format="other"), "'format' is 'other'|expected 'dd_jax.set'"),
-        (dict(format_version=2), "version 2.*upgrade"),
+        (dict(format_version=3), "version 3.*upgrade"),
         (dict(format_version=0), "format_version"),
         (dict(format_version=-1), "format_version"),
         (dict(format_version="1"), "format_version"),

@@ -214,6 +214,21 @@ def _trajectory_matching(network=None, *, adjoint="full", batch_size=None, optim
         learner, segments, starts=objectives.StartEpochs(0, 2), **options), 0.2))
 
 
+def _unrolled(*, optimizer=None, plan=None, window=None, adjoint="checkpointed", rate=0.2,
+              pool=None, **options):
+    network = nets.mlp(SPEC, width=8, depth=2)
+    learner = inner.student(network, steps=4, plan=plan, optimizer=optimizer,
+                            adjoint=inner.adjoint_by_name(adjoint))
+    return _on_probabilities(objectives.unrolled(
+        learner, pool=pool or pools.fresh_pool(network), batch_size=16, window=window, rate=rate,
+        **options))
+
+
+def _restarted():
+    pool = pools.restarted_pool(nets.mlp(SPEC, width=8, depth=2), batch_size=2, window=3)
+    return _unrolled(pool=pool, watched=True)
+
+
 def _waypoints():
     """A shaken kernel, heavy ball, and a rate that follows the epoch."""
     return _trajectory_matching(
@@ -315,6 +330,14 @@ OBJECTIVES = {
     "trajectory_matching/relabel": lambda: _trajectory_matching(relabel=True),
     "trajectory_matching/two_pass": lambda: _trajectory_matching(adjoint="two_pass"),
     "trajectory_matching/waypoints": _waypoints,
+    "unrolled": lambda: _unrolled(networks=2),
+    "unrolled/adam": lambda: _unrolled(
+        optimizer=optax.scale_by_adam(eps_root=1e-8), rate=0.02, per_class=True),
+    "unrolled/momentum": lambda: _unrolled(
+        optimizer=optax.trace(0.9), rate=0.05, plan=inner.class_rows(CLASSES, 1),
+        adjoint="recursive"),
+    "unrolled/restarted": _restarted,
+    "unrolled/window": lambda: _unrolled(window=objectives.RandomWindow(2, 4, hold=2)),
     "weighted_sum": _weighted_sum,
 }
 
@@ -323,6 +346,7 @@ BIASED = {
     "distribution_matching/gaussian": "the bandwidth is a constant of the derivative",
     "trajectory_matching/relabel": "labels follow the images, as constants of the derivative",
     "trajectory_matching/two_pass": "every step takes the adjoint of the last one",
+    "unrolled/window": "the steps before the window are constants of the derivative",
     "linearised_ridge/official": "both systems are solved in part, and the implicit part is capped",
 }
 
@@ -335,6 +359,13 @@ PARAMETERIZATIONS = {
                                                                variant="multi"),
     "frequency": lambda: synthetic.frequency(np.ones((2, 8, 8), bool), labels="soft"),
     "hallucinated": lambda: synthetic.hallucinated(synthetic.pixels(), hallucinators=2),
+    "poster": lambda: synthetic.poster(shape=(10, 12), image_shape=(8, 8, 1), patches=(3, 5),
+                                       class_grid=(1, 2)),
+    "poster/learned": lambda: synthetic.poster(
+        shape=(10, 12), image_shape=(8, 8, 1), patches=(3, 5), class_grid=(1, 2),
+        labels="learned", label_ipc=3),
+    "addressed": lambda: synthetic.addressed(bases=3, rows=4),
+    "addressed/per_class": lambda: synthetic.addressed(bases=3, rows=4, per_class=True),
     "preconditioned": lambda: synthetic.preconditioned(synthetic.pixels(labels="learned")),
 }
 
@@ -342,5 +373,9 @@ PARAMETERIZATIONS = {
 NOT_ONTO = {
     "multi_formation": "shows four images for each that it stores",
     "multi_formation/multi": "shows fourteen images for each that it stores",
+    "poster": "shows patches of one picture, which starts from noise",
+    "poster/learned": "shows patches of one picture, which starts from noise",
+    "addressed": "shows combinations of random bases",
+    "addressed/per_class": "shows combinations of random bases",
     "hallucinated": "shows two images for each that it stores, through random filters",
 }

@@ -1,0 +1,63 @@
+"""Gradient clipping at a multiple of the usual norm."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.errors import ConfigError
+
+
+class CappedState(NamedTuple):
+    """State of `capped_gradient`: [] float32, the moving average of norms; 0 before the first."""
+
+    average: jax.Array
+
+
+def capped_gradient(factor: float = 2.0, decay: float = 0.9) -> optax.GradientTransformation:
+    """Scales a gradient g down to the norm factor * a, a the moving average of earlier norms.
+
+      g <- g min(1, factor a / ||g||),   a <- decay a + (1 - decay) ||g||
+
+    ||g|| is that before the cut, so a loss that has become steeper is followed. The first gradient
+    passes and is the first average.
+
+    Args:
+      factor: above 0.
+      decay: in 0..1.
+
+    Returns:
+      An optax transformation with `CappedState`; the norm is over all leaves that it is given.
+
+    Raises:
+      ConfigError: a factor or a decay that cannot be.
+
+    Example:
+      >>> capped = capped_gradient(2.0, decay=0.5)
+      >>> _, state = capped.update(jnp.array([1.0]), capped.init(jnp.zeros(1)))
+      >>> updates, state = capped.update(jnp.array([8.0]), state)
+      >>> updates.item(), state.average.item()
+      (2.0, 4.5)
+
+    Source: Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024.
+    """
+    if not 0.0 < factor < float("inf"):
+        raise ConfigError(f"factor is {factor!r}, expected more than 0", fix="pass factor=2.0")
+    if not 0.0 <= decay < 1.0:
+        raise ConfigError(f"decay is {decay!r}, expected one in 0..1", fix="pass decay=0.9")
+
+    def init(params):
+        return CappedState(jnp.zeros((), jnp.float32))
+
+    def update(updates, state, params=None):
+        norm = optax.tree.norm(updates).astype(state.average.dtype)
+        first = state.average == 0
+        cap = jnp.where(first, norm, factor * state.average)
+        scale = jnp.where(norm > cap, cap / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny), 1.0)
+        average = jnp.where(first, norm, decay * state.average + (1 - decay) * norm)
+        return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates), CappedState(average)
+
+    return optax.GradientTransformation(init, update)

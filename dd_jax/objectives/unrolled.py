@@ -1,0 +1,210 @@
+"""A network trained on the synthetic set classifies real images.
+
+  L(S) = mean_b CE(f(theta_N(S); x_b), y_b),   theta_0 a network of a pool
+
+The derivative goes through the training, by the adjoint of the student. With a window it goes
+through W of the steps and L is that of the network at the window's end, see `window.py`.
+
+Sources: Wang et al., Dataset Distillation, 2018; Feng et al., Embarrassingly Simple Dataset
+Distillation, ICLR 2024; Deng and Russakovsky, Remember the Past, NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.backend import check_mapping, map_over, mean_in_chunks
+from dd_jax.data import rows_per_class, rows_uniform
+from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
+from dd_jax.inner.student import Student
+from dd_jax.objectives.matching import pool_features
+from dd_jax.objectives.window import RandomWindow, WindowState, first_place, next_place
+from dd_jax.types import (
+    Augmentation,
+    Batch,
+    Network,
+    Objective,
+    Pool,
+    PyTree,
+    RealData,
+    SyntheticSet,
+)
+
+_POOL, _WINDOW, _MEASURE = range(3)
+
+
+class UnrolledState(NamedTuple):
+    """State of `unrolled`: the pool's, and that of the window or ()."""
+
+    pool: PyTree
+    window: WindowState | tuple
+
+
+def unrolled(
+    student: Student,
+    *,
+    pool: Pool,
+    batch_size: int,
+    window: RandomWindow | None = None,
+    augmentation: Augmentation | None = None,
+    per_class: bool = False,
+    rate: float | None = None,
+    networks: int = 1,
+    how: str = "auto",
+    watched: bool = False,
+) -> Objective:
+    """The cross-entropy of real images after training on the synthetic ones, see the module.
+
+    Args:
+      student: how a network is trained on the set, and how that is differentiated.
+      pool: where its training begins; nothing is differentiated there.
+      batch_size: real images per step, drawn without replacement.
+      window: which steps are differentiated; None for all.
+      augmentation: of the real images, one draw each. Where the student has one draw for all of
+        its steps, the real images have the same one.
+      per_class: `batch_size` counts the images of each class.
+      rate: of the student, for a set that has none of its own.
+      networks: per step, each drawn from the pool and trained by itself; losses are averaged.
+      how: "map" or "vmap" over networks; by backend by default.
+      watched: whether the pool's `advance` is given the real batch, as its fourth argument.
+
+    Returns:
+      An `Objective` over `Batch(images [batch_size, H, W, C], labels)`, or [K, batch_size, ...] by
+      class, with `UnrolledState`. Metrics: "accuracy" on that batch, "rate" (the mean of several)
+      and "window", n0. An inner loop that explodes has a loss that is not finite.
+
+    Raises:
+      ConfigError: a window of another horizon than the student's steps; a number that cannot be;
+        at `init`, a set without a rate or with as many rates as the student has no steps.
+
+    Example:
+      >>> from dd_jax import nets, pools
+      >>> from dd_jax.inner import student
+      >>> from dd_jax.types import DataSpec
+      >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
+      >>> objective = unrolled(student(network, steps=5), pool=pools.fresh_pool(network),
+      ...                      batch_size=16, rate=0.1)
+    """
+    require_whole("batch_size", batch_size, example=1024)
+    require_whole("networks", networks)
+    check_mapping(how)
+    if rate is not None:
+        require_at_least_zero("rate", rate, example=0.01)
+    if window is not None and window.horizon != student.steps:
+        raise ConfigError(f"the window's horizon is {window.horizon}, the student has "
+                          f"{student.steps} steps", fix=f"pass horizon={student.steps}")
+
+    def rated(synthetic: SyntheticSet) -> SyntheticSet:
+        if synthetic.learning_rate is not None or rate is None:
+            return synthetic
+        return synthetic._replace(learning_rate=jnp.asarray(rate, synthetic.images.dtype))
+
+    def trained(synthetic: SyntheticSet, params: PyTree, inputs, start) -> PyTree:
+        carry = student.begin(params)
+        if window is not None:
+            carry, inputs = _at_window(student, carry, inputs, synthetic, start, window.length)
+        return student.params(student.train(carry, inputs, synthetic))
+
+    def one(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
+        draw_key, plan_key, real_key = jax.random.split(key, 3)
+        variables = jax.lax.stop_gradient(pool.draw(state.pool, draw_key))
+        variables = _of_type(variables, synthetic.images.dtype)
+        inputs = student.plan(plan_key, synthetic.images.shape[0])
+        start = state.window.start if window is not None else None
+        params = trained(synthetic, variables["params"], inputs, start)
+        if augmentation is not None:
+            shared = student.shared_draw
+            drawn = augmentation.draw(inputs.key[0] if shared else real_key,
+                                      1 if shared else batch.labels.size)
+            batch = batch._replace(images=augmentation.apply(drawn, batch.images))
+        return _risk(student.network, {**variables, "params": params}, batch)
+
+    def risk(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
+        batch = _flat(batch)
+        if networks == 1:
+            return one(synthetic, state, batch, key)
+        keys = jax.random.split(key, networks)
+        each = map_over(lambda key: one(synthetic, state, batch, key), keys, how=how)
+        return jax.tree.map(jnp.mean, each)
+
+    def init(key: jax.Array, synthetic: SyntheticSet) -> UnrolledState:
+        synthetic = rated(synthetic)
+        _check_rates(synthetic.learning_rate, student.steps)
+        place = () if window is None else first_place(window, jax.random.fold_in(key, _WINDOW))
+        return UnrolledState(pool.init(jax.random.fold_in(key, _POOL), synthetic), place)
+
+    def sample(data: RealData, state: UnrolledState, key: jax.Array) -> jax.Array:
+        return (rows_per_class if per_class else rows_uniform)(data, key, batch_size)
+
+    def loss(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
+        synthetic = rated(synthetic)
+        value, accuracy = risk(synthetic, state, batch, key)
+        metrics = {"accuracy": accuracy, "rate": jnp.mean(synthetic.learning_rate)}
+        if window is not None:
+            metrics["window"] = state.window.start
+        return value, metrics
+
+    def advance(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
+        synthetic = jax.lax.stop_gradient(rated(synthetic))
+        keys = [jax.random.fold_in(key, use) for use in (_POOL, _WINDOW, _MEASURE)]
+        real = (_flat(batch),) if watched else ()
+        place = state.window
+        if window is not None:
+            place = next_place(window, place, keys[1],
+                               lambda: risk(synthetic, state, batch, keys[2])[0])
+        return UnrolledState(pool.advance(state.pool, synthetic, keys[0], *real), place)
+
+    def embed(state: UnrolledState, images: jax.Array, key: jax.Array) -> jax.Array:
+        return pool_features(student.network, pool, state.pool, images, key)
+
+    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
+
+
+def _at_window(student: Student, carry, inputs, synthetic: SyntheticSet, start, length: int):
+    """The carry after `start` steps that leave nothing behind, and the inputs of the next ones."""
+    carry, fixed = jax.lax.stop_gradient((carry, synthetic))
+
+    def early(i, carry):
+        return student.step(carry, jax.tree.map(lambda x: x[i], inputs), fixed)
+
+    carry = jax.lax.stop_gradient(jax.lax.fori_loop(0, start, early, carry))
+    steps = start + jnp.arange(length)
+    return carry, jax.tree.map(lambda x: x[steps], inputs)
+
+
+def _risk(network: Network, variables: PyTree, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """(mean cross-entropy, accuracy); its derivative runs the images again, chunk by chunk."""
+    # As in the student's steps: running statistics of batch normalisation are not kept.
+    whole = batch.labels.shape[0] if "batch_stats" in variables else None
+
+    @jax.checkpoint
+    def of(part):
+        images, labels = part
+        logits = network.apply(variables, images, True).logits
+        each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return each, (jnp.argmax(logits, axis=-1) == labels).astype(each.dtype)
+
+    return mean_in_chunks(of, (batch.images, batch.labels), size=whole)
+
+
+def _flat(batch: Batch) -> Batch:
+    """Images [B, H, W, C], also of a batch by class."""
+    return Batch(batch.images.reshape(-1, *batch.images.shape[-3:]), batch.labels.reshape(-1))
+
+
+def _of_type(variables: PyTree, dtype) -> PyTree:
+    """Networks are drawn in float32; a student in float64 starts in float64."""
+    return jax.tree.map(lambda x: x.astype(dtype), variables)
+
+
+def _check_rates(rates: jax.Array | None, steps: int) -> None:
+    if rates is None:
+        raise ConfigError("the set has no learning rate, which is the student's",
+                          fix="pass rate=0.01, or start from a set with learning_rate=0.01")
+    if jnp.ndim(rates) and jnp.shape(rates)[0] != steps:
+        raise ConfigError(f"the set has {jnp.shape(rates)[0]} learning rates for {steps} steps",
+                          fix=f"start from a set with one rate or with {steps}")

@@ -1,0 +1,122 @@
+"""One network that is trained on the synthetic set step by step, and restarted when its error on
+real images has stopped falling.
+
+Source: Bohdal, Yang and Hospedales, Flexible Dataset Distillation: Learn Labels Instead of Images,
+2020.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.backend import mean_in_chunks
+from dd_jax.errors import require_whole
+from dd_jax.inner.plans import batch_plan
+from dd_jax.inner.supervised import batch_gradient
+from dd_jax.types import Batch, Network, Pool, PyTree, SyntheticSet
+
+
+class RestartedState(NamedTuple):
+    """State of a restarted pool.
+
+    Attributes:
+      variables, optimizer: of the network and of its optimiser.
+      errors: [window] float32, real cross-entropies after its last steps, newest last.
+      best: [] float32, the lowest mean of a full window so far.
+      stalled: [] int32, steps since then.
+      age: [] int32, steps that this network has had.
+      lasted: [] int32, steps that the network before it had; 0 at first.
+    """
+
+    variables: PyTree
+    optimizer: PyTree
+    errors: jax.Array
+    best: jax.Array
+    stalled: jax.Array
+    age: jax.Array
+    lasted: jax.Array
+
+
+def restarted_pool(
+    network: Network,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    batch_size: int | None = None,
+    window: int = 50,
+) -> Pool:
+    """The network takes one step of cross-entropy on the set per use, until it stands still.
+
+    Its error on the step's real batch enters a window of the last ones; once the mean over a full
+    window has not been lower than before for as many steps as the window has, a new network takes
+    over.
+
+    Args:
+      network: the architecture, without batch normalisation's running statistics.
+      optimizer: of the network; Adam with its defaults (0.001) if None.
+      batch_size: synthetic images per step, drawn without replacement; None for all.
+      window: errors that are averaged.
+
+    Returns:
+      A `Pool` with `RestartedState` whose `advance(state, synthetic, key, real)` takes the real
+      `Batch` (images [B, H, W, C], labels [B]) as well.
+
+    Raises:
+      ConfigError: a number below 1.
+
+    Example:
+      >>> from dd_jax import nets
+      >>> from dd_jax.types import DataSpec
+      >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
+      >>> pool = restarted_pool(network, window=50)
+    """
+    require_whole("pool window", window, example=50)
+    require_whole("pool batch_size", 1 if batch_size is None else batch_size, example=50)
+    optimizer = optimizer or optax.adam(1e-3)
+    zero = jnp.int32
+
+    def new(key: jax.Array, lasted: jax.Array) -> RestartedState:
+        variables = network.init(key)
+        return RestartedState(
+            variables, optimizer.init(variables["params"]), jnp.zeros((window,), jnp.float32),
+            jnp.asarray(jnp.inf, jnp.float32), zero(0), zero(0), lasted)
+
+    def error(variables: PyTree, real: Batch) -> jax.Array:
+        def each(part):
+            logits = network.apply(variables, part[0], True).logits
+            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, part[1])
+
+        return mean_in_chunks(each, (real.images, real.labels))
+
+    def trained(state: RestartedState, synthetic: SyntheticSet, key: jax.Array):
+        images, labels = synthetic.images, synthetic.labels
+        rows = batch_plan(key, images.shape[0], batch_size, 1)
+        if rows is not None:
+            images, labels = images[rows[0]], labels[rows[0]]
+        params = state.variables["params"]
+        gradient, _ = batch_gradient(network, state.variables, images, labels, train=True)
+        updates, opt_state = optimizer.update(gradient, state.optimizer, params)
+        return {**state.variables, "params": optax.apply_updates(params, updates)}, opt_state
+
+    def advance(state: RestartedState, synthetic: SyntheticSet, key: jax.Array, real: Batch):
+        train_key, renew_key = jax.random.split(key)
+        synthetic, real = jax.lax.stop_gradient((synthetic, real))
+        variables, opt_state = trained(state, synthetic, train_key)
+        newest = error(variables, real).astype(state.errors.dtype)
+        errors = jnp.concatenate([state.errors[1:], newest[None]])
+        age, mean = state.age + 1, jnp.mean(errors)
+        better = (age >= window) & (mean < state.best)
+        best = jnp.where(better, mean, state.best)
+        stalled = jnp.where(better | (age < window), 0, state.stalled + 1)
+        return jax.lax.cond(
+            # Also where its error is no number: such a network would stay for ever.
+            (stalled >= window) | ~jnp.isfinite(newest),
+            lambda: new(renew_key, age),
+            lambda: RestartedState(variables, opt_state, errors, best, stalled, age,
+                                   state.lasted))
+
+    return Pool(init=lambda key, synthetic: new(key, zero(0)),
+                draw=lambda state, key: state.variables, advance=advance)

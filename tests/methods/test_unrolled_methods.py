@@ -1,0 +1,348 @@
+"""DD, soft-label DD, label distillation, RaT-BPTT, LinBa and PoDD: what their papers set, what their steps move,
+and how their sets are tested. Networks are perceptrons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import dd_jax as dd
+from dd_jax import methods
+from dd_jax.cli.evaluate import protocol_of
+from dd_jax.errors import ConfigError, NonFiniteError
+from dd_jax.evaluate import Protocol, evaluate_full, evaluate_random
+from dd_jax.methods import unrolling
+from dd_jax.methods.record import preset
+from dd_jax.types import Split
+from tests.laws import members
+
+NAMES = ("dd", "soft_label_dd", "label_distillation", "rat_bptt", "linba", "podd")
+NETWORK = members.one_convolution(8)
+SMALL = dict(width=8, depth=1, steps=40, batch_size=32)
+OWN = {
+    "dd": dict(epochs=3, rate=0.05, image_rate=0.1),
+    "soft_label_dd": dict(epochs=3, rate=0.05, image_rate=0.1),
+    "label_distillation": dict(inner_rate=0.2, label_rate=0.02, inner_batch_size=2, window=5,
+                               evaluation_steps=4),
+    "rat_bptt": dict(window=3, inner_steps=6, hold=2, per_class=1, inner_rate=0.02, image_rate=0.1,
+                     label_rate=0.1, normaliser="standardise", augmentation="none",
+                     evaluation_steps=6),
+    "linba": dict(bases=3, inner_steps=5, inner_rate=0.05, memory_rate=1.0, per_class=3,
+                  batch_size=8, evaluation_epochs=4),
+    "podd": dict(window=3, inner_steps=6, hold=2, inner_rate=0.02, image_rate=0.1, label_rate=0.1,
+                 normaliser="standardise", augmentation="none", evaluation_steps=6, patch_batch=4,
+                 labels="learned"),
+}
+TRAIN = importlib.import_module("dd_jax.evaluate.train")
+EVALUATE = importlib.import_module("dd_jax.evaluate.evaluate")
+
+
+def build(name, *, ipc=2, **changes):
+    return methods.recipe(name, members.toy_data(), ipc=ipc, **{**SMALL, **OWN[name], **changes})
+
+
+def run(recipe, key=0):
+    metrics = []
+    done = dd.distill(recipe, members.toy_data(), key=key, show_progress=False, log_every=1,
+                      callbacks=[lambda step, m: metrics.append(m)])
+    return done, metrics
+
+
+@pytest.fixture(scope="module", autouse=True)
+def perceptrons():
+    """In place of ConvNets, which take longer to compile, in distillation and in the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unrolling.nets, "convnet", lambda spec, depth, width: NETWORK)
+        patch.setattr(EVALUATE, "build_network", lambda protocol, spec: NETWORK)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fixed_dd():
+    """A whole run for one fixed network: (set, metrics)."""
+    return run(build("dd", initialisation="fixed", network_seed=5))
+
+
+@pytest.mark.parametrize("name,changes", [
+    ("dd", {}), ("dd", dict(initialisation="fixed", network_seed=5)), ("soft_label_dd", {}),
+    ("label_distillation", {}), ("rat_bptt", dict(labels="learned")), ("linba", {}), ("podd", {})],
+    ids=["dd", "dd-fixed", "soft_label_dd", "label_distillation", "rat_bptt", "linba", "podd"])
+def test_some_steps_lower_the_loss(name, changes, request):
+    fixed = changes.get("initialisation") == "fixed"
+    recipe = build(name, **changes)
+    done, metrics = request.getfixturevalue("fixed_dd") if fixed else run(recipe)
+    losses = [m["loss"] for m in metrics]
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8]), losses
+    assert all(0 <= m["accuracy"] <= 1 for m in metrics)
+    synthetic, one_hot = done.synthetic, np.repeat(np.eye(2), 2, axis=0)
+    assert done.label_kind == recipe.label_kind
+    if name in ("dd", "soft_label_dd"):
+        assert synthetic.learning_rate.shape == (6,) and np.ptp(synthetic.learning_rate) > 1e-3
+        assert np.array_equal(synthetic.labels, one_hot) == (name == "dd")
+    if name == "label_distillation":
+        np.testing.assert_allclose(synthetic.labels.sum(axis=1), 1, rtol=1e-5)
+        assert np.argmax(synthetic.labels, axis=1).tolist() == [0, 0, 1, 1]
+        first = jax.jit(recipe.initialise)(members.toy_data(), jax.random.key(0))
+        assert synthetic.learning_rate is None and set(first.labels.ravel().tolist()) == {0.5}
+    if name == "rat_bptt":
+        assert synthetic.labels.min() >= 0 and np.abs(synthetic.labels - one_hot).max() > 0.05
+        assert {m["window"] for m in metrics} == {0, 1, 2, 3}
+        places = [m["window"] for m in metrics]
+        assert all(places[i] == places[i + 1] for i in range(0, 40, 2))
+
+
+def test_label_distillation_moves_labels_only():
+    recipe, data = build("label_distillation", steps=3), members.toy_data()
+    d = dd.distillation(recipe)
+    first = jax.jit(d.init)(jax.random.key(0), data)
+    state, _, done = jax.jit(d.run, static_argnums=3)(first, data, 3, 3)
+    assert done == 3
+    np.testing.assert_array_equal(state.params["images"], first.params["images"])
+    assert np.any(state.params["labels"] != first.params["labels"])
+    assert int(state.objective.pool.age) == 3
+
+
+def test_a_pretrained_bank_is_where_training_begins():
+    recipe = build("dd", initialisation="pretrained", bank=2, bank_steps=30, steps=2)
+    assert recipe.prepare is not None
+    done = dd.distill.prepared(recipe, members.toy_data(), jax.random.key(0))
+    d, data = dd.distillation(done), members.toy_data()
+    state = jax.jit(d.init)(jax.random.key(0), data)
+    state, metrics = jax.jit(d.step)(state, d.fetch(data, d.sample(state, data)))
+    assert metrics["accuracy"] > 0.8  # of trained networks, whatever the first noise does
+
+
+@pytest.mark.parametrize("name,ipc,wanted", [
+    ("dd", 10, dict(epochs=3, rate=0.02, image_rate=0.01, batch_size=1024, start="noise",
+                    initialisation="random", networks=1, width=128)),
+    ("soft_label_dd", 10, dict(epochs=3, rate=0.02, image_rate=0.01)),
+    ("label_distillation", 10, dict(inner_batch_size=50, inner_rate=0.01, label_rate=1e-3,
+                                    network_rate=1e-3, batch_size=1024, evaluation_seeds=20)),
+    ("rat_bptt", 10, dict(window=60, inner_steps=200, batch_size=5000, per_class=10, hold=10,
+                          inner_rate=1e-3, image_rate=1e-3, normaliser="zca_per_image",
+                          augmentation="flip_rotate", labels="fixed", unit_norm=True,
+                          start="noise", cap=2.0)),
+    ("linba", 1, dict(bases=16, downsample=2, inner_steps=150, inner_rate=0.01, inner_momentum=0.9,
+                      per_class=32, batch_size=64, memory_rate=0.1, memory_momentum=0.5, clip=2.0,
+                      evaluation_epochs=300, evaluation_batch_size=640, evaluation_seeds=10)),
+    ("podd", 0.9, dict(rows=6, columns=16, window=60, inner_steps=200, image_rate=1e-3,
+                       inner_rate=1e-3, batch_size=5000, labels="fixed", patch_batch=None,
+                       normaliser="zca_per_image", augmentation="flip_rotate",
+                       evaluation_seeds=8)),
+])
+def test_official_settings(name, ipc, wanted):
+    config = dataclasses.asdict(preset(methods.get(name), "official", ipc))
+    assert {key: config[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("protocol", ["official", "cpu"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_a_recipe(name, protocol):
+    own = dict(bases=2) if name == "linba" else {}  # sixteen do not fit into such small images
+    for ipc in (1, 10):
+        recipe = methods.recipe(name, members.toy_data(), protocol=protocol, ipc=ipc, depth=1,
+                                normaliser="standardise", **own)
+        assert set(recipe.lighter) >= {"adjoint='recursive'"}
+        assert recipe.lighter["adjoint='recursive'"]().settings["adjoint"] == "recursive"
+
+
+@pytest.mark.parametrize("name,ipc,kind,numbers", [
+    ("linba", 2, "addressed", 3 * 16 + 2 * 34 * 3 + 2 * 2),  # bases, addresses, labels
+    ("podd", 0.75, "poster", 96 + 2 * 2),  # 8 x 12 pixels, and a label map of two cells
+])
+def test_a_small_memory_is_all_that_the_file_holds(name, ipc, kind, numbers, tmp_path):
+    recipe, data = build(name, ipc=ipc, steps=2), members.toy_data()
+    done = dd.distill(recipe, data, key=0, workdir=tmp_path, show_progress=False)
+    assert done.ipc == ipc and done.stored.kind == kind and done.stored_bytes == 4 * numbers
+    found = dd.io.load(tmp_path / "set.safetensors")
+    np.testing.assert_allclose(found.synthetic.images, done.synthetic.images, atol=1e-5)
+    np.testing.assert_allclose(found.synthetic.labels, done.synthetic.labels, atol=1e-5)
+    size = (tmp_path / "set.safetensors").stat().st_size
+    assert found.synthetic.images.nbytes > done.stored_bytes
+    plain = dataclasses.replace(done, stored=None)
+    dd.io.save(tmp_path / "images.safetensors", plain)
+    saved = (tmp_path / "images.safetensors").stat().st_size - size
+    assert saved > found.synthetic.images.nbytes - done.stored_bytes - 1000
+
+
+def test_a_poster_is_shown_whole(tmp_path):
+    done = dd.distill(build("podd", ipc=1, steps=1), members.toy_data(), show_progress=False)
+    assert dd.report.is_poster(done)
+    height, width = done.stored.arguments["shape"]
+    from PIL import Image
+    picture = Image.open(dd.report.save_poster(tmp_path / "poster.png", done, scale=2))
+    assert picture.size == (2 * width, 2 * height) == (32, 16)
+    with pytest.raises(ConfigError, match="not stored as a poster"):
+        dd.report.save_poster(tmp_path / "no.png", dataclasses.replace(done, stored=None))
+
+
+def test_neighbours_on_a_poster_are_alike():
+    """Five classes by brightness: the grid of one row goes along it, if it is asked to."""
+    level = np.array([0, 200, 50, 250, 100], np.uint8)
+    images = np.broadcast_to(level[:, None, None, None], (5, 8, 8, 1))
+    data = dd.data.from_arrays(np.concatenate([images, images]), np.tile(np.arange(5), 2))
+    small = {**SMALL, **OWN["podd"], "normaliser": "none"}
+    for ordered, wanted in ((True, [0, 2, 4, 1, 3]), (False, [0, 1, 2, 3, 4])):
+        recipe = methods.recipe("podd", data, ipc=1, ordered=ordered, **small)
+        found = recipe.parameterization.record[1]["order"]
+        assert found == [wanted]
+
+
+def test_images_of_rat_bptt_start_with_norm_one():
+    first = build("rat_bptt", unit_norm=True).initialise(members.toy_data(), jax.random.key(0))
+    np.testing.assert_allclose(np.sqrt((first.images**2).sum(axis=(1, 2, 3))), 1, rtol=1e-5)
+
+
+def written_out(synthetic, protocol, rates, *, variables):
+    """DD's test by a Python loop."""
+    params = variables["params"]
+    for s, rate in enumerate(rates):
+        rows = np.array([0, 2]) + s % 2
+
+        def loss(params, rows=rows):
+            logits = NETWORK.apply({"params": params}, jnp.asarray(synthetic.images[rows])).logits
+            return jnp.mean(optax.losses.softmax_cross_entropy(
+                logits, jnp.asarray(synthetic.labels[rows])))
+
+        params = jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))  # noqa: B023
+    return params
+
+
+def trained_by(protocol, synthetic, key=3):
+    images, labels = map(jnp.asarray, (synthetic.images, synthetic.labels))
+    return TRAIN.train(NETWORK, protocol, size=4, take=lambda rows: (images[rows], labels[rows]),
+                       augmentation=dd.augment.identity(), loss="cross_entropy",
+                       epochs=protocol.epochs, batch_size=protocol.batch_size,
+                       key=jax.random.key(key))["params"]
+
+
+def test_a_set_of_dd_is_tested_in_its_order_at_its_rates_from_its_network(fixed_dd, tmp_path):
+    done, metrics = fixed_dd
+    dd.io.save(tmp_path / "set.safetensors", done)
+    loaded = dd.io.load(tmp_path / "set.safetensors")
+    protocol = protocol_of(loaded)
+    assert (protocol.order, protocol.start_seed, protocol.weight_decay, protocol.momentum,
+            protocol.seeds) == ("stored", 5, 0.0, 0.0, 1)
+    seen = EVALUATE.at_own_rate(protocol, loaded.synthetic)
+    rates = np.asarray(loaded.synthetic.learning_rate)
+    np.testing.assert_array_equal(np.float32(seen.learning_rate), rates)
+    start = NETWORK.init(jax.random.key(5))
+    wanted = written_out(loaded.synthetic, seen, rates, variables=start)
+    found = [trained_by(seen, loaded.synthetic, key) for key in range(2)]
+    for params in found:
+        for a, b in zip(*map(jax.tree.leaves, (params, wanted))):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    tested = dd.evaluate(loaded, members.toy_data(), protocol=protocol, key=jax.random.key(1))
+    assert tested.accuracies.shape == (1,) and tested.mean > 0.9
+    other = dataclasses.replace(protocol, start_seed=None, seeds=3)
+    assert dd.evaluate(loaded, members.toy_data(), protocol=other,
+                       key=jax.random.key(1)).mean <= tested.mean
+
+
+def test_random_and_all_real_images_are_tested_by_the_same_protocol(fixed_dd):
+    done, _ = fixed_dd
+    data = Split(members.toy_data(), members.toy_data())
+    protocol = dataclasses.replace(protocol_of(done), learning_rate=0.1, full_epochs=3,
+                                   full_batch_size=16)
+    options = dict(normaliser=done.normaliser, protocol=protocol, key=jax.random.key(0))
+    random = evaluate_random(data, ipc=2, seeds=2, **options)
+    assert random.accuracies.shape == (2,) and np.isfinite(random.mean)
+    assert evaluate_full(data, **options).mean > 0.9
+
+
+@pytest.mark.parametrize("name", ["soft_label_dd", "rat_bptt"])
+def test_free_labels_are_trained_on_by_cross_entropy(name):
+    recipe = build(name, **(dict(labels="learned") if name == "rat_bptt" else {}))
+    assert recipe.label_kind == "logits"
+    assert EVALUATE.loss_for("logits", recipe.evaluation) == "cross_entropy"
+    assert EVALUATE.loss_for("logits", Protocol("other")) == "squared_error"
+
+
+def test_rat_bptt_is_tested_on_rows_of_classes():
+    protocol = build("rat_bptt", evaluation_steps=6).evaluation
+    assert (protocol.order, protocol.optimizer, protocol.learning_rate) == ("classes", "adam", 0.02)
+    assert (protocol.batch_size, protocol.epochs) == (2, 3)
+    rows = []
+
+    def take(r):
+        jax.debug.callback(lambda r: rows.append(np.asarray(r).tolist()), r)
+        return jnp.zeros((r.shape[0], *members.SHAPE)), jnp.eye(2)[r // 2]
+
+    TRAIN.train(NETWORK, protocol, size=4, take=take, augmentation=dd.augment.identity(),
+                loss="cross_entropy", epochs=3, batch_size=2, key=jax.random.key(0))
+    jax.effects_barrier()
+    assert len(rows) == 6 and all(r[0] < 2 <= r[1] for r in rows)
+    assert len({tuple(r) for r in rows}) > 1
+
+
+def test_an_exploding_loop_stops_the_run():
+    """The inner rate a thousand times too large, and more."""
+    recipe = build("dd", rate=1e12, steps=5, epochs=30)
+    with pytest.raises(NonFiniteError, match="step 1 of dd"):
+        run(recipe)
+
+
+@pytest.mark.parametrize("make,said", [
+    (lambda: Protocol("t", order="sorted"), "'sorted'.*'stored'"),
+    (lambda: Protocol("t", order="stored"), "schedule='constant'"),
+    (lambda: Protocol("t", start_seed=-1), "start_seed is -1"),
+    (lambda: Protocol("t", learning_rate=(0.1, -0.1)), "learning_rate is -0.1"),
+    (lambda: trained_by(Protocol("t", order="stored", schedule="constant", batch_size=3, epochs=1),
+                        members.start(labels="one_hot")), "batches of 3.*batch_size=2"),
+    (lambda: trained_by(Protocol("t", order="stored", schedule="constant", batch_size=2, epochs=2,
+                                 learning_rate=(0.1,) * 6), members.start(labels="one_hot")),
+     "6 learning rates for 2 epochs of 2 steps.*6 steps"),
+    (lambda: dd.distill.flipped(build("dd")), "cannot be flipped.*order"),
+])
+def test_wrong_protocols_are_refused(make, said):
+    with pytest.raises(ConfigError, match=said):
+        make()
+
+
+def test_old_protocols_are_read():
+    old = dataclasses.asdict(Protocol("dc"))
+    del old["order"], old["start_seed"]
+    assert Protocol(**old) == Protocol("dc")
+
+
+@pytest.mark.parametrize("name,changes,said", [
+    ("dd", dict(batches=3, ipc=4), "batches is 3.*batches=4"),
+    ("dd", dict(initialisation="fxed"), "'fxed'.*'fixed'"),
+    ("dd", dict(initialisation="fixed", networks=2), "networks is 2.*networks=1"),
+    ("dd", dict(rate=0.0), "rate is 0"),
+    ("dd", dict(epochs=0), "epochs is 0"),
+    ("dd", dict(network_seed=-1), "network_seed is -1"),
+    ("dd", dict(image_rate=-0.1), "image_rate is -0.1"),
+    ("soft_label_dd", dict(adjoint="tow_pass"), "'tow_pass'.*'two_pass'"),
+    ("label_distillation", dict(window=0), "window is 0"),
+    ("label_distillation", dict(label_rate=float("nan")), "label_rate is nan"),
+    ("rat_bptt", dict(adjoint="two_pass"), "two_pass.*momentum.*checkpointed"),
+    ("rat_bptt", dict(window=7), "horizon"),
+    ("rat_bptt", dict(window_mode="radnom"), "'radnom'.*'random'"),
+    ("rat_bptt", dict(labels="soft"), "'soft'"),
+    ("rat_bptt", dict(cap=0.0), "factor is 0"),
+    ("rat_bptt", dict(augmentation="flip_rotat"), "'flip_rotat'.*'flip_rotate'"),
+    ("rat_bptt", dict(classes=1, per_class=2), "classes is 1.*per_class=1"),
+    ("rat_bptt", dict(start="noize"), "'noize'.*'noise'"),
+    ("linba", dict(bases=40), "40 bases.*fewer bases"),
+    ("linba", dict(downsample=3), "downsample is 3"),
+    ("linba", dict(adjoint="two_pass"), "two_pass.*momentum"),
+    ("linba", dict(clip=-1.0), "clip is -1"),
+    ("linba", dict(ipc=0.5), "ipc is 0.5"),
+    ("podd", dict(ipc=0.4), "ipc is 0.4.*at least one image"),
+    ("podd", dict(ipc=0), "ipc is 0.*ipc=0.5"),
+    ("podd", dict(grid_rows=3), "grid_rows is 3.*2 classes"),
+    ("podd", dict(columns=50), "patches.*places"),
+    ("podd", dict(labels="soft"), "'soft'.*fixed"),
+    ("rat_bptt", dict(ipc=0.5), "ipc is 0.5"),
+], ids=lambda value: None if isinstance(value, str) else "-".join(map(str, value)))
+def test_settings_that_cannot_be_are_refused(name, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        build(name, **changes)
