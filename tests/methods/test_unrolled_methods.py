@@ -1,5 +1,5 @@
-"""DD, soft-label DD, label distillation, RaT-BPTT, LinBa and PoDD: what their papers set, what their steps move,
-and how their sets are tested. Networks are perceptrons.
+"""DD, soft-label DD, label distillation, RaT-BPTT, LinBa and PoDD: what their papers set, what
+their steps move, and how their sets are tested. Networks are perceptrons.
 """
 
 from __future__ import annotations
