@@ -1,6 +1,7 @@
 """The outer loop: recipes, pure stepping functions and complete runs."""
 
 from dd_jax.callable_module import make_callable
+from dd_jax.distill.boosted import boosted, grown
 from dd_jax.distill.experts import train_experts
 from dd_jax.distill.flipped import flipped
 from dd_jax.distill.outer import Distillation, DistillState, distillation
@@ -9,8 +10,8 @@ from dd_jax.distill.recipe import Preparation, Recipe, StoredPreparation, prepar
 from dd_jax.distill.representative import representative
 from dd_jax.distill.run import distil, package
 
-__all__ = ["DistillState", "Distillation", "Preparation", "Recipe", "StoredPreparation", "distil",
-           "distillation", "flipped", "package", "prepared", "progressive", "representative",
-           "train_experts"]
+__all__ = ["DistillState", "Distillation", "Preparation", "Recipe", "StoredPreparation", "boosted",
+           "distil", "distillation", "flipped", "grown", "package", "prepared", "progressive",
+           "representative", "train_experts"]
 
 make_callable(__name__, "distil")

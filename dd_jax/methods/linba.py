@@ -134,7 +134,6 @@ def recipe(config: LinBa, data: RealData) -> Recipe:
             schedule="constant", epochs=config.evaluation_epochs,
             batch_size=config.evaluation_batch_size, seeds=config.evaluation_seeds),
         lighter=lighter(config, data, recipe, "recursive"),
-        fixed_images="its images share their bases",
         citation=_CITATION,
     )
 

@@ -13,7 +13,7 @@ Differs from the official code:
     which average is meant is our reading;
   - networks of the test are trained for a given number of steps (there the best of 300, 600, 1000
     and 3000 on the test set), without augmentation;
-  - no boosting (blocks of images that are added while earlier ones learn more slowly);
+  - boosting, blocks of images that are added beside frozen or slower ones, is `distill.boosted`;
   - on grey images the presets keep the settings for CIFAR-10.
 """
 
