@@ -24,6 +24,6 @@ from dd_jax.inner.views import views
 __all__ = ["ADJOINTS", "ClassTargets", "ExpertRule", "SELF_SUPERVISED_LOSSES", "SelfSupervised",
            "StepInput", "Student", "adjoint_by_name", "barlow_twins", "batch_plan", "checkpointed",
            "class_rows", "class_targets", "forward_gradient", "full", "permuted", "recursive",
-           "representatives", "sharpness_aware", "simsiam", "smooth", "stored_order", "student", "train_expert",
-           "train_self_supervised", "train_supervised", "training_step", "truncated", "two_pass",
-           "unflatten", "unroll", "views"]
+           "representatives", "sharpness_aware", "simsiam", "smooth", "stored_order", "student",
+           "train_expert", "train_self_supervised", "train_supervised", "training_step",
+           "truncated", "two_pass", "unflatten", "unroll", "views"]
