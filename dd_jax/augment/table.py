@@ -15,6 +15,8 @@ AUGMENTATIONS: Mapping[str, Callable[[tuple[int, int, int]], Augmentation]] = {
     "none": identity,
     "dsa": dsa,
     "dsa_digits": lambda shape: dsa(shape, strategy=DIGITS_STRATEGY),
+    "flip_rotate": lambda shape: dsa(shape, strategy="flip_rotate"),
+    "rotate": lambda shape: dsa(shape, strategy="rotate"),
     "frepo": frepo_augmentation,
     "frepo_digits": lambda shape: frepo_augmentation(shape, flip=False),
     "idc": idc_evaluation,

@@ -15,6 +15,7 @@ from dd_jax.backend import chunk_size
 from dd_jax.nets import with_batch_stats
 from dd_jax.types import Augmentation, Network, PyTree, SyntheticSet
 
+LOSSES = ("cross_entropy", "squared_error", "mean_squared_error")
 _ORDER, _STEP = range(2)
 
 

@@ -10,10 +10,8 @@ import optax
 
 from dd_jax.errors import ConfigError, unknown
 from dd_jax.inner.adjoints import Step
-from dd_jax.inner.supervised import batch_gradient
+from dd_jax.inner.supervised import LOSSES, batch_gradient
 from dd_jax.types import Augmentation, Network, PyTree, SyntheticSet
-
-_LOSSES = ("cross_entropy", "squared_error", "mean_squared_error")
 
 
 class StepInput(NamedTuple):
@@ -87,8 +85,8 @@ def training_step(
       >>> trained["head"]["kernel"].shape
       (4, 2)
     """
-    if loss not in _LOSSES:
-        raise unknown("loss", loss, _LOSSES)
+    if loss not in LOSSES:
+        raise unknown("loss", loss, LOSSES)
     optimizer = optax.identity() if optimizer is None else optimizer
     running = _running_statistics(network)
 

@@ -19,7 +19,7 @@ import dataclasses
 
 import optax
 
-from dd_jax import pools
+from dd_jax import augment, pools
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_at_least_zero
@@ -29,7 +29,6 @@ from dd_jax.methods.record import Method, Published, default_depth
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
     adjoint_of,
-    augmentation_of,
     check,
     lighter,
     network_of,
@@ -55,7 +54,7 @@ class LinBa(UnrollingSettings):
       per_class: of these images, for each class in a step, drawn anew.
       memory_rate, memory_momentum: of the SGD on bases and addresses.
       clip: largest norm of their gradient together.
-      augmentation: one draw for all steps and real images, see `unrolling.augmentation_of`.
+      augmentation: one draw for all steps and real images, a name in `augment.by_name`.
       evaluation_epochs, evaluation_batch_size, evaluation_seeds: of the networks that test the set.
     """
 
@@ -110,7 +109,7 @@ def recipe(config: LinBa, data: RealData) -> Recipe:
     sizes = dict(bases=config.bases, downsample=config.downsample, per_class=config.own_bases)
     rows = address_rows(config.ipc, spec.shape, classes=spec.num_classes, **sizes)
     network, normaliser = network_of(config, spec), normalisers(config.normaliser, data)
-    augmentation = augmentation_of(config.augmentation, spec.shape)
+    augmentation = augment.by_name(config.augmentation, spec.shape)
     learner = student(
         network, steps=config.inner_steps, augmentation=augmentation, shared_draw=True,
         plan=class_rows(spec.num_classes, min(config.per_class, rows)),

@@ -7,17 +7,15 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dd_jax import augment, nets
-from dd_jax.augment.table import AUGMENTATIONS
+from dd_jax import nets
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError, unknown
 from dd_jax.inner.unroll import adjoint_by_name
 from dd_jax.methods.record import default_depth, require_positive, require_rate
 from dd_jax.synthetic import check_start
-from dd_jax.types import Augmentation, DataSpec, Network, RealData
+from dd_jax.types import DataSpec, Network, RealData
 
 ADJOINTS = ("full", "checkpointed", "recursive", "two_pass")
-_FAMILIES = ("flip_rotate", "rotate")  # DSA of fewer operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,19 +83,6 @@ def adjoint_of(config: Any, *, plain: bool) -> Callable:
         raise ConfigError("adjoint 'two_pass' knows no momentum of the student",
                           fix="pass adjoint='checkpointed' or adjoint='recursive'")
     return adjoint_by_name(config.adjoint)
-
-
-def augmentation_of(name: str, shape: tuple[int, int, int]) -> Augmentation:
-    """A name in `augment.by_name`, or "flip_rotate" or "rotate": one of these per call.
-
-    Raises:
-      ConfigError: an unknown name.
-    """
-    if name in _FAMILIES:
-        return augment.dsa(shape, strategy=name)
-    if name not in AUGMENTATIONS:
-        raise unknown("augmentation", name, (*AUGMENTATIONS, *_FAMILIES))
-    return augment.by_name(name, shape)
 
 
 def lighter(

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from dd_jax import pools
+from dd_jax import augment, pools
 from dd_jax.data import normalisers
 from dd_jax.distill.capped_gradient import capped_gradient
 from dd_jax.distill.pixel_space import kept_between
@@ -22,7 +22,6 @@ from dd_jax.methods.record import default_depth
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
     adjoint_of,
-    augmentation_of,
     check,
     lighter,
     network_of,
@@ -44,7 +43,7 @@ class WindowedSettings(UnrollingSettings):
       image_rate, label_rate: of the Adam on images and on learned labels.
       cap: gradients of images are cut at so many times the usual norm.
       labels: "fixed" or "learned", at least 0.
-      augmentation: of synthetic and real images, see `unrolling.augmentation_of`.
+      augmentation: of synthetic and real images, a name in `augment.by_name`.
       evaluation_steps: of the networks that test the set.
       evaluation_seeds: networks that test it.
     """
@@ -100,7 +99,7 @@ def windowed_recipe(
     check_windowed(config, data)
     spec = data.spec
     network, normaliser = network_of(config, spec), normalisers(config.normaliser, data)
-    augmentation = augmentation_of(config.augmentation, spec.shape)
+    augmentation = augment.by_name(config.augmentation, spec.shape)
     learner = student(
         network, steps=config.inner_steps, augmentation=augmentation, plan=plan,
         optimizer=optax.scale_by_adam(eps_root=config.adam_root),
