@@ -27,7 +27,7 @@ class Evaluate:
       networks: comma-separated names, for example convnet,mlp; the set's own by default.
       augmentation: instead of the set's own, for example "none" or "dsa".
       epochs: instead of the set's own.
-      seeds: networks to train of each architecture.
+      seeds: networks to train of each architecture; the protocol's number by default.
       seed: of the networks.
       kernel: also predict by regression with this kernel, for example "fc3"; by default with the
         set's own, if it has one; "none" for no regression.
@@ -41,7 +41,7 @@ class Evaluate:
     augmentation: str | None = None
     epochs: int | None = None
     kernel: str | None = None
-    seeds: int = 5
+    seeds: int | None = None
     seed: int = 1
     random: bool = True
     json: pathlib.Path | None = None
@@ -74,7 +74,9 @@ def _transfer(words: Sequence[str], options: Evaluate, distilled, data, protocol
     from dd_jax import evaluate
     from dd_jax.report.result import percent, write_result
 
-    budget = dataclasses.replace(evaluate.BUDGETS["cpu"], seeds=options.seeds)
+    budget = evaluate.BUDGETS["cpu"]
+    if options.seeds:
+        budget = dataclasses.replace(budget, seeds=options.seeds)
     rows, results = [], []
     cases = [(p, name, synthetic) for p in protocols
              for name, synthetic in (("on the set", distilled.synthetic), ("not at all", None))]
@@ -115,7 +117,7 @@ def run(words: Sequence[str]) -> int:
     from dd_jax.report.result import percent, write_result
 
     options = parse(Evaluate, words, program="python -m dd_jax evaluate")
-    if options.seeds < 1:
+    if options.seeds is not None and options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
     distilled = io.load(options.file)
     own = {"augmentation": options.augmentation, "epochs": options.epochs}
@@ -146,11 +148,11 @@ def run(words: Sequence[str]) -> int:
             random = evaluate.evaluate_random(
                 data, normaliser=distilled.normaliser, protocol=each, key=key, ipc=distilled.ipc,
                 label_kind=distilled.label_kind, label_scale=distilled.label_scale,
-                seeds=options.seeds,
+                seeds=options.seeds, shown=distilled.synthetic.images.shape[0],
             )
         rows.append((each.network, percent(tested.mean, tested.std),
                      percent(random.mean, random.std) if random else "-",
-                     str(options.seeds), f"{tested.seconds:.0f} s"))
+                     str(len(tested.accuracies)), f"{tested.seconds:.0f} s"))
         results.append({
             "network": each.network, "accuracy_mean": tested.mean, "accuracy_std": tested.std,
             "accuracies": tested.accuracies.tolist(), "seconds": round(tested.seconds, 1),

@@ -27,7 +27,7 @@ def network_figures(
     if evaluate.has_random(distilled, data.train):
         random = evaluate.evaluate_random(
             data, ipc=ipc, normaliser=recipe.normaliser, label_kind=recipe.label_kind,
-            label_scale=recipe.label_scale, **common,
+            label_scale=recipe.label_scale, shown=distilled.synthetic.images.shape[0], **common,
         )
     return dict(
         _of(tested), random_mean=random and random.mean, random_std=random and random.std,

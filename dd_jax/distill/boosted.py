@@ -3,7 +3,8 @@
   S_n = argmin_S L(S),   S starts as S_{n-1} and one block of new images per class;
                          the images of S_{n-1} move at `share` times the usual rate
 
-With share 0 the earlier blocks are frozen. Unlike `progressive`, which trains networks stage by
+With share 0 the earlier blocks are frozen, but for rounding where a recipe averages its images.
+Unlike `progressive`, which trains networks stage by
 stage, every S_n is a plain set under the recipe's own test.
 
 Source: Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024 (after its
@@ -25,8 +26,10 @@ import optax
 
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.run import as_key, distil
+from dd_jax.distill.wrap import varied
 from dd_jax.errors import ConfigError, require_probability, require_whole
 from dd_jax.io import DistilledSet
+from dd_jax.synthetic import class_start
 from dd_jax.types import RealData, Split, SyntheticSet
 
 _ROWS = ("images", "labels")  # parameters with a row for every image
@@ -74,6 +77,8 @@ def boosted(
     require_whole("blocks", blocks, example=5)
     require_probability("share", share)
     key, sets = as_key(key), []
+    if blocks > 1:
+        _check_grows(build(2), data.train if isinstance(data, Split) else data, key)
     for count in range(1, blocks + 1):
         recipe = build(count)
         if sets:
@@ -91,13 +96,7 @@ def grown(recipe: Recipe, earlier: SyntheticSet, *, share: float) -> Recipe:
       recipe: of the larger set.
       earlier: class-major, of the same recipe for fewer images.
       share: of the updates that these get.
-
-    Raises:
-      ConfigError: images that are not stored one by one.
     """
-    if recipe.fixed_images:
-        raise ConfigError(f"the set of {recipe.method} cannot grow: {recipe.fixed_images}",
-                          fix="choose another method")
     classes, before = earlier.labels.shape[-1], earlier.images.shape[0]
 
     def by_class(x: jax.Array) -> jax.Array:
@@ -105,21 +104,15 @@ def grown(recipe: Recipe, earlier: SyntheticSet, *, share: float) -> Recipe:
 
     def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
         start = recipe.initialise(data, key)
-        params = jax.eval_shape(recipe.parameterization.init, key, start)
-        shown = jax.eval_shape(recipe.parameterization.decode, params, key).images.shape
-        if not isinstance(params, dict) or "images" not in params or (
-                not shown == params["images"].shape == start.images.shape):
-            raise ConfigError(f"the recipe of {recipe.method} does not store its images one by one",
-                              fix="choose another method")
 
         def replaced(new, old):
             new, old = by_class(new), by_class(old)
             return new.at[:, : old.shape[1]].set(old).reshape(-1, *new.shape[2:])
 
-        rate = start.learning_rate if earlier.learning_rate is None else earlier.learning_rate
-        return start._replace(
-            images=replaced(start.images, earlier.images),
-            labels=replaced(start.labels, earlier.labels), learning_rate=rate)
+        learned = {name: value for name in ("learning_rate", "log_temperature")
+                   if (value := getattr(earlier, name)) is not None}
+        return start._replace(images=replaced(start.images, earlier.images),
+                              labels=replaced(start.labels, earlier.labels), **learned)
 
     def slowed(updates, params):
         def one(path, update):
@@ -138,7 +131,25 @@ def grown(recipe: Recipe, earlier: SyntheticSet, *, share: float) -> Recipe:
     optimizer = recipe.optimizer
     optimizer = ({name: wrapped(each) for name, each in optimizer.items()}
                  if isinstance(optimizer, Mapping) else wrapped(optimizer))
-    digest = hashlib.sha256(np.asarray(earlier.images).tobytes()
-                            + np.asarray(earlier.labels).tobytes()).hexdigest()
-    return dataclasses.replace(recipe, initialise=initialise, optimizer=optimizer,
-                               settings={**recipe.settings, "earlier": digest, "share": share})
+    digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(earlier)))
+    return dataclasses.replace(
+        recipe, initialise=initialise, optimizer=optimizer,
+        lighter=varied(recipe.lighter, lambda lighter: grown(lighter, earlier, share=share)),
+        settings={**recipe.settings, "earlier": digest.hexdigest(), "share": share})
+
+
+def _check_grows(recipe: Recipe, data: RealData, key: jax.Array) -> None:
+    """Refuses sets whose images are not stored one by one, each of a class."""
+    reason = recipe.fixed_images
+    if recipe.label_kind == "representations":
+        reason = "its images have no classes"
+    if not reason:
+        start = jax.eval_shape(lambda key: class_start(
+            "noise", normaliser=recipe.normaliser, ipc=2, kind="one_hot")(data, key), key)
+        params = jax.eval_shape(recipe.parameterization.init, key, start)
+        shown = jax.eval_shape(recipe.parameterization.decode, params, key).images.shape
+        if "images" not in params or not shown == params["images"].shape == start.images.shape:
+            reason = "its images are not stored one by one"
+    if reason:
+        raise ConfigError(f"the set of {recipe.method} cannot grow: {reason}",
+                          fix="choose another method")

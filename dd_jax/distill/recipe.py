@@ -86,8 +86,8 @@ class Recipe:
         needs less memory; named where a step does not fit.
       restarted: (network -> the network with other initial parameters, a name for these) -> the
         recipe whose networks start there; None where it cannot.
-      fixed_images: why the objective knows its images one by one, if so: such a recipe has no
-        mirror images to take and no real batches to choose.
+      fixed_images: why its images cannot be added to or mirrored, if so: such a recipe has no
+        stages and is not flipped.
     """
 
     method: str

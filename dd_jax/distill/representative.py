@@ -57,9 +57,6 @@ def representative(
     if "representative" in recipe.settings:
         raise ConfigError(f"the recipe of {recipe.method} has representative batches already",
                           fix="start from the plain recipe")
-    if recipe.fixed_images:
-        raise ConfigError(f"the recipe of {recipe.method} takes no real batches: "
-                          + recipe.fixed_images, fix="choose another method")
     options = dict(every=every, candidates=candidates, iterations=iterations, subsample=subsample)
     check_refresh(**options)
     require_on_device(data, "the choice of representatives")

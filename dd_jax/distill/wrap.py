@@ -32,12 +32,25 @@ def with_objective(
     """
     new = {**recipe.settings, **settings}
     if recipe.prepare is None:
-        return dataclasses.replace(recipe, objective=wrap(recipe.objective), settings=new)
+        return dataclasses.replace(_wrapped(recipe, wrap), settings=new)
     complete = recipe.prepare.complete
 
     def then_wrapped(given: Recipe, arrays) -> Recipe:
-        done = complete(given, arrays)
-        return dataclasses.replace(done, objective=wrap(done.objective))
+        return _wrapped(complete(given, arrays), wrap)
 
     return dataclasses.replace(recipe, settings=new,
                                prepare=recipe.prepare._replace(complete=then_wrapped))
+
+
+def _wrapped(recipe: Recipe, wrap: Callable[[Objective], Objective]) -> Recipe:
+    """With its lighter variants, whose state is then that of the wrapped objective, too."""
+    return dataclasses.replace(
+        recipe, objective=wrap(recipe.objective),
+        lighter=varied(recipe.lighter, lambda lighter: _wrapped(lighter, wrap)))
+
+
+def varied(
+    lighter: Mapping[str, Callable[[], Recipe]], change: Callable[[Recipe], Recipe]
+) -> dict[str, Callable[[], Recipe]]:
+    """The lighter variants of a recipe that was changed."""
+    return {name: lambda build=build: change(build()) for name, build in lighter.items()}

@@ -213,13 +213,15 @@ def evaluate_random(
     label_kind: str = "one_hot",
     label_scale: float = 1.0,
     seeds: int | None = None,
+    shown: int | None = None,
     how: str = "auto",
 ) -> Evaluation:
     """The baseline of random real images: as many per class, a new choice for each network.
 
     The arguments are those of `evaluate`, and `ipc` as for `random_images`; labels are hard labels
-    of the given kind. A protocol's order and start are kept; its rate is its own `learning_rate`,
-    since these images learned none.
+    of the given kind. `shown` is how many images the set beside it shows, where these are more than
+    it stores: networks then take as many steps as on that set. A protocol's order and start are
+    kept; its rate is its own `learning_rate`, since these images learned none.
     """
     start = time.perf_counter()
     count = seeds or protocol.seeds
@@ -229,10 +231,14 @@ def evaluate_random(
     images = jnp.stack([normalise(normaliser, images) for images, _ in sets])
     labels = jnp.stack([targets(classes, spec.num_classes, kind=label_kind, scale=label_scale)
                         for _, classes in sets])
+    epochs = protocol.epochs
+    if shown is not None:
+        each, theirs = (-(-n // protocol.batch_size) for n in (images.shape[1], shown))
+        epochs = -(-epochs * theirs // each)
     return summarise(
         _train_and_test(
             keys, (images, labels), data.test, normaliser, spec=spec, protocol=protocol,
-            loss=loss_for(label_kind, protocol), epochs=protocol.epochs,
+            loss=loss_for(label_kind, protocol), epochs=epochs,
             batch_size=protocol.batch_size, how=how,
         ),
         start,

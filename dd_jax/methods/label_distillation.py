@@ -100,7 +100,7 @@ def recipe(config: LabelDistillation, data: RealData) -> Recipe:
       ConfigError: a setting that cannot be.
     """
     check_images(config, data)
-    check(config, data, whole=("inner_batch_size", "window", "evaluation_steps",
+    check(config, whole=("inner_batch_size", "window", "evaluation_steps",
                                "evaluation_seeds"),
           rates=("inner_rate", "label_rate", "network_rate"))
     spec = data.spec

@@ -100,7 +100,7 @@ def recipe(config: LinBa, data: RealData) -> Recipe:
     Raises:
       ConfigError: a setting that cannot be.
     """
-    check(config, data, whole=("ipc", "bases", "downsample", "inner_steps", "per_class",
+    check(config, whole=("ipc", "bases", "downsample", "inner_steps", "per_class",
                                "evaluation_epochs", "evaluation_batch_size", "evaluation_seeds"),
           rates=("inner_rate", "memory_rate", "memory_momentum"))
     for name in ("inner_momentum", "clip"):

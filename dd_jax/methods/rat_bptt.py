@@ -24,7 +24,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from dd_jax.data import normalisers
+from dd_jax.data import Normaliser, normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
 from dd_jax.inner import class_rows
@@ -89,18 +89,18 @@ def recipe(config: RaTBPTT, data: RealData) -> Recipe:
     _check(config, data)
     classes = data.spec.num_classes
     per_class = min(config.ipc, config.per_class or config.ipc)
+    normaliser = normalisers(config.normaliser, data)
     return windowed_recipe(
-        config, data, method="rat_bptt", citation=_CITATION, build=recipe,
-        parameterization=pixels(labels=config.labels), initialise=_start(config, data),
+        config, data, method="rat_bptt", citation=_CITATION, build=recipe, normaliser=normaliser,
+        parameterization=pixels(labels=config.labels), initialise=_start(config, normaliser),
         plan=class_rows(classes, per_class, chosen=config.classes), order="classes",
         batch=per_class * (config.classes or classes), images=config.ipc * classes,
         label_kind="logits" if config.labels == "learned" else "one_hot",
     )
 
 
-def _start(config: RaTBPTT, data: RealData):
-    plain = class_start(config.start, normaliser=normalisers(config.normaliser, data),
-                        ipc=config.ipc, kind="one_hot")
+def _start(config: RaTBPTT, normaliser: Normaliser):
+    plain = class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind="one_hot")
     if not config.unit_norm:
         return plain
 
@@ -114,7 +114,7 @@ def _start(config: RaTBPTT, data: RealData):
 
 def _check(config: RaTBPTT, data: RealData) -> None:
     check_images(config, data)
-    check_windowed(config, data)
+    check_windowed(config)
     require_positive(config, *(name for name in ("per_class", "classes")
                                if getattr(config, name) is not None))
     if config.classes is not None and config.ipc > 1 and config.per_class != 1:

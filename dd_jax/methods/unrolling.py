@@ -42,7 +42,7 @@ class UnrollingSettings:
     depth: int | None = None
 
 
-def check(config: Any, data: RealData, *, whole: Sequence[str], rates: Sequence[str]) -> None:
+def check(config: Any, *, whole: Sequence[str], rates: Sequence[str]) -> None:
     """Refuses settings that cannot be: the shared ones but for `ipc`, and by name a method's.
 
     Raises:

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from dd_jax import augment, pools
-from dd_jax.data import normalisers
+from dd_jax.data import Normaliser
 from dd_jax.distill.capped_gradient import capped_gradient
 from dd_jax.distill.pixel_space import kept_between
 from dd_jax.distill.recipe import Recipe
@@ -27,8 +28,7 @@ from dd_jax.methods.unrolling import (
     network_of,
 )
 from dd_jax.objectives import RandomWindow, unrolled
-from dd_jax.synthetic import class_start
-from dd_jax.types import Parameterization, RealData
+from dd_jax.types import Parameterization, RealData, SyntheticSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,8 @@ def windowed_recipe(
     batch: int,
     images: int,
     order: str,
+    normaliser: Normaliser,
+    initialise: Callable[[RealData, jax.Array], SyntheticSet],
     **fields: Any,
 ) -> Recipe:
     """A method of this loop as a composition of the library's parts.
@@ -91,14 +93,15 @@ def windowed_recipe(
       plan: which of its images an inner step takes; `batch` of them.
       images: how many the set shows.
       order: of the images in the test, see `Protocol`.
+      normaliser: from stored images to model space.
+      initialise: the start of the set.
       **fields: of the `Recipe`, instead of the usual ones.
 
     Raises:
       ConfigError: a setting that cannot be.
     """
-    check_windowed(config, data)
     spec = data.spec
-    network, normaliser = network_of(config, spec), normalisers(config.normaliser, data)
+    network = network_of(config, spec)
     augmentation = augment.by_name(config.augmentation, spec.shape)
     learner = student(
         network, steps=config.inner_steps, augmentation=augmentation, plan=plan,
@@ -110,7 +113,7 @@ def windowed_recipe(
     usual = dict(
         method=method,
         settings=dataclasses.asdict(config),
-        initialise=class_start("noise", normaliser=normaliser, ipc=1, kind="one_hot"),
+        initialise=initialise,
         parameterization=parameterization,
         objective=unrolled(learner, pool=pools.fresh_pool(network), window=window,
                            augmentation=augmentation, rate=config.inner_rate,
@@ -131,14 +134,13 @@ def windowed_recipe(
     return Recipe(**{**usual, **fields})
 
 
-def check_windowed(config: Any, data: RealData) -> None:
+def check_windowed(config: Any) -> None:
     """Refuses settings of the loop that cannot be.
 
     Raises:
       ConfigError: as said.
     """
-    check(config, data, whole=("window", "inner_steps", "hold", "evaluation_steps",
-                               "evaluation_seeds"),
+    check(config, whole=("window", "inner_steps", "hold", "evaluation_steps", "evaluation_seeds"),
           rates=("inner_rate", "adam_root", "image_rate", "label_rate"))
     if config.labels not in ("fixed", "learned"):
         raise unknown("labels", config.labels, ("fixed", "learned"))

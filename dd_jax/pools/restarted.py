@@ -29,7 +29,6 @@ class RestartedState(NamedTuple):
       best: [] float32, the lowest mean of a full window so far.
       stalled: [] int32, steps since then.
       age: [] int32, steps that this network has had.
-      lasted: [] int32, steps that the network before it had; 0 at first.
     """
 
     variables: PyTree
@@ -38,7 +37,6 @@ class RestartedState(NamedTuple):
     best: jax.Array
     stalled: jax.Array
     age: jax.Array
-    lasted: jax.Array
 
 
 def restarted_pool(
@@ -78,11 +76,11 @@ def restarted_pool(
     optimizer = optimizer or optax.adam(1e-3)
     zero = jnp.int32
 
-    def new(key: jax.Array, lasted: jax.Array) -> RestartedState:
+    def new(key: jax.Array) -> RestartedState:
         variables = network.init(key)
         return RestartedState(
             variables, optimizer.init(variables["params"]), jnp.zeros((window,), jnp.float32),
-            jnp.asarray(jnp.inf, jnp.float32), zero(0), zero(0), lasted)
+            jnp.asarray(jnp.inf, jnp.float32), zero(0), zero(0))
 
     def error(variables: PyTree, real: Batch) -> jax.Array:
         def each(part):
@@ -114,9 +112,8 @@ def restarted_pool(
         return jax.lax.cond(
             # Also where its error is no number: such a network would stay for ever.
             (stalled >= window) | ~jnp.isfinite(newest),
-            lambda: new(renew_key, age),
-            lambda: RestartedState(variables, opt_state, errors, best, stalled, age,
-                                   state.lasted))
+            lambda: new(renew_key),
+            lambda: RestartedState(variables, opt_state, errors, best, stalled, age))
 
-    return Pool(init=lambda key, synthetic: new(key, zero(0)),
+    return Pool(init=lambda key, synthetic: new(key),
                 draw=lambda state, key: state.variables, advance=advance)

@@ -73,10 +73,9 @@ def test_numbers_that_cannot_be(options, said):
     ("podd", dict(window=2, inner_steps=2, normaliser="standardise", augmentation="none"),
      "podd cannot grow: its images overlap"),
     ("dd", {}, "dd cannot grow: its images belong to steps"),
-    ("linba", dict(bases=3), "linba does not store its images one by one"),
+    ("linba", dict(bases=3), "linba cannot grow: its images are not stored one by one"),
 ])
 def test_sets_that_cannot_grow(name, changes, said):
     with pytest.raises(ConfigError, match=said):
-        recipe = dd.methods.recipe(name, members.toy_data(), ipc=2, **SMALL, **changes)
-        recipe = grown(recipe, members.start(labels="one_hot"), share=0.0)
-        jax.eval_shape(recipe.initialise, members.toy_data(), jax.random.key(0))
+        boosted(lambda n: dd.methods.recipe(name, members.toy_data(), ipc=n, **SMALL, **changes),
+                members.toy_data(), blocks=2)

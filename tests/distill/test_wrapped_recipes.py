@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dd_jax import methods
-from dd_jax.distill import distillation, flipped, outer, prepared, representative
+from dd_jax.distill import distillation, flipped, grown, outer, prepared, representative
 from dd_jax.errors import ConfigError
 from tests.laws import members
 
@@ -148,3 +148,30 @@ def test_wmdd_is_refused_before_its_teacher_is_trained():
         representative(recipe, data)
     with pytest.raises(ConfigError, match="cannot be flipped.*barycentre.*another method"):
         flipped(recipe)
+
+
+@pytest.mark.parametrize("name,changes,vary", [
+    ("rat_bptt", dict(window=2, inner_steps=3, per_class=1, inner_rate=0.02),
+     lambda recipe, data: representative(recipe, data, every=2, candidates=8)),
+    ("rat_bptt", dict(window=2, inner_steps=3, per_class=1, inner_rate=0.02),
+     lambda recipe, data: grown(recipe, members.start(labels="one_hot"), share=0.0)),
+    ("dd", dict(initialisation="pretrained", bank=2, bank_steps=2),
+     lambda recipe, data: prepared(recipe, data, jax.random.key(0))),
+], ids=["representative", "grown", "pretrained"])
+def test_lighter_variants_of_a_changed_recipe_have_its_state(name, changes, vary):
+    data = members.toy_data()
+    recipe = vary(methods.recipe(name, data, ipc=4, width=4, depth=1, batch_size=8, steps=2,
+                                 normaliser="standardise",
+                                 **({"augmentation": "none"} if name == "rat_bptt" else {}),
+                                 **changes), data)
+    key = jax.random.key(0)
+    state = jax.eval_shape(distillation(recipe).init, key, data)
+    for build in recipe.lighter.values():
+        other = distillation(build())
+
+        def step(state, other=other):
+            return other.step(state, other.fetch(data, other.sample(state, data)))
+
+        after = jax.eval_shape(step, state)[0]
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert recipe.lighter

@@ -132,8 +132,8 @@ def test_a_pretrained_bank_is_where_training_begins():
     ("linba", 1, dict(bases=16, downsample=2, inner_steps=150, inner_rate=0.01, inner_momentum=0.9,
                       per_class=32, batch_size=64, memory_rate=0.1, memory_momentum=0.5, clip=2.0,
                       evaluation_epochs=300, evaluation_batch_size=640, evaluation_seeds=10)),
-    ("podd", 0.9, dict(rows=6, columns=16, window=60, inner_steps=200, image_rate=1e-3,
-                       inner_rate=1e-3, batch_size=5000, labels="fixed", patch_batch=None,
+    ("podd", 0.9, dict(rows=None, columns=None, window=60, inner_steps=200, image_rate=1e-3,
+                       inner_rate=1e-3, batch_size=5000, labels="fixed", patch_batch=96,
                        normaliser="zca_per_image", augmentation="flip_rotate",
                        evaluation_seeds=8)),
 ])
@@ -241,9 +241,6 @@ def test_a_set_of_dd_is_tested_in_its_order_at_its_rates_from_its_network(fixed_
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     tested = dd.evaluate(loaded, members.toy_data(), protocol=protocol, key=jax.random.key(1))
     assert tested.accuracies.shape == (1,) and tested.mean > 0.9
-    other = dataclasses.replace(protocol, start_seed=None, seeds=3)
-    assert dd.evaluate(loaded, members.toy_data(), protocol=other,
-                       key=jax.random.key(1)).mean <= tested.mean
 
 
 def test_random_and_all_real_images_are_tested_by_the_same_protocol(fixed_dd):
