@@ -74,11 +74,14 @@ class DistilledSet:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of what was learned, which the images may be decoded from."""
+        """Bytes of what was learned, which the images may be decoded from.
+
+        Counted where that is here, in `stored`; else the recipe's "stored_bytes", if it has one.
+        """
+        if self.stored is not None:
+            return cost_bytes(self.stored.params)
         value = self._noted("stored_bytes")
-        if _positive(value):
-            return value
-        return cost_bytes(self.synthetic if self.stored is None else self.stored.params)
+        return value if _positive(value) else cost_bytes(self.synthetic)
 
     def _noted(self, name: str) -> Any:
         # What the recipe notes holds for the images that it made, not for a selection of them.

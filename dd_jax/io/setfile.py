@@ -139,7 +139,8 @@ def load(path: PathLike, *, max_bytes: int = container.MAX_FILE_BYTES) -> Distil
 
     Args:
       path: a file that `save` wrote, in this or an older version.
-      max_bytes: refuse longer files before reading them, and stored forms of more images.
+      max_bytes: refuse longer files before reading them, and stored forms that show more images or
+        whose decoding needs more memory than this.
 
     Returns:
       The set, its arrays on the default device.

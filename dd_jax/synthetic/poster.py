@@ -57,7 +57,8 @@ def poster(
     Args:
       shape: (H, W), see `poster_shape`.
       image_shape: (h, w, C) of an image.
-      patches: (vertical, horizontal), at most as many as there are places; see `patch_counts`.
+      patches: (vertical, horizontal), at least as many as cover the poster and at most as many as
+        there are places; see `patch_counts`.
       class_grid: (rows, columns) of class areas, together K.
       order: [rows, columns], the class of each area, see `class_order`; None: row by row.
       area: (height, width) of a class area; None: an image's. Areas that would leave pixels
@@ -90,9 +91,7 @@ def poster(
     require_whole("label_ipc", label_ipc)
     head = pixels(labels=labels)
     map_shape = layout.label_map_shape(shape, order.size * label_ipc)
-    # One label at least, and as much of the map as an image is of the poster.
-    window = tuple(max(1, side * cells // size)
-                   for side, cells, size in zip(image_shape, map_shape, shape))
+    window = layout.label_window(shape, image_shape, map_shape)
 
     def init(key: jax.Array, start: SyntheticSet) -> dict:
         found = (tuple(start.images.shape[1:]), start.labels.shape[-1])
@@ -217,15 +216,17 @@ def _gaussian_areas(key: jax.Array, count: int, shape: tuple[int, ...], dtype) -
 def _blended(areas: jax.Array, shape: tuple[int, int], grid: tuple[int, int]) -> jax.Array:
     """[H, W, C]: areas [cells, h, w, C] at their places on the grid, faded into each other."""
     areas = areas.reshape(*grid, *areas.shape[1:])
-    rows, cols = (
-        np.stack([np.eye(size)[corner : corner + side] * fade
-                  for corner, fade in zip(layout.corners(size, side, n),
-                                          layout.fades(size, side, n))])
-        for size, side, n in zip(shape, areas.shape[2:4], grid))
-    # Placing a line is a product with a few columns of the identity: [cells, side, size].
-    wide = jnp.einsum("bwx,abhwc->ahxc", jnp.asarray(cols, areas.dtype), areas,
-                      precision="highest")
-    return jnp.einsum("ahy,ahxc->yxc", jnp.asarray(rows, areas.dtype), wide, precision="highest")
+
+    def placing(size: int, side: int, count: int) -> jax.Array:
+        # Placing a line is a product with a few columns of the identity: [cells, side, size]. Made
+        # by JAX, so that the shape of a start is known without it.
+        at = jnp.asarray(layout.corners(size, side, count))[:, None] + jnp.arange(side)
+        fades = jnp.asarray(layout.fades(size, side, count), areas.dtype)
+        return (at[..., None] == jnp.arange(size)) * fades[:, None]
+
+    rows, cols = (placing(*line) for line in zip(shape, areas.shape[2:4], grid))
+    wide = jnp.einsum("bwx,abhwc->ahxc", cols, areas, precision="highest")
+    return jnp.einsum("ahy,ahxc->yxc", rows, wide, precision="highest")
 
 
 def _checked_sizes(shape, image_shape, class_grid, patches, area):
@@ -237,6 +238,10 @@ def _checked_sizes(shape, image_shape, class_grid, patches, area):
             raise ConfigError(f"patches is {patches}, but a side of {size} pixels has only "
                               f"{size - side + 1} places for images of {side}",
                               fix="take them from patch_counts")
+        if count * side < size:
+            raise ConfigError(f"patches is {patches}, but {count} images of {side} leave pixels of "
+                              f"a side of {size} in none of them", fix="pass at least "
+                              f"patches={layout.covering_counts(shape, image_shape)}")
         if wide > size:
             raise ConfigError(f"area is {area}, larger than a side of {size} pixels of the poster",
                               fix="leave area out")

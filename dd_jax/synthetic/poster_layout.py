@@ -57,7 +57,8 @@ def patch_counts(
 ) -> tuple[int, int]:
     """Patches along each side of a poster, whose corners are about `stride` images apart.
 
-    Officially the numbers are chosen by hand: corners are a sixth to a half of an image apart.
+    Officially the numbers are chosen by hand: corners are a sixth to a half of an image apart. They
+    are never fewer than cover the poster.
 
     Args:
       shape: (H, W) of the poster.
@@ -73,6 +74,8 @@ def patch_counts(
     Example:
       >>> patch_counts((60, 153), (32, 32, 3))
       (5, 16)
+      >>> patch_counts((28, 30), (28, 28, 1))
+      (1, 2)
     """
     number = isinstance(stride, (int, float)) and not isinstance(stride, bool)
     if not number or not 0 < stride < math.inf:
@@ -80,7 +83,20 @@ def patch_counts(
                           fix="pass stride=0.25")
     shape, _ = check_sizes(shape, image_shape)
     rooms = [(size - side, side) for size, side in zip(shape, image_shape)]
-    return tuple(1 + min(room, round(room / (stride * side))) for room, side in rooms)
+    wanted = (1 + min(room, round(room / (stride * side))) for room, side in rooms)
+    return tuple(map(max, wanted, covering_counts(shape, image_shape)))
+
+
+def covering_counts(shape, image_shape) -> tuple[int, int]:
+    """The fewest patches along each side that leave no pixel of the poster out.
+
+    Rounding their corners opens no gap: corners at most a side apart before it are so after it.
+
+    Example:
+      >>> covering_counts((60, 153), (32, 32, 3))
+      (2, 5)
+    """
+    return tuple(-(-size // side) for size, side in zip(shape, image_shape))
 
 
 def check_sizes(shape, image_shape) -> tuple[tuple[int, int], tuple[int, int, int]]:
@@ -195,6 +211,17 @@ def label_map_shape(shape: tuple[int, int], cells: int) -> tuple[int, int]:
     return max(fitting, key=lambda pair: pair[0] * pair[1])
 
 
+def label_window(shape, image_shape, map_shape: tuple[int, int]) -> tuple[int, int]:
+    """Labels of the map that a patch sees: one at least, else as much of it as of the poster.
+
+    Example:
+      >>> label_window((60, 153), (32, 32, 3), (4, 11))
+      (2, 2)
+    """
+    return tuple(max(1, side * cells // size)
+                 for side, cells, size in zip(image_shape, map_shape, shape))
+
+
 def first_label_map(map_shape: tuple[int, int], order: np.ndarray) -> np.ndarray:
     """One-hot labels by class area, [Hl, Wl, K] float32; areas share the map as evenly as they can.
 
@@ -208,4 +235,4 @@ def first_label_map(map_shape: tuple[int, int], order: np.ndarray) -> np.ndarray
     """
     cells = [np.searchsorted(np.linspace(0, size, n + 1).round()[1:-1], np.arange(size), "right")
              for size, n in zip(map_shape, order.shape)]
-    return np.eye(order.size, dtype=np.float32)[order[np.ix_(*cells)]]
+    return (order[np.ix_(*cells)][..., None] == np.arange(order.size)).astype(np.float32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import pathlib
 
 import jax
@@ -12,8 +14,9 @@ import pytest
 
 from dd_jax import io, synthetic
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import SetFileError
+from dd_jax.errors import ConfigError, SetFileError
 from dd_jax.io.record import Stored, cost_bytes
+from dd_jax.synthetic import poster_layout
 from dd_jax.types import DataSpec, SyntheticSet
 from tests.io.tiny_sets import parts, write_parts
 
@@ -99,7 +102,7 @@ def test_a_set_that_was_changed_after_decoding_is_refused(tmp_path):
         with pytest.raises(SetFileError, match=f"decodes to other {name}.*stored=None"):
             io.save(tmp_path / "a", dataclasses.replace(whole, synthetic=changed))
     few = SyntheticSet(shown.images[:4], shown.labels[:4], shown.learning_rate)
-    with pytest.raises(SetFileError, match="more than the cap"):
+    with pytest.raises(SetFileError, match="decodes to other images"):
         io.save(tmp_path / "a", dataclasses.replace(whole, synthetic=few))
     again = io.load(io.save(tmp_path / "a", dataclasses.replace(
         whole, synthetic=few, stored=None)))
@@ -121,10 +124,10 @@ def test_save_refuses_forms_that_no_file_could_give_back(tmp_path):
         (Stored("poster", ARGUMENTS["poster"], {**params, "poster": 2 * params["poster"]}),
          "decodes to other images"),
         (altered("poster", order=None), None),
-        (altered("poster", shape=(12, 11)), "the poster has shape"),
+        (altered("poster", shape=(12, 11)), r"make .*'poster': \(12, 11, 1\)"),
         (altered("poster", shape=LEFT_OUT), "shape"),
         (altered("poster", surprise=1), "surprise"),
-        (altered("poster", patches=(6, 3)), "more than the cap"),
+        (altered("poster", patches=(5, 2)), "decodes to other images"),
         (altered("poster", image_shape=np.zeros(3)), "stored.arguments"),
         (Stored("poster", ARGUMENTS["poster"], {**params, "odd": params["poster"]}), "odd"),
         (Stored("poster", ARGUMENTS["poster"], {"poster": params["poster"]}), "label_map"),
@@ -147,13 +150,20 @@ def test_save_refuses_forms_that_no_file_could_give_back(tmp_path):
     ("poster", {"patches": [5.0, 3]}, "a whole number up to"),
     ("poster", {"patches": [-5, 3]}, "a whole number up to"),
     ("poster", {"patches": [5, 3, 1]}, "cannot be decoded"),
-    ("poster", {"image_shape": [8, 7, 1]}, "expected 15 images"),
+    ("poster", {"image_shape": [8, 7, 1]}, "poster of images"),
     ("poster", {"labels": ["learned"]}, "cannot be decoded"),
-    ("poster", {"class_grid": [1, 2]}, "cannot be decoded"),
-    ("addressed", {"rows": 11}, "expected 44 images"),
+    ("poster", {"class_grid": [1, 2]}, "and 2 classes"),
+    # Before anything of that size is made, such as an order of so many classes.
+    ("poster", {"class_grid": [100, 100], "order": None}, "and 10000 classes"),
+    ("poster", {"patches": [[1], 100]}, "side of the patches"),  # whose product is a list
+    ("poster", {"shape": [17, 10], "patches": [2, 3]}, "leave pixels"),
+    ("poster", {"labels": "fixed"}, "has the stored parameters.*label_map.*its arguments make"),
+    ("poster", {"label_ipc": 3}, "its arguments make.*'label_map': \\(3, 4, 4\\)"),
+    ("addressed", {"rows": 11}, "its arguments make"),
     ("addressed", {"rows": "10"}, "cannot be decoded"),
-    ("addressed", {"downsample": 4}, "expected 40 images"),
-    ("addressed", {"per_class": True}, "cannot be decoded"),
+    ("addressed", {"downsample": 4}, "its arguments make"),
+    ("addressed", {"per_class": True}, "its arguments make"),
+    ("addressed", {"bases": 30}, "its arguments make"),
 ], ids=str)
 def test_files_whose_arguments_lie(tmp_path, kind, change, match):
     tensors, card = parts(made(kind), tmp_path / "a")
@@ -178,9 +188,12 @@ def test_other_files_that_lie(tmp_path):
     refused("begin with 'stored/'", tensors={**tensors, "images": tensors["stored/poster"]})
     refused("not finite", tensors={**tensors,
                                    "stored/poster": tensors["stored/poster"] + np.float32("inf")})
-    refused("cannot be decoded", tensors={**tensors,
-                                          "stored/poster": tensors["stored/poster"][0]})
-    refused("other images|cannot be decoded|expected 15 images",
+    refused("its arguments make", tensors={**tensors,
+                                           "stored/poster": tensors["stored/poster"][0]})
+    surplus = {**tensors, "stored/images": np.zeros((1, *IMAGE), np.float32)}
+    refused("stored parameters .*images.*its arguments make", tensors=surplus,
+            bytes=card["bytes"] + 256)
+    refused("poster of images",
             spec={**card["spec"], "shape": [8, 7, 1]})
     refused("row 0 of labels", label_kind="one_hot")
     plain = {name: a for name, a in tensors.items() if not name.startswith("stored/")}
@@ -198,3 +211,86 @@ def test_a_small_file_of_many_images_is_refused_before_they_are_made(tmp_path):
     with pytest.raises(SetFileError, match=f"shows 40 images of {images} bytes"):
         io.load(path, max_bytes=images - 1)
     assert io.load(path, max_bytes=images).synthetic.images.shape == (40, *IMAGE)
+
+
+def test_a_small_file_that_needs_much_memory_to_be_decoded_is_refused(tmp_path):
+    """Bases that are enlarged 64 times, and a large map of labels of which every patch sees a part:
+    what is shown of either is small."""
+
+    def refused(kind, needed, cap, arguments, **arrays):
+        tensors, card = parts(made(kind), tmp_path / "a")
+        tensors.update({"stored/" + name: array for name, array in arrays.items()})
+        held = sum(a.nbytes for name, a in tensors.items() if name.startswith("stored/"))
+        card.update(stored={"kind": kind, "arguments": arguments}, bytes=held)
+        path = write_parts(tmp_path / "b", tensors, card)
+        assert path.stat().st_size < cap < needed
+        with pytest.raises(SetFileError, match=f"takes {needed} bytes to decode.*cap of {cap}"):
+            io.load(path, max_bytes=cap)
+        return io.load(path, max_bytes=needed).synthetic.images.nbytes
+
+    shown = refused("addressed", 4 * (500 * 64 + 2 * 8 * 8 // 8), 30_000,
+                    dict(bases=500, rows=1, downsample=8),
+                    bases=np.ones((500, 1, 1, 1), np.float32),
+                    addresses=np.ones((4, 1, 500), np.float32))
+    assert shown < 30_000
+    cells, window = 70 * 57, (8 * 70 // 12) * (8 * 57 // 10)
+    fades = 8 * (2 * 12 + 2 * 10)
+    shown = refused("poster", fades + 4 * 4 * (cells + 15 * window), 400_000,
+                    {**ARGUMENTS["poster"], "label_ipc": 1000},
+                    label_map=np.ones((70, 57, 4), np.float32))
+    assert shown < 30_000
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED"), RecursionError()],
+    ids=lambda error: type(error).__name__)
+def test_a_decoder_that_runs_out_of_memory_is_a_bad_file(tmp_path, monkeypatch, error):
+    path = io.save(tmp_path / "a", made("poster"))
+
+    @functools.wraps(synthetic.poster)
+    def failing(**arguments):
+        raise error
+
+    kinds = io.stored.STORED_KINDS
+    monkeypatch.setitem(kinds, "poster", kinds["poster"]._replace(make=failing))
+    with pytest.raises(SetFileError, match=f"cannot be decoded.*{type(error).__name__}"):
+        io.load(path)
+
+
+def test_the_bytes_of_a_stored_form_are_counted_not_believed(tmp_path):
+    whole = made("poster")
+    lying = dataclasses.replace(whole, recipe={**whole.recipe, "stored_bytes": 7})
+    again = io.load(io.save(tmp_path / "a", lying))
+    assert again.recipe["stored_bytes"] == 7
+    assert again.stored_bytes == lying.stored_bytes == cost_bytes(whole.stored.params)
+
+
+def test_more_classes_than_numbers_of_the_poster(tmp_path):
+    """One image for a hundred classes: its order has larger numbers than any side or array."""
+    spec = DataSpec("toy", IMAGE, 100, tuple(map(str, range(100))))
+    arguments = dict(shape=IMAGE[:2], image_shape=IMAGE, patches=(1, 1), class_grid=(10, 10),
+                     order=np.arange(100)[::-1].reshape(10, 10).tolist())
+    head = synthetic.poster(**arguments)
+    params = head.init(jax.random.key(0), SyntheticSet(jnp.zeros((100, *IMAGE)), jnp.eye(100)))
+    shown = jax.tree.map(np.asarray, head.decode(params, jax.random.key(0)))
+    whole = made("poster", synthetic=shown, spec=spec, recipe={"method": "poster"},
+                 stored=Stored("poster", arguments, jax.tree.map(np.asarray, params)))
+    assert_shows(io.load(io.save(tmp_path / "a", whole)), whole)
+
+
+def test_patches_that_leave_pixels_of_the_poster_out_are_refused():
+    official = dict(shape=(60, 153), image_shape=(32, 32, 3), class_grid=(2, 5))
+    for patches in ((6, 16), (2, 5)):
+        synthetic.poster(patches=patches, **official)
+    for patches, sides in (((1, 16), "1 images of 32 leave pixels of a side of 60"),
+                           ((6, 4), "4 images of 32 leave pixels of a side of 153")):
+        with pytest.raises(ConfigError, match=f"{sides}.*patches=\\(2, 5\\)"):
+            synthetic.poster(patches=patches, **official)
+    for size, side in itertools.product(range(4, 31), (4, 3, 1)):
+        least, _ = poster_layout.covering_counts((size, size), (side, side, 1))
+        assert synthetic.patch_counts((size, size), (side, side, 1), stride=9.0)[0] >= least
+        for count in range(1, size - side + 2):
+            seen = np.zeros(size, bool)
+            for corner in poster_layout.corners(size, side, count):
+                seen[corner : corner + side] = True
+            assert seen.all() == (count >= least)
