@@ -88,6 +88,7 @@ class Recipe:
         recipe whose networks start there; None where it cannot.
       fixed_images: why its images cannot be added to or mirrored, if so: such a recipe has no
         stages and is not flipped.
+      real_batches: whether steps look at real images, which could be chosen.
     """
 
     method: str
@@ -111,6 +112,7 @@ class Recipe:
     lighter: Mapping[str, Callable[[], Recipe]] = dataclasses.field(default_factory=dict)
     restarted: Callable[[Callable[[Network], Network], str], Recipe] | None = None
     fixed_images: str = ""
+    real_batches: bool = True
 
     def __post_init__(self):
         if self.label_kind not in LABEL_KINDS:

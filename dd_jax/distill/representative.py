@@ -57,6 +57,10 @@ def representative(
     if "representative" in recipe.settings:
         raise ConfigError(f"the recipe of {recipe.method} has representative batches already",
                           fix="start from the plain recipe")
+    if not recipe.real_batches:
+        reason = f": {recipe.fixed_images}" if recipe.fixed_images else ""
+        raise ConfigError(f"the recipe of {recipe.method} takes no real batches{reason}",
+                          fix="choose another method")
     options = dict(every=every, candidates=candidates, iterations=iterations, subsample=subsample)
     check_refresh(**options)
     require_on_device(data, "the choice of representatives")

@@ -237,6 +237,7 @@ def trajectory_recipe(
         normaliser=normaliser,
         evaluation=protocol_of(config, data),
         prepare=prepare(lambda network: network, ""),
+        real_batches=False,
         citation=citation,
     )
     recipe = Recipe(**{**usual, **fields})

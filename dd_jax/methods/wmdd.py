@@ -253,6 +253,7 @@ def recipe(config: WMDD, data: RealData) -> Recipe:
         ),
         prepare=Preparation(compute, complete),
         fixed_images="each of its images has its own point of a barycentre",
+        real_batches=False,
         citation=_CITATION,
     )
 
