@@ -4,8 +4,8 @@
                          the images of S_{n-1} move at `share` times the usual rate
 
 With share 0 the earlier blocks are frozen, but for rounding where a recipe averages its images.
-Unlike `progressive`, which trains networks stage by
-stage, every S_n is a plain set under the recipe's own test.
+Unlike `progressive`, which trains networks stage by stage, every S_n is a plain set under the
+recipe's own test.
 
 Source: Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024 (after its
 description; the released code has none of it).

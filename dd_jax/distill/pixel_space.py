@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -65,12 +67,31 @@ def kept_between(low: jax.Array, high: jax.Array) -> optax.GradientTransformatio
       0.5
     """
 
-    def cut(updates, params):
-        if params is None:
-            raise ConfigError("kept_between got no parameters", fix="call update with params")
-        return jax.tree.map(lambda u, p: jnp.clip(p + u, low, high) - p, updates, params)
+    return projected("kept_between", lambda z: jnp.clip(z, low, high))
 
-    return optax.stateless(cut)
+
+def projected(name: str, onto: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
+    """Changes every update u of p so that it leads to onto(p + u); the last one of a chain.
+
+    Args:
+      name: of the transformation, for the error.
+      onto: an array -> the nearest one that is allowed.
+
+    Raises:
+      ConfigError: when it is called without the parameters.
+
+    Example:
+      >>> whole = projected("whole", jnp.round)
+      >>> whole.update(jnp.array(0.75), whole.init(jnp.array(1.0)), jnp.array(1.0))[0].item()
+      1.0
+    """
+
+    def update(updates, params):
+        if params is None:
+            raise ConfigError(f"{name} got no parameters", fix="call update with params")
+        return jax.tree.map(lambda u, p: onto(p + u) - p, updates, params)
+
+    return optax.stateless(update)
 
 
 def within_range(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import ConfigError
+from dd_jax.distill.pixel_space import projected
 
 
 def kept_probabilities() -> optax.GradientTransformation:
@@ -27,18 +27,10 @@ def kept_probabilities() -> optax.GradientTransformation:
       [[1.0, 0.0]]
     """
 
-    def kept(updates, params):
-        if params is None:
-            raise ConfigError("kept_probabilities got no parameters",
-                              fix="call update with params")
+    def onto(labels: jax.Array) -> jax.Array:
+        cut = jnp.clip(labels, 0.0, 1.0)
+        total = jnp.sum(cut, axis=-1, keepdims=True)
+        some = total > 0
+        return jnp.where(some, cut / jnp.where(some, total, 1.0), 1.0 / cut.shape[-1])
 
-        def one(u, p):
-            cut = jnp.clip(p + u, 0.0, 1.0)
-            total = jnp.sum(cut, axis=-1, keepdims=True)
-            shares = jnp.where(total > 0, cut / jnp.where(total > 0, total, 1.0),
-                               1.0 / cut.shape[-1])
-            return shares - p
-
-        return jax.tree.map(one, updates, params)
-
-    return optax.stateless(kept)
+    return projected("kept_probabilities", onto)

@@ -101,7 +101,7 @@ def recipe(config: LinBa, data: RealData) -> Recipe:
       ConfigError: a setting that cannot be.
     """
     check(config, whole=("ipc", "bases", "downsample", "inner_steps", "per_class",
-                               "evaluation_epochs", "evaluation_batch_size", "evaluation_seeds"),
+                         "evaluation_epochs", "evaluation_batch_size", "evaluation_seeds"),
           rates=("inner_rate", "memory_rate", "memory_momentum"))
     for name in ("inner_momentum", "clip"):
         require_at_least_zero(name, getattr(config, name), example=0.9)

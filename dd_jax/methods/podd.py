@@ -23,9 +23,9 @@ import math
 
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError, require_whole
+from dd_jax.errors import ConfigError
 from dd_jax.inner.plans import permuted
-from dd_jax.methods.record import Method
+from dd_jax.methods.record import Method, require_positive_if_given
 from dd_jax.methods.windowed import WindowedSettings, check_windowed, windowed_recipe
 from dd_jax.synthetic import (
     class_order,
@@ -90,9 +90,7 @@ def recipe(config: PoDD, data: RealData) -> Recipe:
       ConfigError: a setting that cannot be.
     """
     check_windowed(config)
-    for name in ("grid_rows", "rows", "columns", "patch_batch"):
-        if getattr(config, name) is not None:
-            require_whole(name, getattr(config, name))
+    require_positive_if_given(config, "grid_rows", "rows", "columns", "patch_batch")
     spec = data.spec
     grid = _grid(config, spec.num_classes)
     shape = poster_shape(config.ipc, spec.shape, class_grid=grid)

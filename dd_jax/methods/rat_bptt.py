@@ -28,7 +28,7 @@ from dd_jax.data import Normaliser, normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
 from dd_jax.inner import class_rows
-from dd_jax.methods.record import Method, Published, require_positive
+from dd_jax.methods.record import Method, Published, require_positive_if_given
 from dd_jax.methods.unrolling import check_images
 from dd_jax.methods.windowed import WindowedSettings, check_windowed, windowed_recipe
 from dd_jax.synthetic import class_start, pixels
@@ -115,8 +115,7 @@ def _start(config: RaTBPTT, normaliser: Normaliser):
 def _check(config: RaTBPTT, data: RealData) -> None:
     check_images(config, data)
     check_windowed(config)
-    require_positive(config, *(name for name in ("per_class", "classes")
-                               if getattr(config, name) is not None))
+    require_positive_if_given(config, "per_class", "classes")
     if config.classes is not None and config.ipc > 1 and config.per_class != 1:
         raise ConfigError(f"classes is {config.classes} and per_class {config.per_class}",
                           fix="pass per_class=1 where a step takes some classes only")

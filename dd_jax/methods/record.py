@@ -88,6 +88,15 @@ def require_positive(config: Any, *names: str) -> None:
         require_whole(name, value)
 
 
+def require_positive_if_given(config: Any, *names: str) -> None:
+    """`require_positive` of those that are not None.
+
+    Raises:
+      ConfigError: as said.
+    """
+    require_positive(config, *(name for name in names if getattr(config, name) is not None))
+
+
 def require_rate(config: Any, *names: str) -> None:
     """Refuses learning rates that are negative or not finite.
 

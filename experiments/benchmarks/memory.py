@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from dd_jax.types import Batch, DataSpec, Objective, SyntheticSet
+from experiments.benchmarks.timing import RESULTS
 
 
 def temporary_bytes(fn, *args) -> int:
     """Working memory of the compiled program, arguments and results apart."""
     return jax.jit(fn).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+def plot_memory(record: Mapping[str, Any], against: str, label: str) -> None:
+    """Draws a record's "rows", a line for each adjoint, beside its JSON.
+
+    Args:
+      record: as `timing.write` returns it.
+      against: the field of a row along the horizontal axis.
+      label: of that axis.
+    """
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5, 3.5))
+    for name in dict.fromkeys(row["adjoint"] for row in record["rows"]):
+        mine = [row for row in record["rows"] if row["adjoint"] == name]
+        axes.plot([r[against] for r in mine], [r["bytes"] / 1e6 for r in mine], "o-", label=name)
+    axes.set(xlabel=label, ylabel="working memory / MB", xscale="log", yscale="log")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(RESULTS / f"{record['benchmark']}.png", dpi=120)
 
 
 def grey_spec(num_classes: int) -> DataSpec:

@@ -27,8 +27,8 @@ from dd_jax.inner.supervised import train_epoch
 from dd_jax.objectives.segments import Segment
 from dd_jax.synthetic import targets
 from dd_jax.types import SyntheticSet
-from experiments.benchmarks.memory import grey_spec, temporary_bytes
-from experiments.benchmarks.timing import RESULTS, in_turns, report, write
+from experiments.benchmarks.memory import grey_spec, plot_memory, temporary_bytes
+from experiments.benchmarks.timing import in_turns, report, write
 
 COUNTS = (10, 20, 50, 100, 200)
 ADJOINTS = ("full", "checkpointed", "recursive", "two_pass")
@@ -79,23 +79,7 @@ def memory(options) -> None:
             rows.append({"adjoint": name, "steps": steps, "ipc": options.ipc, "bytes": used})
             print(f"{name:14} N = {steps:3}  {used / 1e6:9.1f} MB", flush=True)
     record = write(f"trajectory_memory_ipc{options.ipc}", {"width": options.width, "rows": rows})
-    plot(record)
-
-
-def plot(record: dict) -> None:
-    """Memory against the number of steps, a line for each adjoint."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(5, 3.5))
-    for name in ADJOINTS:
-        mine = [row for row in record["rows"] if row["adjoint"] == name]
-        axes.plot([r["steps"] for r in mine], [r["bytes"] / 1e6 for r in mine], "o-", label=name)
-    axes.set(xlabel="student steps N", ylabel="working memory / MB", xscale="log", yscale="log")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(RESULTS / f"{record['benchmark']}.png", dpi=120)
+    plot_memory(record, "steps", "student steps N")
 
 
 def timed(options) -> None:

@@ -20,8 +20,8 @@ import optax
 from dd_jax import inner, nets, objectives, pools
 from dd_jax.cli.allocator import keep_memory
 from dd_jax.types import Batch, SyntheticSet
-from experiments.benchmarks.memory import grey_spec, temporary_bytes
-from experiments.benchmarks.timing import RESULTS, in_turns, report, write
+from experiments.benchmarks.memory import grey_spec, plot_memory, temporary_bytes
+from experiments.benchmarks.timing import in_turns, report, write
 
 WINDOWS, HORIZON = (10, 20, 50, 100), 200
 ADJOINTS = ("full", "checkpointed", "recursive")
@@ -64,25 +64,9 @@ def memory(options) -> None:
             used = temporary_bytes(fn, *like)
             rows.append({"adjoint": name, "window": window, "ipc": options.ipc, "bytes": used})
             print(f"{name:14} W = {window:3}  {used / 1e6:9.1f} MB", flush=True)
-    plot(write(f"unrolled_memory_ipc{options.ipc}",
-               {"width": options.width, "horizon": HORIZON, "rows": rows}))
-
-
-def plot(record: dict) -> None:
-    """Memory against the window, a line for each adjoint."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(5, 3.5))
-    for name in ADJOINTS:
-        mine = [row for row in record["rows"] if row["adjoint"] == name]
-        axes.plot([r["window"] for r in mine], [r["bytes"] / 1e6 for r in mine], "o-", label=name)
-    axes.set(xlabel="differentiated steps W", ylabel="working memory / MB", xscale="log",
-             yscale="log")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(RESULTS / f"{record['benchmark']}.png", dpi=120)
+    record = write(f"unrolled_memory_ipc{options.ipc}",
+                   {"width": options.width, "horizon": HORIZON, "rows": rows})
+    plot_memory(record, "window", "differentiated steps W")
 
 
 def timed(options) -> None:
