@@ -18,13 +18,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dd_jax import backend
 from dd_jax.errors import unknown
 
-# G maps a 3-tap kernel to the four points 0, 1, -1, infinity of the short convolution.
-_KERNEL_TRANSFORM = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 _WINOGRAD_MIN_CHANNELS = 32
 
 
@@ -55,17 +52,23 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def input_transform(v: list) -> list:
         return [v[0] - v[2], v[1] + v[2], v[2] - v[1], v[1] - v[3]]
 
+    def kernel_transform(k) -> list:
+        # A 3-tap kernel at the four points 0, 1, -1, infinity of the short convolution.
+        ends, middle = 0.5 * (k[0] + k[2]), 0.5 * k[1]
+        return [k[0], ends + middle, ends - middle, k[2]]
+
     def output_transform(m: list) -> list:
         return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
 
     rows = input_transform([halves[:, :h, 0], halves[:, :h, 1], halves[:, 1:, 0], halves[:, 1:, 1]])
-    g = jnp.asarray(_KERNEL_TRANSFORM, kernel.dtype)
-    points = jnp.einsum("ia,jb,abco->ijco", g, g, kernel)
+    # As additions of [Ci, Co] slabs: products with a 4x3 matrix are slow, and every step of an
+    # inner loop has other kernels.
+    points = [kernel_transform(row) for row in kernel_transform(kernel)]
     products = []
     for i, row in enumerate(rows):
         columns = [row[:, :, :w, 0], row[:, :, :w, 1], row[:, :, 1:, 0], row[:, :, 1:, 1]]
         # Sixteen plain products: a batched one first copies its operands into a stack.
-        products.append([tile.reshape(-1, channels) @ points[i, j]
+        products.append([tile.reshape(-1, channels) @ points[i][j]
                          for j, tile in enumerate(input_transform(columns))])
     columns = [output_transform([products[i][j] for i in range(4)]) for j in range(4)]
     y = [output_transform([columns[j][a] for j in range(4)]) for a in range(2)]
