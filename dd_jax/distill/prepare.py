@@ -27,7 +27,8 @@ _FILE, _FOLDER = "prepared.npz", "prepared"
 
 
 def prepare_in(
-    folder: pathlib.Path | None, recipe: Recipe, data: RealData, key: jax.Array
+    folder: pathlib.Path | None, recipe: Recipe, data: RealData, key: jax.Array, *,
+    show_progress: bool | None = None,
 ) -> Recipe:
     """`prepared(recipe, ...)`, whose arrays are read from `folder` where an equal run left them.
 
@@ -35,6 +36,7 @@ def prepare_in(
       folder: of the run; None keeps nothing.
       recipe, data: as for `prepared`.
       key: the run's key.
+      show_progress: as for `prepared`.
 
     Returns:
       The complete recipe.
@@ -43,9 +45,9 @@ def prepare_in(
       CheckpointError: the file is damaged or belongs to another run.
     """
     if recipe.prepare is None or folder is None:
-        return prepared(recipe, data, key)
+        return prepared(recipe, data, key, show_progress=show_progress)
     if isinstance(recipe.prepare, StoredPreparation):
-        return completed_in(folder / _FOLDER, recipe, data, key)
+        return completed_in(folder / _FOLDER, recipe, data, key, show_progress=show_progress)
     own_key = preparation_key(key)
     path = folder / _FILE
     identity = json.dumps({

@@ -46,12 +46,12 @@ class StoredPreparation(NamedTuple):
     """A preparation too large for memory, such as the trajectories of experts: a folder of files.
 
     Attributes:
-      write: (data, key, folder) -> hash of what the folder holds then; goes on where a run that was
-        stopped left off.
+      write: (data, key, folder, show_progress=None) -> hash of what the folder holds then; goes on
+        where a run that was stopped left off.
       complete: (recipe, folder) -> Recipe, which reads from the folder.
     """
 
-    write: Callable[[RealData, jax.Array, pathlib.Path], str]
+    write: Callable[..., str]
     complete: Callable[[Recipe, pathlib.Path], Recipe]
 
 
@@ -125,13 +125,16 @@ class Recipe:
                               fix="pass average=0.99 or average=None")
 
 
-def prepared(recipe: Recipe, data: RealData, key: jax.Array) -> Recipe:
+def prepared(
+    recipe: Recipe, data: RealData, key: jax.Array, *, show_progress: bool | None = None
+) -> Recipe:
     """The complete recipe: computes what it needs first, if anything.
 
     Args:
       recipe: any recipe.
       data: the real training set.
       key: the run's PRNG key: `distil(recipe, data, key=key)` prepares the same.
+      show_progress: of the training of experts; by default when there is somebody to see it.
 
     Returns:
       A recipe without `prepare`; the same one where there was nothing to do. What is stored in a
@@ -142,7 +145,7 @@ def prepared(recipe: Recipe, data: RealData, key: jax.Array) -> Recipe:
     if isinstance(recipe.prepare, StoredPreparation):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="dd_jax_"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return completed_in(folder, recipe, data, key)
+        return completed_in(folder, recipe, data, key, show_progress=show_progress)
     return completed(recipe, recipe.prepare.compute(data, preparation_key(key)))
 
 
@@ -151,9 +154,12 @@ def preparation_key(key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, 1000)
 
 
-def completed_in(folder: pathlib.Path, recipe: Recipe, data: RealData, key: jax.Array) -> Recipe:
+def completed_in(
+    folder: pathlib.Path, recipe: Recipe, data: RealData, key: jax.Array, *,
+    show_progress: bool | None = None,
+) -> Recipe:
     """The recipe with its stored preparation, written to a folder or found there."""
-    digest = recipe.prepare.write(data, preparation_key(key), folder)
+    digest = recipe.prepare.write(data, preparation_key(key), folder, show_progress=show_progress)
     complete = recipe.prepare.complete(recipe, folder)
     return dataclasses.replace(complete, prepare=None, prepared=digest)
 

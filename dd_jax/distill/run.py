@@ -149,7 +149,7 @@ def distil(
     }
     with open_workdir(workdir, identity) as folder, StopSignals() as stop:
         folder.check_owner()
-        recipe = prepare_in(folder.path, recipe, real, key)
+        recipe = prepare_in(folder.path, recipe, real, key, show_progress=show_progress)
         if stop.requested:
             raise RunStopped(f"stopped by {stop.signal_name} during the preparation",
                              fix="run the same command again to continue")

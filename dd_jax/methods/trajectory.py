@@ -204,13 +204,14 @@ def trajectory_recipe(
     def prepare(start: Callable[[Network], Network], note: str) -> StoredPreparation:
         return StoredPreparation(functools.partial(write, start(network), note), complete)
 
-    def write(network, note: str, data: RealData, key: jax.Array, folder: pathlib.Path) -> str:
+    def write(network, note: str, data: RealData, key: jax.Array, folder: pathlib.Path,
+              show_progress: bool | None = None) -> str:
         options = dict(epochs=config.expert_epochs, batch_size=config.expert_batch_size,
                        learning_rate=config.expert_rate,
                        augmentation=augment.by_name(config.augmentation, data.spec.shape))
         notes = {"augmentation": config.augmentation, "start": note}
         return train_experts(folder, network, data, count=config.expert_count, key=key,
-                             normaliser=normaliser, notes=notes,
+                             normaliser=normaliser, notes=notes, show_progress=show_progress,
                              **{**options, **(training or {})}).digest
 
     def complete(recipe: Recipe, folder: pathlib.Path) -> Recipe:

@@ -124,6 +124,18 @@ def test_the_official_training_of_experts(name, told, monkeypatch, tmp_path):
     assert found == wanted
 
 
+@pytest.mark.parametrize("workdir", [False, True])
+def test_a_silent_run_trains_its_experts_silently(workdir, monkeypatch, tmp_path):
+    def asked_for(folder, network, data, *, show_progress, **options):
+        assert show_progress is False
+        raise InterruptedError
+
+    monkeypatch.setattr(trajectory, "train_experts", asked_for)
+    with pytest.raises(InterruptedError):
+        dd.distill(build("mtt"), members.toy_data(), show_progress=False,
+                   workdir=tmp_path if workdir else None)
+
+
 # N / M / T_max / rate of images / rate of the rate / first rate, and what else is the method's own.
 OFFICIAL = [
     ("mtt", 1, 50, 2, 2, 100, 1e-7, 0.01, dict(steps=5000, batch_size=None, momentum=0.5)),
