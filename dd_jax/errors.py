@@ -49,6 +49,10 @@ class NonFiniteError(DDJaxError):
     """A loss, gradient or image stopped being finite during a run."""
 
 
+class DeviceMemoryError(DDJaxError):
+    """The device has no memory left for a step; a run's last checkpoint is kept."""
+
+
 class RunStopped(DDJaxError):
     """A signal ended the run early; its checkpoint is saved and the same call continues it."""
 

@@ -167,6 +167,12 @@ def distillation(recipe: Recipe) -> Distillation:
                     f"the objective's loss has shape {jnp.shape(value)}, expected a scalar",
                     fix="reduce it with jnp.sum or jnp.mean",
                 )
+            for name, metric in metrics.items():
+                if jnp.shape(metric) != ():
+                    raise ConfigError(
+                        f"the objective's metric {name!r} has shape {jnp.shape(metric)}, expected "
+                        "a scalar", fix="reduce it, or give each entry a name of its own",
+                    )
             return value, metrics
 
         (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)

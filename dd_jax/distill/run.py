@@ -24,7 +24,7 @@ from dd_jax.distill.outer import (
 from dd_jax.distill.prepare import prepare_in
 from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
-from dd_jax.distill.stepper import Stepper, report_memory
+from dd_jax.distill.stepper import Stepper, memory_told, report_memory
 from dd_jax.distill.still import StillWatch
 from dd_jax.distill.stop import StopSignals
 from dd_jax.distill.workdir import open_workdir
@@ -119,6 +119,7 @@ def distil(
     Raises:
       ConfigError, CheckpointError: before anything compiles.
       NonFiniteError: loss, gradient or parameters stopped being finite; the state before is saved.
+      DeviceMemoryError: the device is out of memory; the last checkpoint is kept.
       RunStopped: SIGINT or SIGTERM came; a checkpoint is saved.
 
     Example:
@@ -166,8 +167,9 @@ def distil(
             step, state = restored
         stepper = Stepper(d, real, from_host=from_host)
         if step < recipe.steps:
-            report_memory(recipe, stepper, state, real, from_host=from_host,
-                          quiet=show_progress is False)
+            with memory_told(recipe, stepper):
+                report_memory(recipe, stepper, state, real, from_host=from_host,
+                              quiet=show_progress is False)
         writer = folder.metrics(step)
         state = _loop(recipe, stepper, state, step, folder=folder, writer=writer, stop=stop,
                       log_every=log_every, save_seconds=save_seconds, save_every=save_every,
@@ -194,7 +196,9 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
             limit = recipe.steps - step
             if save_every:
                 limit = min(limit, save_every - step % save_every)
-            state, buffers = stepper.advance(state, limit)
+            kept = f"; step {saved_step} is saved" if folder.path else ""
+            with memory_told(recipe, stepper, f" after step {step} of {recipe.steps}{kept}"):
+                state, buffers = stepper.advance(state, limit)
             count = len(buffers["loss"])
             still.see(buffers)
             for i in range(count):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from dd_jax.data import as_index
 from dd_jax.distill.outer import Distillation, DistillState, distillation
 from dd_jax.distill.recipe import Recipe
+from dd_jax.errors import ConfigError, DeviceMemoryError
 from dd_jax.types import RealData
 
 _BUFFER = 512  # steps per dispatch at most; metrics of every step are kept on the device meanwhile
@@ -24,6 +27,7 @@ class Stepper:
     def __init__(self, d: Distillation, data: RealData, *, from_host: bool):
         self._d, self._data = d, data
         self._count = 1
+        self.needed = None  # bytes of working memory, once it is compiled
         if from_host:
             self._sample, self._step = jax.jit(d.sample), jax.jit(d.step, donate_argnums=0)
             self.advance = self._from_host
@@ -41,12 +45,13 @@ class Stepper:
             run = self._run.lower(state, self._data, self._count, length=_BUFFER)
             self._run = compiled = run.compile()
         analysis = compiled.memory_analysis()
-        return None if analysis is None else int(analysis.temp_size_in_bytes)
+        self.needed = None if analysis is None else int(analysis.temp_size_in_bytes)
+        return self.needed
 
     def _on_device(self, state: DistillState, limit: int):
         start = time.perf_counter()
         count = min(self._count, limit, _BUFFER)
-        state, buffers, done = self._run(state, self._data, count)
+        state, buffers, done = _called(self._run, state, self._data, count)
         done = int(done)
         buffers = {k: np.asarray(v)[:done] for k, v in buffers.items()}
         per_step = (time.perf_counter() - start) / max(done, 1)
@@ -61,8 +66,22 @@ class Stepper:
 
     def _from_host(self, state: DistillState, limit: int):
         del limit
-        state, metrics = self._step(state, self._batch(state))
+        state, metrics = _called(self._step, state, self._batch(state))
         return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
+
+
+def _called(program, *args):
+    """What a compiled program gives."""
+    try:
+        return program(*args)
+    except TypeError as error:
+        # The dry run traced the same functions: an array kept of it is a constant of this program
+        # that nobody has, and the program asks for more arguments than there are.
+        raise ConfigError(
+            f"the compiled step cannot be called: {error}; a function keeps an array of one traced "
+            "call, say in a list, and uses it in the next",
+            fix="keep such arrays in the objective's state",
+        ) from error
 
 
 def free_bytes() -> int | None:
@@ -74,6 +93,33 @@ def free_bytes() -> int | None:
     if device.platform == "cpu" and "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+@contextlib.contextmanager
+def memory_told(recipe: Recipe, stepper: Stepper, kept: str = "") -> Iterator[None]:
+    """Turns a device's want of memory into an error that says what is needed and what to change.
+
+    Args:
+      recipe: of the run.
+      stepper: its steps.
+      kept: what of the run is saved.
+
+    Raises:
+      DeviceMemoryError: in place of the runtime's RESOURCE_EXHAUSTED.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed, free = stepper.needed, free_bytes()
+        told = "" if needed is None else f"; a step needs {_size(needed)} of working memory"
+        told += "" if free is None else f", {_size(free)} are free"
+        lighter = [*recipe.lighter, "a smaller batch_size", "a smaller ipc", "a narrower network"]
+        raise DeviceMemoryError(
+            f"{recipe.method}: the device is out of memory{kept}{told}: "
+            f"{str(error).splitlines()[0]}", fix=f"choose {' or '.join(lighter[:4])}",
+        ) from error
 
 
 def report_memory(

@@ -355,12 +355,13 @@ def test_all_damaged_is_said_and_starts_anew(tmp_path):
     assert opened(tmp_path).steps() == [1]
 
 
-def test_other_versions_are_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name,other", [("jax", "9.9"), ("devices", "4 x cpu")])
+def test_f11_other_versions_and_devices_are_told(name, other, tmp_path, monkeypatch):
     opened(tmp_path).save(1, state())
     now = manifests.conditions()
     assert set(now) >= {"dd_jax", "jax", "jaxlib", "numpy", "python", "devices"}
-    monkeypatch.setattr(manifests, "conditions", lambda: {**now, "jax": "9.9"})
-    with pytest.warns(UserWarning, match=r"may differ in its last bits: jax .* -> 9\.9"):
+    monkeypatch.setattr(manifests, "conditions", lambda: {**now, name: other})
+    with pytest.warns(UserWarning, match=f"may differ in its last bits: {name} .* -> {other}"):
         assert opened(tmp_path).restore(state())[0] == 1
 
 

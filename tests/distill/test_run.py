@@ -14,7 +14,8 @@ import pytest
 
 import dd_jax as dd
 from dd_jax.data import from_arrays
-from dd_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from dd_jax.distill.stepper import Stepper
+from dd_jax.errors import CheckpointError, ConfigError, DeviceMemoryError, NonFiniteError
 
 
 def run(recipe, data, **options):
@@ -38,11 +39,17 @@ def test_the_package_is_callable_as_distill(tiny_recipe, toy):
     np.testing.assert_array_equal(images(by_name), images(run(recipe, toy, key=0)))
 
 
-def test_the_users_key_survives(tiny_recipe, toy):
-    key = jax.random.key(5)
-    a = run(tiny_recipe("dm"), toy, key=key)
-    b = run(tiny_recipe("dm"), toy, key=key)  # a donated key would raise here
+@pytest.mark.parametrize("device", [True, False])
+def test_f56_what_the_user_holds_survives(device, tiny_recipe, toy):
+    data = toy if device else from_arrays(np.asarray(toy.images), np.asarray(toy.labels),
+                                          name="toy", num_classes=2, device=False)
+    key, recipe = jax.random.key(5), tiny_recipe("dm")
+    start = jax.jit(recipe.initialise)(toy, key)
+    recipe = dataclasses.replace(recipe, initialise=lambda data, key: start)
+    a = run(recipe, data, key=key)
+    b = run(recipe, data, key=key)  # a donated key or start would raise here
     np.testing.assert_array_equal(images(a), images(b))
+    assert np.isfinite(np.asarray(start.images)).all()
 
 
 def test_a_stopped_run_continues_to_the_same_bits(tiny_recipe, toy, tmp_path):
@@ -136,12 +143,46 @@ def test_a_non_finite_run_keeps_the_last_good_state(tiny_recipe, toy, tmp_path):
     (lambda s, state, b, k: None, "dry run"),
     (lambda s, state, b, k: 1.0, "dry run"),
     (lambda s, state, b, k: (s.images.sum() + s.no_such_field, {}), "no_such_field"),
+    (lambda s, state, b, k: (s.images.sum(), {"per_class": jnp.zeros(3)}), "'per_class'.*scalar"),
 ])
 def test_bad_objectives_are_refused_before_compiling(tiny_recipe, toy, loss, message):
     recipe = tiny_recipe("dm")
     bad = dataclasses.replace(recipe, objective=recipe.objective._replace(loss=loss))
     with pytest.raises(ConfigError, match=message):
         run(bad, toy)
+
+
+def test_an_objective_that_keeps_a_traced_array_is_refused(tiny_recipe, toy):
+    recipe, kept = tiny_recipe("dm"), []
+
+    def loss(synthetic, state, batch, key):
+        kept.append(jnp.mean(synthetic.images))
+        return recipe.objective.loss(synthetic, state, batch, key)[0] + kept[0], {}
+
+    bad = dataclasses.replace(recipe, objective=recipe.objective._replace(loss=loss))
+    with pytest.raises(ConfigError, match="traced"):
+        run(bad, toy)
+
+
+def test_f51_out_of_memory_keeps_the_last_checkpoint(tiny_recipe, toy, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(tiny_recipe("dm", steps=6), lighter={"adjoint='recursive'": None})
+    whole = run(recipe, toy)
+    advance, calls = Stepper._on_device, []
+
+    def exhausted(self, state, limit):
+        calls.append(limit)
+        if len(calls) == 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+        return advance(self, state, 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "_on_device", exhausted)
+        with pytest.raises(DeviceMemoryError, match="after step 3 of 6; step 3 is saved") as error:
+            run(recipe, toy, workdir=tmp_path, save_every=1)
+    for told in ("dm", "B of working memory", "RESOURCE_EXHAUSTED", "adjoint='recursive'", "ipc"):
+        assert told in str(error.value)
+    np.testing.assert_array_equal(images(run(recipe, toy, workdir=tmp_path, save_every=1)),
+                                  images(whole))
 
 
 def test_an_objective_that_changes_its_state_is_refused(tiny_recipe, toy):
