@@ -210,12 +210,14 @@ class Pool(NamedTuple):
       init: (key, synthetic) -> state.
       draw: (state, key) -> variables of the network that this step uses.
       advance: (state, synthetic, key) -> state; trains, ages or replaces networks. A pool that
-        looks at real images, such as `plateau_pool`, takes them as a fourth argument.
+        watches takes a `Batch` of real images as a fourth argument.
+      watches: whether it does, as `plateau_pool` and `restarted_pool` do.
     """
 
     init: Callable[..., PyTree]
     draw: Callable[..., PyTree]
     advance: Callable[..., PyTree]
+    watches: bool = False
 
 
 class Augmentation(NamedTuple):

@@ -176,6 +176,13 @@ def test_a_network_that_cannot_become_better_is_not_trained_for_ever():
     assert 2.5 < passes < 200
 
 
+def test_real_images_that_are_not_by_class_are_refused():
+    pool, real, synthetic = made(), real_batch(1, each=2), synthetic_set()
+    flat = Batch(real.images.reshape(-1, *real.images.shape[2:]), real.labels.reshape(-1))
+    with pytest.raises(ConfigError, match=r"labels of shape \(\d+,\), expected .*\[K, n\]"):
+        pool.advance(pool.init(jax.random.key(0), synthetic), synthetic, jax.random.key(1), flat)
+
+
 @pytest.mark.parametrize("options", [
     {"max_uses": 0}, {"max_epochs": 2}, {"window": 1}, {"batch_size": 0}, {"still": -0.1},
     {"moved": float("nan")},

@@ -48,6 +48,19 @@ def test_a_network_that_learns_stays():
     assert ages(pool, 12, lambda i: real())[0] == [*range(1, 13)]
 
 
+def test_a_set_in_float64_leaves_the_network_in_its_own_dtype():
+    with jax.enable_x64(True):
+        batch = real()._replace(images=jnp.asarray(np.ones((16, *members.SHAPE)), jnp.float64))
+        synthetic = SyntheticSet(batch.images[:4], jnp.asarray(np.eye(2)[[0, 0, 1, 1]]))
+        assert synthetic.labels.dtype == jnp.float64
+        pool = pools.restarted_pool(NETWORK, window=2)
+        first = pool.init(jax.random.key(0), synthetic)
+        after = jax.jit(pool.advance)(first, synthetic, jax.random.key(1), batch)
+    assert int(after.age) == 1
+    for a, b in zip(*map(jax.tree.leaves, (first, after)), strict=True):
+        assert a.dtype == b.dtype
+
+
 def test_an_error_that_is_no_number_ends_it_at_once():
     pool = pools.restarted_pool(NETWORK, optimizer=optax.sgd(0.0), window=5)
     bad = real()._replace(images=jnp.full((16, *members.SHAPE), jnp.nan))

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.recipe import Recipe, part_key
 from dd_jax.distill.run import as_key, distil
-from dd_jax.distill.wrap import varied
+from dd_jax.distill.wrap import changed, varied
 from dd_jax.errors import ConfigError, require_probability, require_whole
 from dd_jax.io import DistilledSet
 from dd_jax.synthetic import class_start
@@ -84,8 +84,7 @@ def boosted(
         if sets:
             recipe = grown(recipe, sets[-1].synthetic, share=share)
         folder = None if workdir is None else pathlib.Path(workdir) / f"block_{count}"
-        sets.append(distil(recipe, data, workdir=folder, **options,
-                           key=key if count == 1 else jax.random.fold_in(key, count)))
+        sets.append(distil(recipe, data, key=part_key(key, count - 1), workdir=folder, **options))
     return tuple(sets)
 
 
@@ -97,6 +96,12 @@ def grown(recipe: Recipe, earlier: SyntheticSet, *, share: float) -> Recipe:
       earlier: class-major, of the same recipe for fewer images.
       share: of the updates that these get.
     """
+    digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(earlier)))
+    return changed(recipe, lambda recipe: _started_from(recipe, earlier, share),
+                   {"earlier": digest.hexdigest(), "share": share})
+
+
+def _started_from(recipe: Recipe, earlier: SyntheticSet, share: float) -> Recipe:
     classes, before = earlier.labels.shape[-1], earlier.images.shape[0]
 
     def by_class(x: jax.Array) -> jax.Array:
@@ -131,11 +136,9 @@ def grown(recipe: Recipe, earlier: SyntheticSet, *, share: float) -> Recipe:
     optimizer = recipe.optimizer
     optimizer = ({name: wrapped(each) for name, each in optimizer.items()}
                  if isinstance(optimizer, Mapping) else wrapped(optimizer))
-    digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(earlier)))
     return dataclasses.replace(
         recipe, initialise=initialise, optimizer=optimizer,
-        lighter=varied(recipe.lighter, lambda lighter: grown(lighter, earlier, share=share)),
-        settings={**recipe.settings, "earlier": digest.hexdigest(), "share": share})
+        lighter=varied(recipe.lighter, lambda lighter: _started_from(lighter, earlier, share)))
 
 
 def _check_grows(recipe: Recipe, data: RealData, key: jax.Array) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_at_least_zero
 
 
 class CappedState(NamedTuple):
@@ -26,8 +26,8 @@ def capped_gradient(factor: float = 2.0, decay: float = 0.9) -> optax.GradientTr
     passes and is the first average.
 
     Args:
-      factor: above 0.
-      decay: in 0..1.
+      factor: finite, above 0.
+      decay: at least 0, below 1.
 
     Returns:
       An optax transformation with `CappedState`; the norm is over all leaves that it is given.
@@ -44,10 +44,13 @@ def capped_gradient(factor: float = 2.0, decay: float = 0.9) -> optax.GradientTr
 
     Source: Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024.
     """
-    if not 0.0 < factor < float("inf"):
-        raise ConfigError(f"factor is {factor!r}, expected more than 0", fix="pass factor=2.0")
-    if not 0.0 <= decay < 1.0:
-        raise ConfigError(f"decay is {decay!r}, expected one in 0..1", fix="pass decay=0.9")
+    require_at_least_zero("factor", factor, example=2.0)
+    if factor == 0:
+        raise ConfigError("factor is 0, expected more: no gradient would pass",
+                          fix="pass factor=2.0")
+    require_at_least_zero("decay", decay, example=0.9)
+    if decay >= 1:
+        raise ConfigError(f"decay is {decay!r}, expected less than 1", fix="pass decay=0.9")
 
     def init(params):
         return CappedState(jnp.zeros((), jnp.float32))

@@ -51,6 +51,8 @@ def in_pixel_space(
 def kept_between(low: jax.Array, high: jax.Array) -> optax.GradientTransformation:
     """Cuts every update so that the parameters stay in low..high; the last one of a chain.
 
+    A bound of 0 is kept exactly, any other up to the rounding of `projected`.
+
     Args:
       low, high: what broadcasts to the parameters, such as black and white in model space.
 
@@ -72,6 +74,8 @@ def kept_between(low: jax.Array, high: jax.Array) -> optax.GradientTransformatio
 
 def projected(name: str, onto: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
     """Changes every update u of p so that it leads to onto(p + u); the last one of a chain.
+
+    An update is a difference: added to p, it may miss onto(p + u) by a rounding, unless that is 0.
 
     Args:
       name: of the transformation, for the error.

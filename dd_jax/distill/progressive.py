@@ -10,8 +10,9 @@ Differs from the official code:
     (there on from where the stage before left them, which is the same training at another time);
     only recipes with `restarted` have such networks, trajectory methods so far: others are
     conditioned on the earlier images alone;
-  - batches of an inner loop are drawn from all images alike, as there, but have the recipe's own
-    size at every stage;
+  - where inner batches are the whole set (`batch_size=None`, as in MTT's presets), an inner step
+    takes the images of all stages (there as many as stage 1 has, drawn from all alike: give the
+    recipe that `batch_size`);
   - easy real images are never left out (in the paper, not in the released settings).
 
 Source: Chen et al., Data Distillation Can Be Like Vodka: Distilling More Times For Better Quality,
@@ -28,7 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.recipe import Recipe, part_key
 from dd_jax.distill.run import as_key, distil
 from dd_jax.distill.wrap import with_objective
 from dd_jax.errors import ConfigError, require_whole
@@ -91,8 +92,7 @@ def progressive(
     for stage in range(stages):
         now = recipe if stage == 0 else next_stage(recipe, sets, spec, stage, stages)
         folder = None if workdir is None else pathlib.Path(workdir) / f"stage_{stage + 1}"
-        found = distil(now, data, key=key if stage == 0 else jax.random.fold_in(key, stage),
-                       workdir=folder, **options)
+        found = distil(now, data, key=part_key(key, stage), workdir=folder, **options)
         new = jax.tree.map(np.asarray, found.synthetic)
         whole = new if whole is None else jax.tree.map(np.asarray,
                                                        joined(whole, new, spec.num_classes))
@@ -123,6 +123,6 @@ def next_stage(
             return trained_on(network, sets, protocol, shape=spec.shape,
                               loss=loss_for(recipe.label_kind, protocol))
 
-        recipe = recipe.restarted(start, digest)
+        recipe = dataclasses.replace(recipe, prepare=recipe.restarted(start, digest), prepared="")
     return with_objective(recipe, lambda o: conditioned(o, sets[-1], spec.num_classes),
                           {"stage": stage + 1, "earlier": digest})

@@ -29,6 +29,9 @@ from dd_jax.types import (
     SyntheticSet,
 )
 
+# Under a label of its own: a plain fold_in(key, 1) is the key of a consumer of the outer loop.
+_PARTS = 2000
+
 
 class Preparation(NamedTuple):
     """What has to be computed from the real data before a recipe is complete: teachers, experts.
@@ -85,7 +88,8 @@ class Recipe:
       lighter: what to change -> () -> the recipe with another derivative of the same state that
         needs less memory; named where a step does not fit.
       restarted: (network -> the network with other initial parameters, a name for these) -> the
-        recipe whose networks start there; None where it cannot.
+        preparation whose networks start there, to `replace` the recipe's with; None where it
+        cannot.
       fixed_images: why its images cannot be added to or mirrored, if so: such a recipe has no
         stages and is not flipped.
       real_batches: whether steps look at real images, which could be chosen.
@@ -110,7 +114,7 @@ class Recipe:
     prepared: str = ""
     turns: int = 1
     lighter: Mapping[str, Callable[[], Recipe]] = dataclasses.field(default_factory=dict)
-    restarted: Callable[[Callable[[Network], Network], str], Recipe] | None = None
+    restarted: Callable[[Callable[[Network], Network], str], StoredPreparation] | None = None
     fixed_images: str = ""
     real_batches: bool = True
 
@@ -152,6 +156,11 @@ def prepared(
 def preparation_key(key: jax.Array) -> jax.Array:
     """The preparation's own key, apart from the consumers that the outer loop folds in."""
     return jax.random.fold_in(key, 1000)
+
+
+def part_key(key: jax.Array, part: int) -> jax.Array:
+    """The key of a stage or block of a run in several parts, of which part 0 has the run's own."""
+    return key if part == 0 else jax.random.fold_in(jax.random.fold_in(key, _PARTS), part)
 
 
 def completed_in(

@@ -12,7 +12,8 @@ from dd_jax.distill.pixel_space import projected
 def kept_probabilities() -> optax.GradientTransformation:
     """Changes every update so that rows are cut to 0..1 and divided by their sum afterwards.
 
-    The last one of a chain. A row without anything left becomes uniform.
+    The last one of a chain. A row without anything left becomes uniform. Sums are one up to
+    rounding, see `projected`; no entry falls below 0.
 
     Returns:
       An optax transformation for labels [M, K].

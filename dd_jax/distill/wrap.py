@@ -1,4 +1,4 @@
-"""Recipes made of recipes: the same paper with another objective inside."""
+"""Recipes made of recipes: the same paper with something changed inside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.recipe import Preparation, Recipe, StoredPreparation
 from dd_jax.types import Objective
 
 
@@ -30,16 +30,42 @@ def with_objective(
       >>> with_objective(recipe, lambda o: o, {"plain": True}).settings["plain"]
       True
     """
-    new = {**recipe.settings, **settings}
-    if recipe.prepare is None:
-        return dataclasses.replace(_wrapped(recipe, wrap), settings=new)
-    complete = recipe.prepare.complete
+    return changed(recipe, lambda recipe: _wrapped(recipe, wrap), settings)
 
-    def then_wrapped(given: Recipe, arrays) -> Recipe:
-        return _wrapped(complete(given, arrays), wrap)
 
-    return dataclasses.replace(recipe, settings=new,
-                               prepare=recipe.prepare._replace(complete=then_wrapped))
+def changed(
+    recipe: Recipe, change: Callable[[Recipe], Recipe], settings: Mapping[str, Any]
+) -> Recipe:
+    """`change(recipe)`; of a recipe that has yet to be prepared, as soon as it is complete.
+
+    So the change is made to what the preparation gives, and made again where the recipe is prepared
+    anew, by `restarted`.
+
+    Args:
+      recipe: any recipe.
+      change: complete recipe -> recipe; of its fields but for the settings and the preparation.
+      settings: JSON-able; added to the recipe's.
+    """
+    after = recipe if recipe.prepare else change(recipe)
+    own = {field.name for field in dataclasses.fields(recipe)
+           if getattr(after, field.name) is not getattr(recipe, field.name)}
+
+    def then(preparation: Preparation | StoredPreparation) -> Preparation | StoredPreparation:
+        def complete(given: Recipe, arrays) -> Recipe:
+            # A recipe that was complete when it was changed: its change is undone, not made twice.
+            undone = {name: getattr(recipe, name) for name in own
+                      if getattr(given, name) is getattr(after, name)}
+            done = preparation.complete(dataclasses.replace(given, **undone), arrays)
+            return changed(dataclasses.replace(done, prepare=None), change, {})
+
+        return preparation._replace(complete=complete)
+
+    def restarted(start: Callable, note: str) -> StoredPreparation:
+        return then(recipe.restarted(start, note))
+
+    return dataclasses.replace(after, settings={**recipe.settings, **settings},
+                               prepare=then(recipe.prepare) if recipe.prepare else None,
+                               restarted=restarted if recipe.restarted else None)
 
 
 def _wrapped(recipe: Recipe, wrap: Callable[[Objective], Objective]) -> Recipe:

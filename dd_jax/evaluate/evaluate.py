@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from dd_jax import augment
 from dd_jax.backend import map_over, on_cpu
 from dd_jax.data import gather, normalise
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.errors import ConfigError, DataError, SetFileError
 from dd_jax.evaluate.protocol import Protocol, build_network
 from dd_jax.evaluate.random_images import random_images
 from dd_jax.evaluate.train import predict, train
@@ -133,6 +134,20 @@ def check_fits(spec: DataSpec, test: RealData) -> None:
         )
 
 
+def _check_testable(distilled: DistilledSet, test: RealData) -> None:
+    """Refuses a set or test data without images, and warns of a set that teaches one class."""
+    if distilled.synthetic.images.shape[0] == 0:
+        raise ConfigError("the set has 0 images, expected at least 1",
+                          fix="select at least one image")
+    if test.labels.shape[0] == 0:
+        raise DataError("the test data has 0 images, expected at least 1", fix="pass all of it")
+    taught = np.unique(np.argmax(distilled.synthetic.labels, axis=-1))
+    if len(taught) == 1 and distilled.spec.num_classes > 1:
+        name = distilled.spec.class_names[int(taught[0])]
+        warnings.warn(f"every label of the set is largest for class {taught[0]} ({name}): networks "
+                      "trained on it know no other class", stacklevel=3)
+
+
 def evaluate(
     distilled: DistilledSet,
     test: RealData,
@@ -160,9 +175,14 @@ def evaluate(
 
     Raises:
       SetFileError: shapes or classes do not match.
-      ConfigError: cross-entropy on centred labels.
+      ConfigError: cross-entropy on centred labels, or a set without images.
+      DataError: test data without images.
+
+    Warns where every label of the set is largest for one and the same class.
     """
     check_fits(distilled.spec, test)
+    loss = loss_for(distilled.label_kind, protocol)
+    _check_testable(distilled, test)
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds is {seeds}, expected at least 1", fix="pass seeds=5")
     start = time.perf_counter()
@@ -174,8 +194,8 @@ def evaluate(
     return summarise(
         _train_and_test(
             network_keys(key, count), sets, test, distilled.normaliser, spec=distilled.spec,
-            protocol=protocol, loss=loss_for(distilled.label_kind, protocol),
-            epochs=protocol.epochs, batch_size=protocol.batch_size, how=how,
+            protocol=protocol, loss=loss, epochs=protocol.epochs, batch_size=protocol.batch_size,
+            how=how,
         ),
         start,
     )

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from dd_jax.data import Normaliser, gather, normalise, require_on_device
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
+from dd_jax.inner.built import require_built
 from dd_jax.inner.expert_rules import ExpertRule
 from dd_jax.inner.supervised import train_epoch
 from dd_jax.synthetic import targets
@@ -192,9 +193,7 @@ def check_training(
     require_at_least_zero("weight_decay", weight_decay, example=1e-3)
     for name, value, kind in (("augmentation", augmentation, Augmentation),
                               ("rule", rule, ExpertRule)):
-        if value is not None and not isinstance(value, kind):
-            raise ConfigError(f"{name} is {value!r}, expected an {kind.__name__} or None",
-                              fix="pass what its factory returns, not the factory")
+        require_built(name, value, kind, optional=True)
     require_on_device(data, "an expert")
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0)))
     if set(variables) != {"params"}:

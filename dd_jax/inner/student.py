@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError, require_whole
+from dd_jax.inner.built import require_built
 from dd_jax.inner.plans import Plan, permuted
 from dd_jax.inner.training_step import StepInput, start, training_step
 from dd_jax.inner.unroll import unroll
@@ -69,7 +70,8 @@ def student(
       A `Student`.
 
     Raises:
-      ConfigError: `steps` or `batch_size` below 1, or both a `batch_size` and a `plan`.
+      ConfigError: `steps` or `batch_size` below 1, or both a `batch_size` and a `plan`; an
+        augmentation that is none, such as `augment.dsa` for `augment.dsa(shape)`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -84,6 +86,7 @@ def student(
       (4, 2)
     """
     require_whole("inner steps", steps, example=20)
+    require_built("augmentation", augmentation, Augmentation, optional=True)
     if batch_size is not None and plan is not None:
         raise ConfigError(f"a student has batch_size={batch_size} and a plan",
                           fix="leave one of them out")

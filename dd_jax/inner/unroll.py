@@ -10,7 +10,9 @@ from dd_jax.inner.adjoints import Adjoint, Step, checkpointed, full, recursive, 
 from dd_jax.inner.two_pass import two_pass
 from dd_jax.types import PyTree
 
-ADJOINTS = ("full", "checkpointed", "recursive", "truncated", "two_pass")
+_TAKEN = {"full": (), "checkpointed": ("every",), "recursive": ("levels",),
+          "truncated": ("window", "every"), "two_pass": ()}
+ADJOINTS = tuple(_TAKEN)
 
 
 def unroll(
@@ -57,21 +59,21 @@ def unroll(
 
 
 def adjoint_by_name(
-    name: str, *, every: int = 1, window: int | None = None, levels: int = 2
+    name: str, *, every: int | None = None, window: int | None = None, levels: int | None = None
 ) -> Adjoint:
     """Builds an adjoint from its name in `ADJOINTS`.
 
     Args:
       name: one of `ADJOINTS`.
-      every: steps of a block of "checkpointed", and of "truncated" within its window.
+      every: steps of a block of "checkpointed", and of "truncated" within its window; by default 1.
       window: steps that "truncated" differentiates; needed there.
-      levels: of "recursive".
+      levels: of "recursive"; by default 2.
 
     Returns:
       The adjoint.
 
     Raises:
-      ConfigError: an unknown name, or a number that cannot be.
+      ConfigError: an unknown name, a number that cannot be or that this adjoint does not take.
 
     Example:
       >>> adjoint = adjoint_by_name("truncated", window=20)
@@ -80,12 +82,17 @@ def adjoint_by_name(
       ...
       dd_jax.errors.ConfigError: window is None, expected an integer of at least 1; pass window=20
     """
+    if name not in ADJOINTS:
+        raise unknown("adjoint", name, ADJOINTS)
+    for option, value in dict(every=every, window=window, levels=levels).items():
+        if value is not None and option not in _TAKEN[name]:
+            raise ConfigError(f"adjoint {name!r} takes no {option}, which is {value!r}",
+                              fix=f"leave {option} out")
+    every, levels = 1 if every is None else every, 2 if levels is None else levels
     if name == "checkpointed":
         return checkpointed(every)
     if name == "recursive":
         return recursive(levels)
     if name == "truncated":
         return truncated(window, checkpointed(every))
-    if name not in ADJOINTS:
-        raise unknown("adjoint", name, ADJOINTS)
     return full() if name == "full" else two_pass()

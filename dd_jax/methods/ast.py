@@ -11,8 +11,8 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
   - the paper's clipping of the experts' loss is known only as a schedule of factors;
   - its settings for CIFAR-10 at 1 and 50 per class are not known: those of 10 are used;
   - the graph is never cut to the last steps of the student (a flag there, off);
-  - evaluation as in MTT: the accuracy of the last epoch (there the best of every twentieth, with
-    another weight decay, momentum and rate schedule).
+  - evaluation as in MTT: the accuracy of the last epoch of five networks (there the best of every
+    twentieth epoch of one, with another weight decay, momentum and rate schedule).
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from dd_jax.methods.record import (
     require_rate,
 )
 from dd_jax.objectives.layer_matching import layer_matching
+from dd_jax.objectives.matching import require_several_classes
 from dd_jax.pools.plateau import plateau_pool
 from dd_jax.synthetic import check_start, class_start, pixels
 from dd_jax.types import RealData
@@ -132,6 +133,9 @@ def _check(config: CAFE, data: RealData) -> None:
     if config.norm == "batch":
         raise ConfigError("norm is 'batch', but layers are matched class by class",
                           fix="pass norm='instance'")
+    require_several_classes(data.spec.num_classes,
+                            "accuracies over one never move, and its discrimination is zero",
+                            instead="use method 'dm'")
     check_start(config.start, data, config.ipc)
 
 
@@ -146,7 +150,7 @@ def recipe(config: CAFE, data: RealData) -> Recipe:
       A `Recipe`.
 
     Raises:
-      ConfigError: a setting that cannot be.
+      ConfigError: a setting that cannot be, or data of one class.
     """
     _check(config, data)
     spec = data.spec

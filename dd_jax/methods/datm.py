@@ -63,7 +63,7 @@ class DATM(TrajectorySettings):
     Attributes:
       min_start: segments start at this epoch or later.
       first_max_start, growth_steps: `max_start` of the first step, and how many steps it takes to
-        grow to its end; None for no growth.
+        grow to its end; None and 0 for no growth.
       classified: start from images that an expert classifies rightly, with experts' labels; False
         starts as `start` says, with hard labels.
       label_rate: learning rate of the labels' SGD of momentum 0.9.

@@ -16,6 +16,7 @@ from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
 from dd_jax.methods import dc
 from dd_jax.methods.record import Method, Published, require_positive
+from dd_jax.objectives.matching import require_several_classes
 from dd_jax.pools import InnerTrainedState
 from dd_jax.types import RealData
 
@@ -78,6 +79,8 @@ def cpu_dsac(ipc: int) -> DSAC:
 
 def recipe(config: DCC, data: RealData) -> Recipe:
     """DCC or DSAC as a composition of the library's parts, see `dc.matching_recipe`."""
+    require_several_classes(data.spec.num_classes, "there is no contrast to match",
+                            instead="use method 'dm'")
     for name in ("warm_networks", "warm_uses"):
         if getattr(config, name) != 0:
             require_positive(config, name)

@@ -35,7 +35,13 @@ from dd_jax.distill.wrap import varied
 from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner import stored_order, student
-from dd_jax.methods.record import Method, Published, default_depth, unprepared
+from dd_jax.methods.record import (
+    Method,
+    Published,
+    default_depth,
+    require_learned_rate,
+    unprepared,
+)
 from dd_jax.methods.trajectory import with_rate
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
@@ -181,11 +187,9 @@ def _checked(config: DD, data: RealData) -> int:
     """Images of each class in a batch, of settings that can be."""
     check_images(config, data)
     check(config, whole=("epochs", "networks", "bank", "bank_steps"),
-          rates=("image_rate", "rate"))
+          rates=("image_rate",))
+    require_learned_rate(config, "rate")
     require_whole("network_seed", config.network_seed, least=0, example=0)
-    if config.rate == 0:
-        raise ConfigError("rate is 0, expected more: its logarithm is learned",
-                          fix="pass rate=0.02")
     if config.initialisation not in INITIALISATIONS:
         raise unknown("initialisation of networks", config.initialisation, INITIALISATIONS)
     if config.networks > 1 and config.initialisation != "random":

@@ -122,7 +122,7 @@ def recipe(config: LabelDistillation, data: RealData) -> Recipe:
         settings=dataclasses.asdict(config),
         initialise=initialise,
         parameterization=fixed_images(pixels(labels="learned")),
-        objective=unrolled(learner, pool=pool, rate=config.inner_rate, watched=True,
+        objective=unrolled(learner, pool=pool, rate=config.inner_rate,
                            batch_size=min(config.batch_size, data.labels.shape[0])),
         optimizer={"labels": optax.chain(optax.adam(config.label_rate), kept_probabilities())},
         steps=config.steps,

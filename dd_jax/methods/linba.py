@@ -20,7 +20,7 @@ import dataclasses
 import optax
 
 from dd_jax import augment, pools
-from dd_jax.data import normalisers
+from dd_jax.data import check_classes, normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_at_least_zero
 from dd_jax.evaluate.protocol import Protocol
@@ -46,6 +46,9 @@ _CITATION = (
 @dataclasses.dataclass(frozen=True)
 class LinBa(UnrollingSettings):
     """Settings of LinBa, beside those of `UnrollingSettings`; `batch_size` counts per class.
+
+    Every class gives as many real images: where the smallest has fewer than `batch_size`, each
+    gives as many as that one has.
 
     Attributes:
       bases, downsample: of the memory; how many images it addresses follows from `ipc`.
@@ -99,10 +102,12 @@ def recipe(config: LinBa, data: RealData) -> Recipe:
 
     Raises:
       ConfigError: a setting that cannot be.
+      DataError: a class without images.
     """
     check(config, whole=("ipc", "bases", "downsample", "inner_steps", "per_class",
                          "evaluation_epochs", "evaluation_batch_size", "evaluation_seeds"),
           rates=("inner_rate", "memory_rate", "memory_momentum"))
+    check_classes(data, at_least=1)
     for name in ("inner_momentum", "clip"):
         require_at_least_zero(name, getattr(config, name), example=0.9)
     spec = data.spec

@@ -9,8 +9,8 @@ Differs from the official code:
     text model);
   - patches of an inner step are drawn from one permutation of all after another (there anew for
     each step), the whole set where it is as small;
-  - patches lie a quarter of an image apart, 5 x 16 of them for CIFAR-10 at 0.9 images per class
-    (there chosen by hand, here 6 x 16: rows=6, columns=16);
+  - patches lie a quarter of an image apart, but for the published 6 x 16 of preset "official" at
+    0.9 images per class (there chosen by hand for every data set);
   - the poster of a budget has the pixels that the budget allows and the aspect of the grid of
     classes; the settings for CIFAR-10 give the published one at 0.9 images per class;
   - the accuracy is that of the last set (there the checkpoint is chosen by training accuracy).
@@ -21,11 +21,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from dd_jax.data import normalisers
+from dd_jax.data import check_classes, normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
 from dd_jax.inner.plans import permuted
-from dd_jax.methods.record import Method, require_positive_if_given
+from dd_jax.methods.record import Method, require_positive, require_positive_if_given
 from dd_jax.methods.windowed import WindowedSettings, check_windowed, windowed_recipe
 from dd_jax.synthetic import (
     class_order,
@@ -50,6 +50,7 @@ class PoDD(WindowedSettings):
       grid_rows: of the grid of classes; None: the most that are not above the columns.
       rows, columns: patches along the poster's sides; None: a quarter of an image apart.
       patch_batch: patches of an inner step; None or more than there are for all.
+      fractions, label_ipc: of fixed and of learned labels, see `synthetic.poster`.
       ordered: whether neighbours on the grid are alike; False takes the classes as they come.
     """
 
@@ -59,13 +60,20 @@ class PoDD(WindowedSettings):
     rows: int | None = None
     columns: int | None = None
     patch_batch: int | None = None
+    fractions: bool = False
+    label_ipc: int = 1
     ordered: bool = True
     evaluation_steps: int = 2000
 
 
 def official(ipc: float) -> PoDD:
-    """The official settings for CIFAR-10, published for 0.9 images per class."""
-    return PoDD(ipc=ipc, patch_batch=96)
+    """The official settings for CIFAR-10, published for 0.9 images per class.
+
+    The 6 x 16 patches of that budget are for a poster of ten classes: for another number pass your
+    own `rows` and `columns`, or None for patches a quarter of an image apart.
+    """
+    rows, columns = (6, 16) if ipc == 0.9 else (None, None)
+    return PoDD(ipc=ipc, rows=rows, columns=columns, patch_batch=96)
 
 
 def cpu(ipc: float) -> PoDD:
@@ -88,9 +96,12 @@ def recipe(config: PoDD, data: RealData) -> Recipe:
 
     Raises:
       ConfigError: a setting that cannot be.
+      DataError: a class without images.
     """
     check_windowed(config)
     require_positive_if_given(config, "grid_rows", "rows", "columns", "patch_batch")
+    require_positive(config, "label_ipc")
+    check_classes(data, at_least=1)
     spec = data.spec
     grid = _grid(config, spec.num_classes)
     shape = poster_shape(config.ipc, spec.shape, class_grid=grid)
@@ -108,7 +119,8 @@ def recipe(config: PoDD, data: RealData) -> Recipe:
         normaliser=normaliser,
         initialise=class_start("noise", normaliser=normaliser, ipc=1, kind="one_hot"),
         parameterization=poster(shape=shape, image_shape=spec.shape, patches=(rows, columns),
-                                class_grid=grid, order=order, labels=config.labels),
+                                class_grid=grid, order=order, labels=config.labels,
+                                fractions=config.fractions, label_ipc=config.label_ipc),
         fixed_images="its images overlap",
     )
 

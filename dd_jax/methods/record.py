@@ -107,6 +107,20 @@ def require_rate(config: Any, *names: str) -> None:
         require_at_least_zero(name, getattr(config, name), example=0.001)
 
 
+def require_learned_rate(config: Any, *names: str) -> None:
+    """Refuses first rates that are not above 0 where their logarithms are learned.
+
+    Raises:
+      ConfigError: as said.
+    """
+    for name in names:
+        value = getattr(config, name)
+        require_at_least_zero(name, value, example=0.01)
+        if value == 0:
+            raise ConfigError(f"{name} is 0, expected more: its logarithm is learned",
+                              fix=f"pass {name}=0.01")
+
+
 def unprepared(method: str, what: str) -> Objective:
     """The objective of a recipe that has yet to be prepared: every use of it says so.
 

@@ -13,7 +13,8 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
   - the images' derivative is that of the paper (the released code loses a factor of two, so its
     rate of 1,000 for images is 500 here);
   - with soft labels the finished set has those of one expert, drawn as in a step (there those of
-    the last step).
+    the last step);
+  - a set is tested by five networks (there by three).
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def recipe(config: TESLA, data: RealData) -> Recipe:
 
     return trajectory_recipe(
         config, data, method="tesla", citation=_CITATION, learner=learner, starts=starts,
-        parts=parts, build=recipe, label_kind="probabilities" if config.soft_labels else "one_hot",
+        parts=parts, build=recipe, adjoints=("two_pass",),
+        label_kind="probabilities" if config.soft_labels else "one_hot",
     )
 
 

@@ -17,24 +17,22 @@ from dd_jax.data import Normaliser, normalisers
 from dd_jax.distill.experts import train_experts
 from dd_jax.distill.rate_space import in_rate_space
 from dd_jax.distill.recipe import Recipe, StoredPreparation
-from dd_jax.errors import ConfigError, require_at_least_zero, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner.student import Student, student
-from dd_jax.inner.unroll import adjoint_by_name
 from dd_jax.io.trajectories import Trajectories, open_trajectories
 from dd_jax.methods.record import (
     default_depth,
+    require_learned_rate,
     require_positive,
     require_rate,
     unprepared,
 )
+from dd_jax.methods.unrolling import adjoint_of, lighter
 from dd_jax.objectives.reach import Reach
 from dd_jax.objectives.segments import Segments, StartEpochs, check_starts
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.synthetic import check_start, class_start, pixels
 from dd_jax.types import Network, RealData, SyntheticSet
-
-_ADJOINTS = ("full", "checkpointed", "recursive", "two_pass")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +101,7 @@ def _check(config: Any, data: RealData) -> None:
                      "expert_count", "expert_epochs", "expert_batch_size", "evaluation_width",
                      "evaluation_epochs")
     require_rate(config, "image_rate", "momentum", "rate_rate", "expert_rate")
-    require_at_least_zero("rate", config.rate, example=0.01)
-    if config.rate == 0:
-        raise ConfigError("rate is 0, expected more: its logarithm is learned",
-                          fix="pass rate=0.01")
+    require_learned_rate(config, "rate")
     check_start(config.start, data, config.ipc)
 
 
@@ -120,15 +115,10 @@ def student_of(
       data: the real set, for the shape of its images.
       optimizer: as for `inner.student`.
     """
-    if config.adjoint not in _ADJOINTS:
-        raise unknown("adjoint", config.adjoint, _ADJOINTS)
-    if config.adjoint == "two_pass" and optimizer is not None:
-        raise ConfigError("adjoint 'two_pass' knows no momentum of the student",
-                          fix="pass adjoint='checkpointed' or adjoint='recursive'")
     spec = data.spec
     network = nets.convnet(spec, depth=default_depth(spec, config.depth), width=config.width)
     return student(network, steps=config.inner_steps, batch_size=config.batch_size,
-                   optimizer=optimizer, adjoint=adjoint_by_name(config.adjoint),
+                   optimizer=optimizer, adjoint=adjoint_of(config, plain=optimizer is None),
                    augmentation=augment.by_name(config.augmentation, spec.shape))
 
 
@@ -150,9 +140,9 @@ def matching(
 
 
 def with_rate(
-    initialise: Callable[[RealData, jax.Array], SyntheticSet], rate: float
+    initialise: Callable[[RealData, jax.Array], SyntheticSet], rate: float | Sequence[float]
 ) -> Callable[[RealData, jax.Array], SyntheticSet]:
-    """The start with a learning rate of the student."""
+    """The start with a learning rate of the student, or with one for each of its steps."""
 
     def started(data: RealData, key: jax.Array) -> SyntheticSet:
         return initialise(data, key)._replace(learning_rate=jnp.asarray(rate, jnp.float32))
@@ -185,7 +175,8 @@ def trajectory_recipe(
       parts: (trajectories, normaliser) -> fields of the complete recipe, "objective" among them.
       build: the method's own (config, data) -> Recipe.
       training: arguments of `distill.train_experts` beside those in the settings.
-      adjoints: that it can be built with where a step does not fit into the memory.
+      adjoints: that it can be built with where a step does not fit into the memory; offered are
+        those that need less of it than the one in the settings.
       **fields: of the `Recipe`, instead of the usual ones.
 
     Returns:
@@ -201,8 +192,11 @@ def trajectory_recipe(
     network = learner.network
     like = jax.eval_shape(network.init, jax.random.key(0))["params"]
 
-    def prepare(start: Callable[[Network], Network], note: str) -> StoredPreparation:
-        return StoredPreparation(functools.partial(write, start(network), note), complete)
+    def preparation(
+        made: Mapping[str, Any], start: Callable[[Network], Network], note: str
+    ) -> StoredPreparation:
+        return StoredPreparation(functools.partial(write, start(network), note),
+                                 functools.partial(complete, made))
 
     def write(network, note: str, data: RealData, key: jax.Array, folder: pathlib.Path,
               show_progress: bool | None = None) -> str:
@@ -214,16 +208,17 @@ def trajectory_recipe(
                              normaliser=normaliser, notes=notes, show_progress=show_progress,
                              **{**options, **(training or {})}).digest
 
-    def complete(recipe: Recipe, folder: pathlib.Path) -> Recipe:
+    def complete(made: Mapping[str, Any], recipe: Recipe, folder: pathlib.Path) -> Recipe:
         trajectories = open_trajectories(folder, like=like, normaliser=normaliser)
-        lighter = {}
-        for name in adjoints:
-            config_of = dataclasses.replace(config, experts=str(folder), adjoint=name)
-            lighter[f"adjoint={name!r}"] = functools.partial(build, config_of, data)
+        found = dataclasses.replace(config, experts=str(folder))
+        new = {**parts(trajectories, normaliser), "lighter": lighter(found, data, build, *adjoints)}
+        # What is no longer as this method made it was replaced by hand, and stays.
+        ours = {name: value for name, value in new.items() if getattr(recipe, name) is made[name]}
         # Experts are what they hold, wherever the folder lies.
         settings = {**recipe.settings, "experts": trajectories.digest}
-        return dataclasses.replace(recipe, **parts(trajectories, normaliser), lighter=lighter,
-                                   prepare=None, prepared=trajectories.digest, settings=settings)
+        return dataclasses.replace(recipe, **ours, prepare=None, prepared=trajectories.digest,
+                                   settings=settings,
+                                   restarted=functools.partial(preparation, {**made, **new}))
 
     sgd = optax.sgd(config.image_rate, momentum=config.momentum)
     usual = dict(
@@ -237,17 +232,16 @@ def trajectory_recipe(
         steps=config.steps,
         normaliser=normaliser,
         evaluation=protocol_of(config, data),
-        prepare=prepare(lambda network: network, ""),
         real_batches=False,
         citation=citation,
     )
     recipe = Recipe(**{**usual, **fields})
-
-    def restarted(start: Callable[[Network], Network], note: str) -> Recipe:
-        return dataclasses.replace(recipe, prepare=prepare(start, note))
-
-    recipe = dataclasses.replace(recipe, restarted=restarted)
-    return recipe if config.experts is None else complete(recipe, pathlib.Path(config.experts))
+    made = vars(recipe)
+    if config.experts is not None:
+        return complete(made, recipe, pathlib.Path(config.experts))
+    restarted = functools.partial(preparation, made)
+    return dataclasses.replace(recipe, prepare=restarted(lambda network: network, ""),
+                               restarted=restarted)
 
 
 def rate_optimizer(config: Any) -> optax.GradientTransformation:

@@ -15,7 +15,7 @@ from dd_jax.methods.record import default_depth, require_positive, require_rate
 from dd_jax.synthetic import check_start
 from dd_jax.types import DataSpec, Network, RealData
 
-ADJOINTS = ("full", "checkpointed", "recursive", "two_pass")
+ADJOINTS = ("full", "checkpointed", "recursive", "two_pass")  # each needs less than those before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,6 @@ def check(config: Any, *, whole: Sequence[str], rates: Sequence[str]) -> None:
     """
     require_positive(config, "steps", "batch_size", "width", *whole)
     require_rate(config, *rates)
-    if config.adjoint not in ADJOINTS:
-        raise unknown("adjoint", config.adjoint, ADJOINTS)
 
 
 def check_images(config: Any, data: RealData) -> None:
@@ -77,8 +75,10 @@ def adjoint_of(config: Any, *, plain: bool) -> Callable:
       plain: whether the inner loop is gradient descent without momentum.
 
     Raises:
-      ConfigError: "two_pass" where it is not.
+      ConfigError: an unknown name, or "two_pass" where it is not.
     """
+    if config.adjoint not in ADJOINTS:
+        raise unknown("adjoint", config.adjoint, ADJOINTS)
     if config.adjoint == "two_pass" and not plain:
         raise ConfigError("adjoint 'two_pass' knows no momentum of the student",
                           fix="pass adjoint='checkpointed' or adjoint='recursive'")
@@ -88,6 +88,7 @@ def adjoint_of(config: Any, *, plain: bool) -> Callable:
 def lighter(
     config: Any, data: RealData, build: Callable[[Any, RealData], Recipe], *names: str
 ) -> Mapping[str, Callable[[], Recipe]]:
-    """The same recipe by other adjoints, for where a step does not fit into the memory."""
+    """The same recipe by those adjoints that need less memory, for where a step does not fit."""
+    later = ADJOINTS[ADJOINTS.index(config.adjoint) + 1:]
     return {f"adjoint={name!r}": functools.partial(
-        build, dataclasses.replace(config, adjoint=name), data) for name in names}
+        build, dataclasses.replace(config, adjoint=name), data) for name in names if name in later}

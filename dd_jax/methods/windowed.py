@@ -15,7 +15,7 @@ from dd_jax.data import Normaliser
 from dd_jax.distill.capped_gradient import capped_gradient
 from dd_jax.distill.pixel_space import kept_between
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import unknown
+from dd_jax.errors import ConfigError, require_at_least_zero, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner import student
 from dd_jax.inner.plans import Plan
@@ -38,6 +38,8 @@ class WindowedSettings(UnrollingSettings):
     Attributes:
       window, inner_steps, first_step: W, T and the smallest n0, see `objectives.RandomWindow`.
       window_mode: "random", "last" or "forward".
+      patience: looks, one every `hold` steps, without a new lowest loss after which a "forward"
+        window goes on; the official number is for long runs.
       hold: outer steps that a window stays.
       inner_rate, adam_root: of the inner Adam, and the constant in its root.
       image_rate, label_rate: of the Adam on images and on learned labels.
@@ -54,6 +56,7 @@ class WindowedSettings(UnrollingSettings):
     inner_steps: int = 200
     first_step: int = 0
     window_mode: str = "random"
+    patience: int = 60
     hold: int = 10
     inner_rate: float = 1e-3
     adam_root: float = 1e-12
@@ -108,7 +111,7 @@ def windowed_recipe(
         optimizer=optax.scale_by_adam(eps_root=config.adam_root),
         adjoint=adjoint_of(config, plain=False))
     window = RandomWindow(config.window, config.inner_steps, config.first_step,
-                          config.window_mode, config.hold)
+                          config.window_mode, config.hold, config.patience)
     free = fields.get("label_kind") == "logits"  # free numbers, not probabilities
     usual = dict(
         method=method,
@@ -140,7 +143,12 @@ def check_windowed(config: Any) -> None:
     Raises:
       ConfigError: as said.
     """
-    check(config, whole=("window", "inner_steps", "hold", "evaluation_steps", "evaluation_seeds"),
+    check(config, whole=("window", "inner_steps", "hold", "patience", "evaluation_steps",
+                         "evaluation_seeds"),
           rates=("inner_rate", "adam_root", "image_rate", "label_rate"))
+    require_at_least_zero("cap", config.cap, example=2.0)
+    if config.cap == 0:
+        raise ConfigError("cap is 0, expected more: no gradient of an image would pass",
+                          fix="pass cap=2.0")
     if config.labels not in ("fixed", "learned"):
         raise unknown("labels", config.labels, ("fixed", "learned"))

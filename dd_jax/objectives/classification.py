@@ -14,7 +14,8 @@ import optax
 from dd_jax.augment import identity
 from dd_jax.backend import check_mapping
 from dd_jax.errors import require_whole
-from dd_jax.objectives.matching import at_most, by_class, pool_features
+from dd_jax.inner.built import require_built
+from dd_jax.objectives.matching import at_most, by_class, check_pool, pool_features
 from dd_jax.objectives.separable import separable_sum
 from dd_jax.types import Augmentation, Batch, Network, Objective, Pool, RealData, SyntheticSet
 
@@ -45,7 +46,7 @@ def classification(
       images, all of them or, in `class_by_class`, one. Nothing else of the batch is looked at.
 
     Raises:
-      ConfigError: unknown mapping, or `most` below 1.
+      ConfigError: unknown mapping, `most` below 1, or a factory in the place of what it returns.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -53,6 +54,8 @@ def classification(
       >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
       >>> objective = classification(network, pools.fresh_pool(network))
     """
+    check_pool(pool)
+    require_built("augmentation", augmentation, Augmentation, optional=True)
     require_whole("most", 1 if most is None else most, example=128)
     check_mapping(classes)
     augmentation = augmentation or identity()

@@ -20,16 +20,19 @@ import jax.numpy as jnp
 from dd_jax.augment import identity
 from dd_jax.backend import all_at_once, check_mapping, map_over
 from dd_jax.errors import require_whole
+from dd_jax.inner.built import require_built
 from dd_jax.inner.supervised import batch_gradient
 from dd_jax.nets import with_batch_stats
 from dd_jax.objectives.gradient_distances import distance_named
 from dd_jax.objectives.matching import (
     at_most,
     by_class,
+    check_pool,
     matched_rows,
     pool_features,
     real_as_set,
     require_all_classes,
+    require_several_classes,
 )
 from dd_jax.objectives.separable import separable_sum
 from dd_jax.synthetic import targets
@@ -81,8 +84,9 @@ def gradient_matching(
       `train_rows`, over {"match": that, "train": Batch of [train_rows]}; its state is the pool's.
 
     Raises:
-      ConfigError: unknown distance or mapping, a count that cannot be; in `loss`: a distance of
-        convolution weights for a network that has none.
+      ConfigError: unknown distance or mapping, a count that cannot be, a pool that watches; in
+        `init`: a set of one class; in `loss`: a distance of convolution weights for a network that
+        has none.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -91,6 +95,8 @@ def gradient_matching(
       >>> pool = pools.inner_trained_pool(network, uses=10, epochs=50)
       >>> objective = gradient_matching(network, pool, batch_size=16)
     """
+    check_pool(pool)
+    require_built("augmentation", augmentation, Augmentation, optional=True)
     for name, value in (("batch_size", batch_size), ("most", 1 if most is None else most)):
         require_whole(name, value)
     require_whole("train_rows", train_rows, least=0)
@@ -132,6 +138,9 @@ def gradient_matching(
         return with_batch_stats(variables, network.apply(variables, images, True))
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> PyTree:
+        require_several_classes(synthetic.labels.shape[-1],
+                                "the cross-entropy of one is zero, and so is its gradient",
+                                instead="match distributions, as method 'dm' does")
         return pool.init(key, synthetic)
 
     def sample(data: RealData, state: PyTree, key: jax.Array) -> PyTree:

@@ -18,7 +18,6 @@ Source: Wang et al., CAFE: Learning to Condense Dataset by Aligning Features, CV
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
 import jax
@@ -29,7 +28,12 @@ from dd_jax.augment import identity
 from dd_jax.backend import check_mapping, map_over, mean_and_rest_in_chunks
 from dd_jax.data import rows_per_class
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
-from dd_jax.objectives.matching import by_class, pool_features
+from dd_jax.inner.built import require_built
+from dd_jax.objectives.matching import (
+    by_class,
+    pool_features,
+    require_several_classes,
+)
 from dd_jax.types import (
     Augmentation,
     Batch,
@@ -79,7 +83,7 @@ def layer_matching(
 
     Raises:
       ConfigError: a weight or size that cannot be; in `init`: another number of taps than weights,
-        or batch normalisation.
+        or batch normalisation, or one class with a discrimination.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -92,6 +96,7 @@ def layer_matching(
     require_whole("batch_size", batch_size)
     require_whole("measure_size", measure_size, least=0)
     _check_pool(pool, measure_size)
+    require_built("augmentation", augmentation, Augmentation, optional=True)
     require_whole("chunk", 1 if chunk is None else chunk)
     check_mapping(classes)
     augmentation = augmentation or identity()
@@ -111,6 +116,9 @@ def layer_matching(
         return _mean_over(maps, 0), jnp.mean(features, axis=0)
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> PyTree:
+        if discrimination:
+            require_several_classes(synthetic.labels.shape[-1], "the discrimination of one is zero",
+                                    instead="discrimination=0.0")
         state = pool.init(key, synthetic)
         variables = jax.eval_shape(lambda: pool.draw(state, key))
         outputs = jax.eval_shape(network.apply, variables, synthetic.images[:1])
@@ -175,12 +183,12 @@ def _check_weights(weights: tuple, feature_weight: float, discrimination: float)
 
 
 def _check_pool(pool: Pool, measure_size: int) -> None:
-    looks = len(inspect.signature(pool.advance).parameters) > 3
-    if looks != (measure_size > 0):
+    require_built("pool", pool, Pool)
+    if pool.watches != (measure_size > 0):
         raise ConfigError(
             f"measure_size is {measure_size}, and the pool looks at "
-            + ("real images" if looks else "no real images"),
-            fix="pass measure_size=128" if looks else "pass measure_size=0",
+            + ("real images" if pool.watches else "no real images"),
+            fix="pass measure_size=128" if pool.watches else "pass measure_size=0",
         )
 
 

@@ -7,11 +7,28 @@ import jax
 from dd_jax.backend import in_chunks
 from dd_jax.data import rows_per_class, rows_uniform
 from dd_jax.errors import ConfigError
+from dd_jax.inner.built import require_built
 from dd_jax.synthetic import targets
 from dd_jax.types import Batch, Network, Pool, PyTree, RealData, SyntheticSet
 
 # Parts of a batch that are class by class: what is matched, and what only counts the classes.
 CLASS_WISE = ("match", "one_of_each")
+
+
+def check_pool(pool: Pool, *, real: bool = False) -> None:
+    """Refuses what is no pool, and one that watches where it is given no real images.
+
+    Args:
+      pool: what the user gave.
+      real: whether the objective gives the pool real images.
+
+    Raises:
+      ConfigError: as said.
+    """
+    require_built("pool", pool, Pool)
+    if pool.watches and not real:
+        raise ConfigError("the pool looks at real images, which this objective does not give it",
+                          fix="pass another one, such as pools.inner_trained_pool")
 
 
 def matched_rows(data: RealData, key: jax.Array, batch_size: int, train_rows: int) -> PyTree:
@@ -51,6 +68,22 @@ def by_class(synthetic: SyntheticSet, count: int) -> SyntheticSet:
     """Images [count, n, H, W, C] and labels [count, n, K] of each class, and nothing else."""
     return SyntheticSet(*(x.reshape(count, -1, *x.shape[1:])
                           for x in (synthetic.images, synthetic.labels)))
+
+
+def require_several_classes(count: int, why: str, *, instead: str) -> None:
+    """Refuses data of one class where the loss lives on what tells classes apart.
+
+    Args:
+      count: K.
+      why: what becomes of the loss.
+      instead: what to do without other data.
+
+    Raises:
+      ConfigError: as said.
+    """
+    if count < 2:
+        raise ConfigError(f"the data has {count} class, expected at least 2: {why}",
+                          fix=f"pass data of several classes, or {instead}")
 
 
 def require_all_classes(count: int, synthetic: SyntheticSet, why: str) -> None:

@@ -77,7 +77,7 @@ class StartEpochs(NamedTuple):
       low: the first epoch.
       high: at the end of the growth.
       first: `high` of the first step; None for no growth.
-      until: steps of the growth, which is linear.
+      until: steps of the growth, which is linear; 0 for no growth.
     """
 
     low: int
@@ -108,6 +108,9 @@ def check_starts(starts: StartEpochs, *, span: int, epochs: int) -> None:
         if first > high:
             raise ConfigError(f"max_start begins at {first} and ends at {high}, expected a growth",
                               fix=f"begin at {high} or less")
+    elif until:
+        raise ConfigError(f"growth_steps is {until!r}, but nothing says where max_start begins",
+                          fix=f"pass first_max_start={low + 1} or growth_steps=0")
     last = high - 1 + span
     if last > epochs:
         raise ConfigError(

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import ConfigError, require_at_least_zero
+from dd_jax.errors import require_at_least_zero
 from dd_jax.inner.experts import unflatten
 from dd_jax.inner.student import Student
 from dd_jax.objectives.reach import Reach, endpoint
 from dd_jax.objectives.segments import Segment, Segments, StartEpochs, check_starts
+from dd_jax.objectives.student_rates import check_student_rates
 from dd_jax.types import Network, Objective, PyTree, StoredRows, SyntheticSet
 
 _EXPERT, _EPOCH = range(2)
@@ -54,11 +55,13 @@ def trajectory_matching(
       relabel: labels are the target's probabilities for the images; the set's own are not used.
 
     Returns:
-      An `Objective` with `TrajectoryState`; one segment per step. Metrics: "rate" and those of
-      `reach`. A segment whose expert did not move has loss 0 and counts in "dead".
+      An `Objective` with `TrajectoryState`; one segment per step. Metrics: "rate" (the mean of
+      several) and those of `reach`. A segment whose expert did not move has loss 0 and counts in
+      "dead".
 
     Raises:
-      ConfigError: start epochs that do not fit the store; a set without a learning rate.
+      ConfigError: start epochs that do not fit the store; at `init`, a set without a learning rate
+        or with as many as the student has no steps.
     """
     check_starts(starts, span=segments.span, epochs=segments.trajectories.epochs)
     require_at_least_zero("shake", shake, example=1.0)
@@ -68,9 +71,7 @@ def trajectory_matching(
     as_tree = unflatten(like)
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> TrajectoryState:
-        if synthetic.learning_rate is None:
-            raise ConfigError("trajectory matching needs a set with a learning rate, which is the "
-                              "student's", fix="start from a set with learning_rate=0.01")
+        check_student_rates(synthetic.learning_rate, student.steps)
         return TrajectoryState(jnp.zeros((), jnp.int32))
 
     def sample(data, state: TrajectoryState, key: jax.Array) -> StoredRows:
@@ -95,7 +96,7 @@ def trajectory_matching(
             synthetic = synthetic._replace(labels=labels)
         inputs = student.plan(plan_key, synthetic.images.shape[0])
         value, metrics = reach(student, batch, inputs, synthetic)
-        return value, {"rate": rate, **metrics}
+        return value, {"rate": jnp.mean(rate), **metrics}
 
     def as_trees(flat: jax.Array):
         return as_tree(flat) if flat.ndim == 1 else jax.vmap(as_tree)(flat)

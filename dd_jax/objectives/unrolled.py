@@ -20,8 +20,10 @@ import optax
 from dd_jax.backend import check_mapping, map_over, mean_in_chunks
 from dd_jax.data import rows_per_class, rows_uniform
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
+from dd_jax.inner.built import require_built
 from dd_jax.inner.student import Student
-from dd_jax.objectives.matching import pool_features
+from dd_jax.objectives.matching import check_pool, pool_features
+from dd_jax.objectives.student_rates import check_student_rates
 from dd_jax.objectives.window import RandomWindow, WindowState, first_place, next_place
 from dd_jax.types import (
     Augmentation,
@@ -55,13 +57,13 @@ def unrolled(
     rate: float | None = None,
     networks: int = 1,
     how: str = "auto",
-    watched: bool = False,
 ) -> Objective:
     """The cross-entropy of real images after training on the synthetic ones, see the module.
 
     Args:
       student: how a network is trained on the set, and how that is differentiated.
-      pool: where its training begins; nothing is differentiated there.
+      pool: where its training begins; nothing is differentiated there. One that watches is given
+        the real batch, flat.
       batch_size: real images per step, drawn without replacement.
       window: which steps are differentiated; None for all.
       augmentation: of the real images, one draw each. Where the student has one draw for all of
@@ -70,7 +72,6 @@ def unrolled(
       rate: of the student, for a set that has none of its own.
       networks: per step, each drawn from the pool and trained by itself; losses are averaged.
       how: "map" or "vmap" over networks; by backend by default.
-      watched: whether the pool's `advance` is given the real batch, as its fourth argument.
 
     Returns:
       An `Objective` over `Batch(images [batch_size, H, W, C], labels)`, or [K, batch_size, ...] by
@@ -79,7 +80,8 @@ def unrolled(
 
     Raises:
       ConfigError: a window of another horizon than the student's steps; a number that cannot be;
-        at `init`, a set without a rate or with as many rates as the student has no steps.
+        a factory in the place of what it returns; at `init`, a set without a rate, or with another
+        number of rates than steps.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -89,6 +91,10 @@ def unrolled(
       >>> objective = unrolled(student(network, steps=5), pool=pools.fresh_pool(network),
       ...                      batch_size=16, rate=0.1)
     """
+    require_built("student", student, Student)
+    check_pool(pool, real=True)
+    require_built("window", window, RandomWindow, optional=True)
+    require_built("augmentation", augmentation, Augmentation, optional=True)
     require_whole("batch_size", batch_size, example=1024)
     require_whole("networks", networks)
     check_mapping(how)
@@ -133,7 +139,7 @@ def unrolled(
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> UnrolledState:
         synthetic = rated(synthetic)
-        _check_rates(synthetic.learning_rate, student.steps)
+        check_student_rates(synthetic.learning_rate, student.steps)
         place = () if window is None else first_place(window, jax.random.fold_in(key, _WINDOW))
         return UnrolledState(pool.init(jax.random.fold_in(key, _POOL), synthetic), place)
 
@@ -151,7 +157,7 @@ def unrolled(
     def advance(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
         synthetic = jax.lax.stop_gradient(rated(synthetic))
         keys = [jax.random.fold_in(key, use) for use in (_POOL, _WINDOW, _MEASURE)]
-        real = (_flat(batch),) if watched else ()
+        real = (_flat(batch),) if pool.watches else ()
         place = state.window
         if window is not None:
             place = next_place(window, place, keys[1],
@@ -199,12 +205,3 @@ def _flat(batch: Batch) -> Batch:
 def _of_type(variables: PyTree, dtype) -> PyTree:
     """Networks are drawn in float32; a student in float64 starts in float64."""
     return jax.tree.map(lambda x: x.astype(dtype), variables)
-
-
-def _check_rates(rates: jax.Array | None, steps: int) -> None:
-    if rates is None:
-        raise ConfigError("the set has no learning rate, which is the student's",
-                          fix="pass rate=0.01, or start from a set with learning_rate=0.01")
-    if jnp.ndim(rates) and jnp.shape(rates)[0] != steps:
-        raise ConfigError(f"the set has {jnp.shape(rates)[0]} learning rates for {steps} steps",
-                          fix=f"start from a set with one rate or with {steps}")

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.backend import in_chunks
-from dd_jax.errors import require_at_least_zero, require_whole
+from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
 from dd_jax.inner.supervised import train_pass
 from dd_jax.types import Augmentation, Batch, Network, Pool, PyTree, SyntheticSet
 
@@ -109,11 +109,11 @@ def plateau_pool(
       augmentation: of the training, one draw per image.
 
     Returns:
-      A `Pool` with `PlateauState` whose `advance(state, synthetic, key, real)` also takes the real
-      `Batch` (images [K, n, H, W, C]) that accuracies are measured on.
+      A `Pool` with `PlateauState` that watches: its `advance(state, synthetic, key, real)` takes
+      the real `Batch` (images [K, n, H, W, C]) that accuracies are measured on.
 
     Raises:
-      ConfigError: a count, range or cap that cannot be.
+      ConfigError: a count, range or cap that cannot be; in `advance`: a batch that is not by class.
 
     Example:
       >>> from dd_jax import nets
@@ -156,6 +156,10 @@ def plateau_pool(
         return jax.lax.while_loop(go_on, one_pass, start)[:2]
 
     def advance(state: PlateauState, synthetic: SyntheticSet, key, real: Batch) -> PlateauState:
+        if jnp.ndim(real.labels) != 2:
+            raise ConfigError(f"plateau_pool got real labels of shape {jnp.shape(real.labels)}, "
+                              "expected those of images by class, [K, n]",
+                              fix="use it in layer_matching")
         measure_key, train_key, renew_key = (
             jax.random.fold_in(key, use) for use in (_MEASURE, _TRAIN, _RENEW))
         synthetic, real = jax.lax.stop_gradient((synthetic, real))
@@ -170,7 +174,7 @@ def plateau_pool(
         return jax.lax.cond(stands_still | (uses >= max_uses),
                             lambda: new(renew_key, state.renewals + 1), goes_on)
 
-    return Pool(init=init, draw=draw, advance=advance)
+    return Pool(init=init, draw=draw, advance=advance, watches=True)
 
 
 def _pushed(accuracies: jax.Array, newest: jax.Array) -> jax.Array:

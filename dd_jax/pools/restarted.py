@@ -59,8 +59,9 @@ def restarted_pool(
       window: errors that are averaged.
 
     Returns:
-      A `Pool` with `RestartedState` whose `advance(state, synthetic, key, real)` takes the real
-      `Batch` (images [B, H, W, C], labels [B]) as well.
+      A `Pool` with `RestartedState` that watches: its `advance(state, synthetic, key, real)` takes
+      the real `Batch` (images [B, H, W, C], labels [B]). The network stays in its own dtype,
+      whatever that of the set is.
 
     Raises:
       ConfigError: a number below 1.
@@ -96,6 +97,7 @@ def restarted_pool(
             images, labels = images[rows[0]], labels[rows[0]]
         params = state.variables["params"]
         gradient, _ = batch_gradient(network, state.variables, images, labels, train=True)
+        gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
         updates, opt_state = optimizer.update(gradient, state.optimizer, params)
         return {**state.variables, "params": optax.apply_updates(params, updates)}, opt_state
 
@@ -116,4 +118,4 @@ def restarted_pool(
             lambda: RestartedState(variables, opt_state, errors, best, stalled, age))
 
     return Pool(init=lambda key, synthetic: new(key),
-                draw=lambda state, key: state.variables, advance=advance)
+                draw=lambda state, key: state.variables, advance=advance, watches=True)

@@ -44,8 +44,13 @@ def class_order(distances: Any, *, grid: tuple[int, int]) -> np.ndarray:
       [[0, 3], [2, 1]]
     """
     height, width = check_grid(grid)
-    distances = np.asarray(distances, np.float64)
     count = height * width
+    try:
+        distances = np.asarray(distances, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"distances are {str(distances)[:60]!r}, expected [{count}, {count}] "
+                          "numbers", fix="pass mean_image_distances(data, normaliser) or another "
+                          "such matrix") from error
     if distances.shape != (count, count) or not np.isfinite(distances).all():
         raise ConfigError(
             f"distances have shape {distances.shape}, expected [{count}, {count}] finite numbers "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import optax
 import pytest
 
 import dd_jax as dd
-from dd_jax.distill import boosted, grown
+from dd_jax.distill import boosted, grown, package
 from dd_jax.errors import ConfigError
 from tests.laws import members
 
@@ -44,6 +46,22 @@ def test_earlier_blocks_are_kept_and_every_beginning_is_a_set(tmp_path):
     np.testing.assert_array_equal(alone.synthetic.images, sets[0].synthetic.images)
     again = boosted(build, members.toy_data(), workdir=tmp_path, **options)
     np.testing.assert_array_equal(again[-1].synthetic.images, sets[-1].synthetic.images)
+
+
+def test_no_block_has_a_key_of_the_outer_loop_s_consumers(monkeypatch):
+    keys, key = [], jax.random.key(4)
+
+    def recorded(recipe, data, *, key, **options):
+        keys.append(key)
+        shape = (members.CLASSES * recipe.settings["ipc"], *members.SHAPE)
+        labels = jnp.repeat(jnp.eye(members.CLASSES), recipe.settings["ipc"], axis=0)
+        return package(recipe, dd.SyntheticSet(jnp.zeros(shape), labels), data)
+
+    monkeypatch.setattr(sys.modules["dd_jax.distill.boosted"], "distil", recorded)
+    boosted(build, members.toy_data(), blocks=5, key=key)
+    bits = [tuple(jax.random.key_data(each).tolist()) for each in keys]
+    taken = [tuple(jax.random.key_data(jax.random.fold_in(key, i)).tolist()) for i in range(6)]
+    assert keys[0] is key and len({*bits, *taken}) == 11
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one optimiser", "by group"])

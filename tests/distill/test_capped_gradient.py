@@ -28,7 +28,9 @@ def test_norms_are_cut_at_twice_the_average_of_those_before():
         np.testing.assert_allclose(state.average, average, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [dict(factor=0.0), dict(factor=np.nan), dict(decay=1.0)])
+@pytest.mark.parametrize("options", [
+    dict(factor=0.0), dict(factor=np.nan), dict(factor="2"), dict(decay=1.0), dict(decay="0.9")],
+    ids=str)
 def test_caps_that_cannot_be_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         capped_gradient(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import dd_jax as dd
-from dd_jax.distill import progressive
+from dd_jax.distill import package, progressive
 from dd_jax.errors import ConfigError, SetFileError
 from dd_jax.evaluate import equal_budget, evaluate_progressive
 from dd_jax.io import open_trajectories
@@ -49,6 +50,20 @@ def test_stages_add_images_and_leave_the_earlier_ones_alone(toy, tiny_recipe, tm
     # The same call finds both stages finished; the set is on disk.
     assert same(run(recipe, toy, 2, workdir=tmp_path).synthetic, both.synthetic)
     assert same(dd.load(tmp_path / "set.safetensors").synthetic, both.synthetic)
+
+
+def test_no_stage_has_a_key_of_the_outer_loop_s_consumers(toy, tiny_recipe, monkeypatch):
+    keys, key = [], jax.random.key(4)
+
+    def recorded(recipe, data, *, key, **options):
+        keys.append(key)
+        return package(recipe, members.start(labels="one_hot"), data)
+
+    monkeypatch.setattr(sys.modules["dd_jax.distill.progressive"], "distil", recorded)
+    run(tiny_recipe("dm"), toy, 6, key=key)
+    bits = [tuple(jax.random.key_data(each).tolist()) for each in keys]
+    taken = [tuple(jax.random.key_data(jax.random.fold_in(key, i)).tolist()) for i in range(6)]
+    assert keys[0] is key and len({*bits, *taken}) == 12
 
 
 def test_the_loss_is_that_of_both_sets_and_its_slope_that_of_the_new_one(toy):

@@ -12,7 +12,7 @@ from sklearn.neural_network import MLPClassifier
 import dd_jax as dd
 from dd_jax import evaluate as ev
 from dd_jax.data import from_arrays, load_embedded, split_of
-from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.errors import ConfigError, DataError, SetFileError
 from dd_jax.evaluate import Protocol
 from dd_jax.io import as_numpy
 from dd_jax.synthetic import targets
@@ -126,6 +126,29 @@ def test_evaluation_as_a_call(small):
     result = dd.evaluate(small_set(small), small.test, protocol=TINY, key=jax.random.key(0),
                          seeds=1)
     assert len(result.accuracies) == 1 and result.std == 0
+
+
+def selected(found, rows):
+    synthetic = found.synthetic
+    return dataclasses.replace(found, synthetic=synthetic._replace(
+        images=synthetic.images[rows], labels=synthetic.labels[rows]))
+
+
+def test_a_set_of_no_image_is_refused(small):
+    options = dict(protocol=TINY, key=jax.random.key(0), seeds=1)
+    with pytest.raises(ConfigError, match="the set has 0 images.*at least one"):
+        ev.evaluate(selected(small_set(small), slice(0)), small.test, **options)
+    nothing = dataclasses.replace(small.test, images=small.test.images[:0],
+                                  labels=small.test.labels[:0])
+    with pytest.raises(DataError, match="test data has 0 images"):
+        ev.evaluate(small_set(small), nothing, **options)
+
+
+def test_a_set_of_one_class_is_tested_with_a_warning(small):
+    found = selected(small_set(small), slice(6, 8))  # both images of class 3
+    with pytest.warns(UserWarning, match=r"largest for class 3 \(.*\): .*no other class"):
+        result = ev.evaluate(found, small.test, protocol=TINY, key=jax.random.key(0), seeds=1)
+    np.testing.assert_allclose(result.mean, 0.1, atol=1e-6)
 
 
 def test_cross_entropy_on_centred_labels_is_refused(small):

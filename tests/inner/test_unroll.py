@@ -18,7 +18,8 @@ from dd_jax.types import SyntheticSet
 
 EXACT = {"full": full(), "checkpointed": checkpointed(), "checkpointed 3": checkpointed(3),
          "recursive 2": recursive(2), "recursive 3": recursive(3)}
-ALL = {name: adjoint_by_name(name, every=2, window=3) for name in ADJOINTS}
+OPTIONS = {"checkpointed": dict(every=2), "truncated": dict(every=2, window=3)}
+ALL = {name: adjoint_by_name(name, **OPTIONS.get(name, {})) for name in ADJOINTS}
 ROWS, CLASSES, PIXELS = 6, 3, 5
 
 
@@ -276,6 +277,18 @@ def test_no_steps_and_what_is_refused():
                    dict(name="checkpointed", every=0), dict(name="recursive", levels=1.5)):
         with pytest.raises(ConfigError):
             adjoint_by_name(**change)
+
+
+@pytest.mark.parametrize("name,options,said", [
+    ("full", dict(window=2, every=7), "'full' takes no every, which is 7; leave every out"),
+    ("two_pass", dict(levels=3), "'two_pass' takes no levels"),
+    ("checkpointed", dict(window=2), "'checkpointed' takes no window"),
+    ("recursive", dict(every=1), "'recursive' takes no every"),
+    ("truncated", dict(window=2, levels=2), "'truncated' takes no levels"),
+])
+def test_an_adjoint_is_given_what_it_takes(name, options, said):
+    with pytest.raises(ConfigError, match=said):
+        adjoint_by_name(name, **options)
 
 
 def test_the_default_is_checkpointed_and_float64_works_inside_a_float32_program():

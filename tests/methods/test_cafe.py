@@ -108,6 +108,13 @@ def test_the_settings_of_the_record_can_be_stored():
     assert cafe.METHOD.published["fashion_mnist", 1].mean == 77.1
 
 
+def test_one_class_is_refused():
+    one = from_arrays(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8),
+                      np.zeros(6, np.int64), num_classes=1)
+    with pytest.raises(ConfigError, match="1 class, expected at least 2.*method 'dm'"):
+        built(one, **TINY)
+
+
 @pytest.mark.parametrize("change,word", [
     ({"norm": "batch"}, "norm"), ({"uses": 0}, "uses"), ({"still": -1.0}, "still"),
     ({"max_epochs": 3}, "max_epochs"), ({"last_weight": -0.1}, "last_weight"),

@@ -109,6 +109,15 @@ def test_dcc_warms_up_class_by_class_in_the_first_uses_of_the_first_networks():
             assert abs(values["class-wise"] - values["joint"]) > 1e-2
 
 
+def test_dcc_of_one_class_is_refused_and_m3d_is_not():
+    """M3D matches each class by itself; of DCC there would be no contrast."""
+    one = from_arrays(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8),
+                      np.zeros(6, np.int64), num_classes=1)
+    with pytest.raises(ConfigError, match="1 class, expected at least 2.*method 'dm'"):
+        methods.recipe("dcc", one, **SMALL)
+    methods.recipe("m3d", one, **SMALL)
+
+
 @pytest.mark.parametrize("change", [{"warm_uses": 0}, {"warm_networks": 0}],
                          ids=["uses", "networks"])
 def test_dcc_without_a_warm_up_matches_jointly(change, monkeypatch):

@@ -6,6 +6,7 @@ Where something is trained, the networks are perceptrons that look like ConvNets
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import types
 
 import jax
@@ -16,10 +17,13 @@ import pytest
 import dd_jax as dd
 from dd_jax import methods
 from dd_jax.data import normalise
+from dd_jax.distill import flipped, grown
+from dd_jax.distill.progressive import next_stage
 from dd_jax.errors import CheckpointError, ConfigError
 from dd_jax.inner import unflatten
 from dd_jax.methods import ast, trajectory
 from dd_jax.methods.record import preset
+from dd_jax.types import Objective
 from tests.laws import members
 
 NAMES = ("mtt", "ftd", "tesla", "datm", "att", "ast")
@@ -266,6 +270,93 @@ def test_tesla_s_soft_labels_are_those_of_an_expert_at_the_end(experts):
     assert build("tesla", experts).finalise is None
 
 
+def first_set():
+    return members.start(labels="one_hot")._replace(learning_rate=jnp.float32(0.3))
+
+
+def completed(recipe, experts):
+    return recipe.prepare.complete(recipe, pathlib.Path(experts)) if recipe.prepare else recipe
+
+
+def never(*args):
+    raise AssertionError("used")
+
+
+@pytest.mark.parametrize("ready", [False, True], ids=["trained in the run", "in a folder"])
+def test_later_stages_have_all_variations_of_the_first(ready, experts, monkeypatch):
+    def counting(learner, segments, **options):
+        return Objective(never, never, lambda shown, *args: (shown.images.shape[0], {}), never)
+
+    monkeypatch.setattr(trajectory, "trajectory_matching", counting)
+    recipe = dataclasses.replace(flipped(build("mtt", experts if ready else None)), steps=5)
+    first = first_set()
+    size = first.images.shape[0]
+    for _ in range(2):  # a recipe that was prepared before has other stages, too
+        later = next_stage(recipe, [first], members.SPEC, 1, 2)
+        assert later.prepare is not None and not later.prepared and later.steps == 5
+        assert later.settings["flipped"] and later.settings["stage"] == 2
+        note = later.settings["earlier"]
+        assert note in later.prepare.write.args
+        later = completed(later, experts)
+        # Both stages and their mirror images, once.
+        state = types.SimpleNamespace(images=first.images, labels=first.labels, inner=())
+        assert later.objective.loss(first, state, None, None)[0] == 2 * 2 * size
+        recipe = completed(recipe, experts)
+        assert recipe.objective.loss(first, (), None, None)[0] == 2 * size
+
+
+@pytest.mark.parametrize("ready", [False, True], ids=["trained in the run", "in a folder"])
+def test_what_is_replaced_by_hand_stays_through_every_preparation(ready, experts):
+    def start(data, key):
+        raise AssertionError("used")
+
+    objective = Objective(*[never] * 4)
+    recipe = dataclasses.replace(build("ast", experts if ready else None), initialise=start)
+    done = completed(recipe, experts)
+    assert done.initialise is start and done.lighter
+    assert done.objective.init(None, first_set()).step == 0  # made by the preparation
+    done = completed(dataclasses.replace(recipe, objective=objective), experts)
+    again = dataclasses.replace(done, prepare=done.restarted(lambda network: network, "again"))
+    again = completed(again, experts)
+    assert again.initialise is start and again.objective is objective
+
+
+@pytest.mark.parametrize("ready", [False, True], ids=["trained in the run", "in a folder"])
+def test_a_grown_set_starts_from_the_earlier_one_and_new_images_of_the_method(ready, experts):
+    data, earlier, key = members.toy_data(), first_set(), jax.random.key(0)
+    each = earlier.images.shape[0] // members.CLASSES
+    recipe = build("ast", experts if ready else None, ipc=each + 1)
+    found = completed(grown(recipe, earlier, share=0.25), experts)
+    assert found.settings["share"] == 0.25
+    start, plain = (jax.jit(one.initialise)(data, key) for one in (found, completed(
+        recipe, experts)))
+    for part in ("images", "labels"):
+        new, old, own = (np.asarray(getattr(one, part)).reshape(
+            members.CLASSES, -1, *getattr(one, part).shape[1:]) for one in (start, earlier, plain))
+        np.testing.assert_array_equal(new[:, :each], old)
+        np.testing.assert_array_equal(new[:, each:], own[:, each:])
+    assert start.learning_rate == earlier.learning_rate
+    params = {"images": jnp.ones(start.images.shape)}
+    one = found.optimizer["images"]
+    moved = np.asarray(one.update(params, one.init(params), params)[0]["images"])
+    moved = moved.reshape(members.CLASSES, each + 1, -1)
+    np.testing.assert_allclose(moved[:, :each], 0.25 * moved[0, -1, 0])
+
+
+@pytest.mark.parametrize("name,changes,offered", [
+    ("mtt", {}, ["recursive", "two_pass"]),
+    ("mtt", dict(adjoint="recursive"), ["two_pass"]),
+    ("ast", {}, ["recursive"]),
+    ("tesla", {}, []),
+    ("tesla", dict(adjoint="checkpointed"), ["two_pass"]),
+])
+def test_only_what_needs_less_memory_is_offered_as_lighter(name, changes, offered, experts):
+    recipe = build(name, experts, **changes)
+    assert list(recipe.lighter) == [f"adjoint={other!r}" for other in offered]
+    for (_, one), other in zip(recipe.lighter.items(), offered):
+        assert one().settings["adjoint"] == other and one().prepared == recipe.prepared
+
+
 @pytest.mark.parametrize("name,changes,said", [
     ("mtt", dict(max_start=9), "max_start=2"),
     ("mtt", dict(span=4), "span is 4.*span=3"),
@@ -299,6 +390,7 @@ def test_settings_that_cannot_be_are_refused(name, changes, said, experts):
     ("mtt", dict(max_start=9), "max_start"),
     ("datm", dict(min_start=1), "max_start is 1"),
     ("datm", dict(max_start=2, first_max_start=3, growth_steps=5), "begins at 3 and ends at 2"),
+    ("datm", dict(growth_steps=5), "growth_steps is 5"),
     ("ast", dict(inner_steps=1), "steps"),
 ], ids=lambda value: None if isinstance(value, str) else "-".join(map(str, value)))
 def test_they_are_refused_before_experts_are_trained(name, changes, said):

@@ -16,10 +16,11 @@ import pytest
 import dd_jax as dd
 from dd_jax import methods
 from dd_jax.cli.evaluate import protocol_of
-from dd_jax.errors import ConfigError, NonFiniteError
+from dd_jax.errors import ConfigError, DataError, NonFiniteError
 from dd_jax.evaluate import Protocol, evaluate_full, evaluate_random
 from dd_jax.methods import unrolling
 from dd_jax.methods.record import preset
+from dd_jax.objectives import RandomWindow
 from dd_jax.types import Split
 from tests.laws import members
 
@@ -132,10 +133,11 @@ def test_a_pretrained_bank_is_where_training_begins():
     ("linba", 1, dict(bases=16, downsample=2, inner_steps=150, inner_rate=0.01, inner_momentum=0.9,
                       per_class=32, batch_size=64, memory_rate=0.1, memory_momentum=0.5, clip=2.0,
                       evaluation_epochs=300, evaluation_batch_size=640, evaluation_seeds=10)),
-    ("podd", 0.9, dict(rows=None, columns=None, window=60, inner_steps=200, image_rate=1e-3,
-                       inner_rate=1e-3, batch_size=5000, labels="fixed", patch_batch=96,
-                       normaliser="zca_per_image", augmentation="flip_rotate",
-                       evaluation_seeds=8)),
+    ("podd", 0.9, dict(rows=6, columns=16, window=60, patience=60, fractions=False, label_ipc=1,
+                       inner_steps=200, image_rate=1e-3, inner_rate=1e-3, batch_size=5000,
+                       labels="fixed", patch_batch=96, normaliser="zca_per_image",
+                       augmentation="flip_rotate", evaluation_seeds=8)),
+    ("podd", 0.3, dict(rows=None, columns=None, patch_batch=96)),
 ])
 def test_official_settings(name, ipc, wanted):
     config = dataclasses.asdict(preset(methods.get(name), "official", ipc))
@@ -198,6 +200,46 @@ def test_neighbours_on_a_poster_are_alike():
 def test_images_of_rat_bptt_start_with_norm_one():
     first = build("rat_bptt", unit_norm=True).initialise(members.toy_data(), jax.random.key(0))
     np.testing.assert_allclose(np.sqrt((first.images**2).sum(axis=(1, 2, 3))), 1, rtol=1e-5)
+
+
+def test_the_published_poster_of_podd_and_the_settings_of_its_labels():
+    rng = np.random.default_rng(0)
+    data = dd.data.from_arrays(rng.integers(0, 256, (20, 32, 32, 3), np.uint8), np.arange(20) % 10)
+    options = dict(normaliser="standardise", depth=1)
+    recipe = methods.recipe("podd", data, protocol="official", ipc=0.9, **options)
+    record = recipe.parameterization.record[1]
+    found = (record["shape"], record["patches"], record["class_grid"])
+    assert found == ((60, 153), (6, 16), (2, 5))
+    assert recipe.evaluation.batch_size == 96  # all patches in every step
+    assert (record["fractions"], record["label_ipc"]) == (False, 1)
+    other = methods.recipe("podd", data, protocol="official", ipc=0.9, fractions=True, label_ipc=3,
+                           **options).parameterization.record[1]
+    assert (other["fractions"], other["label_ipc"]) == (True, 3)
+
+
+@pytest.mark.parametrize("name,changes", [
+    ("linba", {}), ("podd", dict(ordered=False)), ("podd", {})],
+    ids=["linba", "podd-in-their-order", "podd"])
+def test_a_class_without_images_is_named(name, changes):
+    toy = members.toy_data()
+    data = dd.data.from_arrays(np.asarray(toy.images), 2 * np.asarray(toy.labels), num_classes=3,
+                               allow_missing=True)
+    with pytest.raises(DataError, match="class 1 .*has 0 images"):
+        methods.recipe(name, data, ipc=2, **{**SMALL, **OWN[name], **changes})
+
+
+@pytest.mark.parametrize("name", ["rat_bptt", "podd"])
+def test_patience_is_that_of_the_window(name, monkeypatch):
+    made = []
+    windowed = importlib.import_module("dd_jax.methods.windowed")
+
+    def recorded(*arguments):
+        made.append(RandomWindow(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(windowed, "RandomWindow", recorded)
+    build(name, window_mode="forward", patience=7)
+    assert made == [RandomWindow(3, 6, 0, "forward", hold=2, patience=7)]
 
 
 def written_out(synthetic, protocol, rates, *, variables):
@@ -313,7 +355,8 @@ def test_old_protocols_are_read():
     ("dd", dict(batches=3, ipc=4), "batches is 3.*batches=4"),
     ("dd", dict(initialisation="fxed"), "'fxed'.*'fixed'"),
     ("dd", dict(initialisation="fixed", networks=2), "networks is 2.*networks=1"),
-    ("dd", dict(rate=0.0), "rate is 0"),
+    ("dd", dict(rate=0.0), "rate is 0.*logarithm.*rate=0.01"),
+    ("dd", dict(rate="0.1"), "rate is '0.1'"),
     ("dd", dict(epochs=0), "epochs is 0"),
     ("dd", dict(network_seed=-1), "network_seed is -1"),
     ("dd", dict(image_rate=-0.1), "image_rate is -0.1"),
@@ -324,7 +367,9 @@ def test_old_protocols_are_read():
     ("rat_bptt", dict(window=7), "horizon"),
     ("rat_bptt", dict(window_mode="radnom"), "'radnom'.*'random'"),
     ("rat_bptt", dict(labels="soft"), "'soft'"),
-    ("rat_bptt", dict(cap=0.0), "factor is 0"),
+    ("rat_bptt", dict(cap=0.0), "cap is 0.*cap=2.0"),
+    ("rat_bptt", dict(cap="2"), "cap is '2'.*cap=2.0"),
+    ("rat_bptt", dict(patience=0), "patience is 0"),
     ("rat_bptt", dict(augmentation="flip_rotat"), "'flip_rotat'.*'flip_rotate'"),
     ("rat_bptt", dict(classes=1, per_class=2), "classes is 1.*per_class=1"),
     ("rat_bptt", dict(start="noize"), "'noize'.*'noise'"),
@@ -338,6 +383,7 @@ def test_old_protocols_are_read():
     ("podd", dict(grid_rows=3), "grid_rows is 3.*2 classes"),
     ("podd", dict(columns=50), "patches.*places"),
     ("podd", dict(labels="soft"), "'soft'.*fixed"),
+    ("podd", dict(label_ipc=0), "label_ipc is 0"),
     ("rat_bptt", dict(ipc=0.5), "ipc is 0.5"),
 ], ids=lambda value: None if isinstance(value, str) else "-".join(map(str, value)))
 def test_settings_that_cannot_be_are_refused(name, changes, said):

@@ -183,6 +183,24 @@ def test_embeddings_are_the_features_of_the_network_in_use():
     assert not np.any(slope)
 
 
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_one_class_is_refused(builder):
+    """The softmax of one class is constant: gradients of all networks would be zero."""
+    one = SyntheticSet(jnp.zeros((2, *SHAPE)), jnp.ones((2, 1)))
+    with pytest.raises(ConfigError, match="1 class, expected at least 2.*'dm'"):
+        made(**BUILDERS[builder][0]).init(jax.random.key(0), one)
+
+
+@pytest.mark.parametrize("pool,options,said", [
+    (pools.plateau_pool(NETWORK, max_uses=20, max_epochs=20), {}, "looks at real images"),
+    (pools.fresh_pool, {}, "pool is fresh_pool.*not the factory"),
+    (pools.fresh_pool(NETWORK), dict(augmentation=augment.dsa), "augmentation is dsa"),
+], ids=["watching", "factory", "augmentation"])
+def test_what_it_cannot_use_is_refused(pool, options, said):
+    with pytest.raises(ConfigError, match=said):
+        gradient_matching(NETWORK, pool, **options)
+
+
 def test_an_unknown_distance_is_refused():
     with pytest.raises(ConfigError, match="euclid"):
         made(distance="euclid")

@@ -188,8 +188,8 @@ def test_what_it_asks_for_and_hands_to_a_pool_that_measures():
         given.update(real=real)
         return state
 
-    objective = layer_matching(NETWORK, fixed_pool()._replace(advance=advance), weights=WEIGHTS,
-                               batch_size=5, measure_size=4)
+    pool = fixed_pool()._replace(advance=advance, watches=True)
+    objective = layer_matching(NETWORK, pool, weights=WEIGHTS, batch_size=5, measure_size=4)
     data = members.toy_data()
     rows = objective.sample(data, None, jax.random.key(0))
     assert {name: r.shape for name, r in rows.items()} == {"match": (2, 5), "measure": (2, 4)}
@@ -233,8 +233,16 @@ def test_the_discrimination_needs_all_classes():
         objective.loss(synthetic, state, batch, jax.random.key(0))
 
 
+def test_one_class_has_nothing_that_it_is_told_apart_from():
+    one = SyntheticSet(jnp.zeros((2, *SHAPE)), jnp.ones((2, 1)))
+    with pytest.raises(ConfigError, match="1 class, expected at least 2.*discrimination=0.0"):
+        made().init(jax.random.key(0), one)
+    made(discrimination=0.0).init(jax.random.key(0), one)
+
+
 @pytest.mark.parametrize("options", [
     {"weights": (0.1, -1.0)}, {"feature_weight": float("nan")}, {"discrimination": "0.01"},
+    {"augmentation": augment.dsa},
     {"batch_size": 0}, {"measure_size": -1}, {"chunk": 0}, {"classes": "all"},
 ], ids=lambda o: next(iter(o)))
 def test_bad_settings_are_refused_by_name(options):

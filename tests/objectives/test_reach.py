@@ -221,7 +221,8 @@ def test_the_two_pass_rule_is_that_of_tesla():
     assert bias > 1e-2 * np.abs(exact.images).max()
 
 
-@pytest.mark.parametrize("reach", [nearest(), waypoints()], ids=["nearest", "waypoints"])
+@pytest.mark.parametrize("reach", [None, nearest(), waypoints()],
+                         ids=["endpoint", "nearest", "waypoints"])
 def test_f35_a_dead_expert_costs_nothing_and_is_counted(reach):
     """Its epochs are one: no distance to be relative to."""
     shared = jax.tree.map(np.float32, arrays())

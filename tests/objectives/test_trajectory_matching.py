@@ -149,6 +149,7 @@ def test_the_cosine_to_the_exact_gradient():
     (StartEpochs(0, 3, first=4, until=10), 2, "begins at 4 and ends at 3"),
     (StartEpochs(1, 3, first=1, until=10), 2, "first_max_start is 1"),
     (StartEpochs(0, 3, first=2, until=0), 2, "growth_steps is 0"),
+    (StartEpochs(0, 3, until=50), 2, "growth_steps is 50.*first_max_start=1 or growth_steps=0"),
 ])
 def test_start_epochs_that_cannot_be_are_refused(starts, span, said):
     with pytest.raises(ConfigError, match=said):
@@ -160,6 +161,23 @@ def test_the_latest_segment_that_fits_is_taken():
     assert isinstance(rows, StoredRows) and int(rows.index[1]) == 4
     np.testing.assert_array_equal(rows.store.read(rows.index).target[0],
                                   walks().rows[int(rows.index[0]), 6, 0])
+
+
+def test_a_student_takes_a_rate_for_each_of_its_steps():
+    matching, segment = objective(), Segments(walks(), 2).read((np.int32(0), np.int32(0)))
+    synthetic = members.start(labels="one_hot")
+
+    @jax.jit
+    def both(rates):
+        metrics = matching.loss(synthetic._replace(learning_rate=rates), at(0), segment,
+                                jax.random.key(0))
+        return metrics[0], metrics[1]["rate"]
+
+    value, rate = both(jnp.array([0.1, 0.3]))
+    assert rate.shape == () and float(rate) == pytest.approx(0.2)
+    assert float(value) != pytest.approx(float(both(jnp.array([0.3, 0.1]))[0]))
+    with pytest.raises(ConfigError, match="3 learning rates for 2 steps"):
+        matching.init(jax.random.key(0), synthetic._replace(learning_rate=jnp.ones(3)))
 
 
 def test_what_cannot_be_matched_is_refused():

@@ -225,6 +225,24 @@ def test_an_exploding_inner_loop_is_seen():
     assert not bool(outer.all_finite(value, gradient.images))
 
 
+def test_a_pool_is_given_what_it_asks_for():
+    """Real images where it watches, none where it does not: nobody has to say so."""
+    given = []
+
+    def watch(state, synthetic, key, *real):
+        given.append([r.images.shape for r in real])
+        return state
+
+    shared = synthetic(dtype=np.float32)
+    by_class = Batch(jnp.zeros((2, 3, *members.SHAPE)), jnp.zeros((2, 3), jnp.int32))
+    for watches in (False, True):
+        pool = one_network()._replace(advance=watch, watches=watches)
+        made = objective(student(NETWORK, steps=1), pool=pool, per_class=True, batch_size=3)
+        made.advance(shared, made.init(jax.random.key(0), shared), by_class, jax.random.key(1))
+    assert given == [[], [(6, *members.SHAPE)]]
+    assert pools.restarted_pool(NETWORK).watches and not pools.fresh_pool(NETWORK).watches
+
+
 def places(window, losses, seed=0):
     """n0 of each outer step, where the loss that is looked at is given."""
     move = jax.jit(lambda state, key, loss: next_place(window, state, key, lambda: loss))
@@ -274,6 +292,21 @@ def test_forward_looks_at_the_loss_of_its_own_window():
     (lambda: objective(student(NETWORK, steps=4), networks=0), "networks is 0"),
     (lambda: objective(student(NETWORK, steps=4), batch_size=0), "batch_size is 0"),
     (lambda: objective(student(NETWORK, steps=4), how="vamp"), "'vamp'.*'vmap'"),
+    (lambda: objective(student(NETWORK, steps=4), window=(2, 3)),
+     r"window is \(2, 3\), expected a RandomWindow or None"),
+    (lambda: objective(student(NETWORK, steps=4), pool=None), "pool is None, expected a Pool"),
+    (lambda: objective(student(NETWORK, steps=4), pool=pools.fresh_pool),
+     "pool is fresh_pool, expected a Pool.*not the factory"),
+    (lambda: objective(student(NETWORK, steps=4), augmentation=augment.dsa),
+     "augmentation is dsa, expected an Augmentation or None.*not the factory"),
+    (lambda: objective(student), "student is student, expected a Student.*not the factory"),
+    (lambda: student(NETWORK, steps=4, augmentation=augment.dsa),
+     "augmentation is dsa, expected an Augmentation or None.*not the factory"),
+    (lambda: objectives.classification(NETWORK, pools.restarted_pool(NETWORK)),
+     "looks at real images.*inner_trained_pool"),
+    (lambda: objectives.classification(NETWORK, None), "pool is None"),
+    (lambda: objectives.classification(NETWORK, one_network(), augmentation=augment.dsa),
+     "augmentation is dsa"),
     (lambda: objective(student(NETWORK, steps=4)).init(
         jax.random.key(0), synthetic(None, np.float32)),
      "no learning rate.*rate=0.01"),

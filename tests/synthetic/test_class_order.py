@@ -72,3 +72,6 @@ def test_refusals():
     for distances in (np.zeros((4, 3)), np.full((4, 4), np.nan), np.zeros(4)):
         with pytest.raises(ConfigError, match=r"expected \[4, 4\] finite"):
             class_order(distances, grid=(2, 2))
+    for distances in ("cosine", [[0, 1], [2]], [[0j]]):
+        with pytest.raises(ConfigError, match=r"expected \[4, 4\] numbers.*mean_image_distances"):
+            class_order(distances, grid=(2, 2))
