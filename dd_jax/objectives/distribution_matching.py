@@ -21,10 +21,12 @@ import optax
 from dd_jax.augment import identity
 from dd_jax.backend import check_mapping, in_chunks, map_over, mean_in_chunks
 from dd_jax.errors import require_at_least_zero, require_whole
+from dd_jax.inner.built import require_built
 from dd_jax.objectives.discrepancy import Discrepancy, Probe
 from dd_jax.objectives.matching import (
     at_most,
     by_class,
+    check_pool,
     matched_rows,
     pool_features,
     real_as_set,
@@ -100,7 +102,8 @@ def distribution_matching(
       `DistributionState`.
 
     Raises:
-      ConfigError: unknown mapping, a count that cannot be.
+      ConfigError: unknown mapping, a count that cannot be, a factory in the place of what it
+        returns.
 
     Example:
       >>> from dd_jax import nets, objectives, pools
@@ -109,6 +112,9 @@ def distribution_matching(
       >>> objective = distribution_matching(network, pools.fresh_pool(network),
       ...                                   objectives.mean_features(), batch_size=16)
     """
+    check_pool(pool)
+    require_built("discrepancy", discrepancy, Discrepancy)
+    require_built("augmentation", augmentation, Augmentation, optional=True)
     for name, value in (("batch_size", batch_size), ("most", 1 if most is None else most)):
         require_whole(name, value)
     require_whole("train_rows", train_rows, least=0)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from dd_jax.backend import in_chunks
 from dd_jax.data import rows_uniform
+from dd_jax.objectives.matching import check_pool
 from dd_jax.solvers import check_ridge, fit_features
 from dd_jax.synthetic import targets, with_mirrors
 from dd_jax.types import Batch, Network, Objective, Pool, RealData, SyntheticSet
@@ -67,7 +68,7 @@ def feature_ridge(
       the pool's. Real targets are centred one-hot vectors.
 
     Raises:
-      ConfigError: a negative ridge or an unknown mode.
+      ConfigError: a negative ridge, an unknown mode, or what is no pool.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -75,6 +76,7 @@ def feature_ridge(
       >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
       >>> objective = feature_ridge(network, pools.fresh_pool(network), batch_size=16)
     """
+    check_pool(pool)
     check_ridge(ridge, mode)
 
     def features(variables, images):

@@ -38,6 +38,7 @@ from dd_jax.objectives.linearised_gradient import (
     fitted,
     gradient_parts,
 )
+from dd_jax.objectives.matching import check_pool
 from dd_jax.objectives.solver_rate import SolverRate, followed, solver_rate
 from dd_jax.solvers.implicit import attach_gradient
 from dd_jax.solvers.quadratic import (
@@ -131,6 +132,7 @@ def linearised_ridge(
       >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
       >>> objective = linearised_ridge(network, pools.fresh_pool(network), batch_size=16)
     """
+    check_pool(pool)
     _check(network, l2_rate, solver, solver_steps)
 
     def extend(synthetic: SyntheticSet) -> SyntheticSet:

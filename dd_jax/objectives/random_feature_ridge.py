@@ -24,6 +24,7 @@ import optax
 from dd_jax.backend import chunk_size, in_chunks, map_over, on_cpu
 from dd_jax.data import rows_uniform
 from dd_jax.errors import require_whole, unknown
+from dd_jax.objectives.matching import check_pool
 from dd_jax.solvers import check_ridge, fit_features
 from dd_jax.synthetic import targets
 from dd_jax.types import Batch, Network, Objective, Pool, PyTree, RealData, SyntheticSet
@@ -106,6 +107,7 @@ def random_feature_ridge(
     """
     if loss not in RIDGE_LOSSES:
         raise unknown("loss", loss, RIDGE_LOSSES)
+    check_pool(pool)
     require_whole("networks", networks, example=8)
     check_ridge(ridge, "trace_mean")
 

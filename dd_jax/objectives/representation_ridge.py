@@ -21,6 +21,7 @@ from dd_jax.augment import identity
 from dd_jax.backend import in_chunks
 from dd_jax.data import rows_uniform
 from dd_jax.errors import ConfigError
+from dd_jax.objectives.matching import check_pool
 from dd_jax.solvers import check_ridge, fit_features
 from dd_jax.types import (
     Augmentation,
@@ -97,6 +98,7 @@ def representation_ridge(
       >>> teacher = representations(network, network.init(jax.random.key(0)))
       >>> objective = representation_ridge(network, pools.fresh_pool(network), teacher)
     """
+    check_pool(pool)
     check_ridge(ridge, mode)
     augmentation = augmentation or identity()
 
