@@ -87,7 +87,7 @@ def timed(options) -> None:
     cases = {"plain jax": dict(name="full", formulation="native")}
     cases |= {name: dict(name=name) for name in ADJOINTS}
     if options.only:
-        cases = {options.only: cases[options.only]}
+        cases = {name: cases[name] for name in options.only.split(",")}
     calls, first = {}, {}
     for name, case in cases.items():
         network, fn = step_of(steps=options.steps, width=options.width, **case)
@@ -95,7 +95,7 @@ def timed(options) -> None:
         calls[name] = lambda compiled=compiled, given=given: compiled(*given)
         first[name] = in_turns({name: calls[name]}, rounds=1)[name][0]
     seconds = in_turns(calls, rounds=options.rounds)
-    suffix = f"_{options.only}" if options.only else ""
+    suffix = "_" + "_".join(cases) if options.only else ""
     report(f"trajectory_step_ipc{options.ipc}_n{options.steps}{suffix}", seconds,
            compile_seconds={k: max(0.0, first[k] - min(v)) for k, v in seconds.items()},
            baseline=next(iter(cases)), width=options.width, allocator_keeps_memory=kept)
@@ -127,7 +127,10 @@ def experts(options) -> None:
         return gradient
 
     calls, first = {}, {}
-    for name, formulation in (("plain jax", "native"), ("ours", "auto")):
+    formulations = {"plain jax": "native", "ours": "auto"}
+    if options.only:
+        formulations = {options.only: formulations[options.only]}
+    for name, formulation in formulations.items():
         network = nets.convnet(data.spec, width=options.width, formulation=formulation)
         variables = network.init(jax.random.key(0))
 
@@ -140,8 +143,6 @@ def experts(options) -> None:
 
         calls[name] = lambda run=run, variables=variables: run(variables, jax.random.key(1))
         first[name] = in_turns({name: calls[name]}, rounds=1)[name][0]
-    if options.only:
-        calls = {options.only: calls[options.only]}
     seconds = in_turns(calls, rounds=options.rounds)
     epoch = {k: round(float(np.median(v)) * 60_000 / size, 1) for k, v in seconds.items()}
     report("expert_training", seconds, baseline=next(iter(calls)), width=options.width,
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--width", type=int)
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only")
+    parser.add_argument("--only", help="names of cases, with commas between adjoints")
     options = parser.parse_args()
     options.width = options.width or (32 if options.case == "memory" else 128)
     {"memory": memory, "time": timed, "experts": experts}[options.case](options)
