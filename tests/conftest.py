@@ -27,6 +27,18 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
 from tests.laws import members  # noqa: E402
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_programs(tmp_path_factory):
+    """Programs compiled once per worker: many runs are the same but for their folder.
+
+    Not by environment variables, which runs that are to be killed would inherit.
+    """
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 @pytest.fixture(autouse=True)
 def programs():
     """Lets compiled programs go before their memory maps reach the 65,530 that Linux allows."""
