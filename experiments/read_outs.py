@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import jax
@@ -65,8 +66,9 @@ def figures(path: pathlib.Path, options: Options, data) -> dict:
     return found
 
 
-def main() -> int:
-    options = tyro.cli(Options)
+def main(words: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else list(words)
+    options = tyro.cli(Options, args=words)
     keep_memory()
     try:
         data = load(options.data)
@@ -77,7 +79,7 @@ def main() -> int:
             write_result(options.into / name, {
                 **found, "device": device_name(), "versions": versions(),
                 "git_commit": git_commit(),
-                "command": shlex.join(["python", "-m", "experiments.read_outs", *sys.argv[1:]])})
+                "command": shlex.join(["python", "-m", "experiments.read_outs", *words])})
             print(f"{found['method']} {found['ipc']:g} per class, {options.kernel}: "
                   f"{percent(found['accuracy'])}, random "
                   f"{percent(found.get('random_mean'), found.get('random_std'))}", flush=True)
