@@ -143,6 +143,30 @@ def require_at_least_zero(name: str, value: object, *, example: float = 0.1) -> 
                           fix=f"pass {name.split()[-1]}={example}")
 
 
+def require_above_zero(name: str, value: object, *, why: str, example: float) -> None:
+    """Refuses what is not a finite number above 0.
+
+    Args:
+      name: of the setting, as for `require_whole`.
+      value: what the user gave.
+      why: 0 will not do.
+      example: a usual value, for the advice.
+
+    Raises:
+      ConfigError: as said.
+
+    Example:
+      >>> require_above_zero("cap", 0.0, why="no gradient would pass", example=2.0)
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: cap is 0, expected more: no gradient would pass; pass cap=2.0
+    """
+    require_at_least_zero(name, value, example=example)
+    if value == 0:
+        raise ConfigError(f"{name} is 0, expected more: {why}",
+                          fix=f"pass {name.split()[-1]}={example}")
+
+
 def require_probability(name: str, value: object) -> None:
     """Refuses what is not a number in 0..1.
 

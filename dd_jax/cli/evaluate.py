@@ -24,7 +24,8 @@ class Evaluate:
       file: a set that this library saved.
       data: whose test part is used: "embedded", "fashion_mnist", "tfds:NAME" or a path; by
         default the data set that was distilled, found by its name.
-      networks: comma-separated names, for example convnet,mlp; the set's own by default.
+      networks: comma-separated names, for example convnet,mlp; the set's own by default; "none" for
+        regression alone.
       augmentation: instead of the set's own, for example "none" or "dsa".
       epochs: instead of the set's own.
       seeds: networks to train of each architecture; the protocol's number by default.
@@ -123,8 +124,12 @@ def run(words: Sequence[str]) -> int:
     own = {"augmentation": options.augmentation, "epochs": options.epochs}
     protocol = dataclasses.replace(protocol_of(distilled),
                                    **{k: v for k, v in own.items() if v is not None})
-    names = (options.networks or protocol.network).split(",")
+    names = (options.networks or protocol.network).split(",") if options.networks != "none" else []
     protocols = [evaluate.for_network(protocol, name.strip()) for name in names]
+    by = _read_out_of(options.kernel, distilled)
+    if not protocols and by is None:
+        raise ConfigError("networks is 'none' and there is no kernel: nothing is to be tested",
+                          fix="pass --kernel fc3, or name a network")
     own_name = distilled.spec.name
     data = load_data(options.data or own_name)
     if data.test.spec.class_names != distilled.spec.class_names:
@@ -135,7 +140,6 @@ def run(words: Sequence[str]) -> int:
             raise ConfigError("the set holds representations: --kernel and --augmentation have no "
                               "meaning for it", fix="leave them out")
         return _transfer(words, options, distilled, data, protocols)
-    by = _read_out_of(options.kernel, distilled)
     options = dataclasses.replace(
         options, random=options.random and evaluate.has_random(distilled, data.train))
     rows, results = [], []

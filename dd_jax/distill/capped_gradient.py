@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import ConfigError, require_at_least_zero
+from dd_jax.errors import ConfigError, require_above_zero, require_at_least_zero
 
 
 class CappedState(NamedTuple):
@@ -44,10 +44,7 @@ def capped_gradient(factor: float = 2.0, decay: float = 0.9) -> optax.GradientTr
 
     Source: Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024.
     """
-    require_at_least_zero("factor", factor, example=2.0)
-    if factor == 0:
-        raise ConfigError("factor is 0, expected more: no gradient would pass",
-                          fix="pass factor=2.0")
+    require_above_zero("factor", factor, why="no gradient would pass", example=2.0)
     require_at_least_zero("decay", decay, example=0.9)
     if decay >= 1:
         raise ConfigError(f"decay is {decay!r}, expected less than 1", fix="pass decay=0.9")

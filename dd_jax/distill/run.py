@@ -189,6 +189,10 @@ def distil(
 def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop, log_every,
           save_seconds, save_every, show_progress, callbacks) -> DistillState:
     saved_at, saved_step = time.monotonic(), step
+
+    def kept() -> str:
+        return f"; step {saved_step} is saved" if folder.path else ""
+
     still = StillWatch(recipe.method)
     bar = progress(recipe.steps, start=step, enabled=show_progress, description=recipe.method)
     with bar as shown:
@@ -196,8 +200,7 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
             limit = recipe.steps - step
             if save_every:
                 limit = min(limit, save_every - step % save_every)
-            kept = f"; step {saved_step} is saved" if folder.path else ""
-            with memory_told(recipe, stepper, f" after step {step} of {recipe.steps}{kept}"):
+            with memory_told(recipe, stepper, f" after step {step} of {recipe.steps}{kept()}"):
                 state, buffers = stepper.advance(state, limit)
             count = len(buffers["loss"])
             still.see(buffers)
@@ -225,10 +228,9 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
                 )
             shown.update(step, loss=float(buffers["loss"][-1]))
             if stop.requested and step < recipe.steps:
-                kept = f"; step {saved_step} is saved" if folder.path else ""
                 again = "run the same command again to continue"
                 raise RunStopped(
-                    f"stopped by {stop.signal_name} after step {step} of {recipe.steps}{kept}",
+                    f"stopped by {stop.signal_name} after step {step} of {recipe.steps}{kept()}",
                     fix=again if folder.path else "give a workdir to keep what is computed",
                 )
     return state

@@ -9,7 +9,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError, require_at_least_zero, require_whole, unknown
+from dd_jax.errors import (
+    ConfigError,
+    require_above_zero,
+    require_at_least_zero,
+    require_whole,
+    unknown,
+)
 from dd_jax.types import DataSpec, Objective, RealData
 
 
@@ -114,11 +120,8 @@ def require_learned_rate(config: Any, *names: str) -> None:
       ConfigError: as said.
     """
     for name in names:
-        value = getattr(config, name)
-        require_at_least_zero(name, value, example=0.01)
-        if value == 0:
-            raise ConfigError(f"{name} is 0, expected more: its logarithm is learned",
-                              fix=f"pass {name}=0.01")
+        require_above_zero(name, getattr(config, name), why="its logarithm is learned",
+                           example=0.01)
 
 
 def unprepared(method: str, what: str) -> Objective:

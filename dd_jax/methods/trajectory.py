@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax import augment, nets
+from dd_jax import augment
 from dd_jax.data import Normaliser, normalisers
 from dd_jax.distill.experts import train_experts
 from dd_jax.distill.rate_space import in_rate_space
@@ -27,7 +27,7 @@ from dd_jax.methods.record import (
     require_rate,
     unprepared,
 )
-from dd_jax.methods.unrolling import adjoint_of, lighter
+from dd_jax.methods.unrolling import adjoint_of, lighter, network_of
 from dd_jax.objectives.reach import Reach
 from dd_jax.objectives.segments import Segments, StartEpochs, check_starts
 from dd_jax.objectives.trajectory_matching import trajectory_matching
@@ -115,11 +115,10 @@ def student_of(
       data: the real set, for the shape of its images.
       optimizer: as for `inner.student`.
     """
-    spec = data.spec
-    network = nets.convnet(spec, depth=default_depth(spec, config.depth), width=config.width)
-    return student(network, steps=config.inner_steps, batch_size=config.batch_size,
-                   optimizer=optimizer, adjoint=adjoint_of(config, plain=optimizer is None),
-                   augmentation=augment.by_name(config.augmentation, spec.shape))
+    return student(network_of(config, data.spec), steps=config.inner_steps,
+                   batch_size=config.batch_size, optimizer=optimizer,
+                   adjoint=adjoint_of(config, plain=optimizer is None),
+                   augmentation=augment.by_name(config.augmentation, data.spec.shape))
 
 
 def matching(

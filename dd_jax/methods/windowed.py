@@ -15,7 +15,7 @@ from dd_jax.data import Normaliser
 from dd_jax.distill.capped_gradient import capped_gradient
 from dd_jax.distill.pixel_space import kept_between
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError, require_at_least_zero, unknown
+from dd_jax.errors import require_above_zero, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner import student
 from dd_jax.inner.plans import Plan
@@ -146,9 +146,6 @@ def check_windowed(config: Any) -> None:
     check(config, whole=("window", "inner_steps", "hold", "patience", "evaluation_steps",
                          "evaluation_seeds"),
           rates=("inner_rate", "adam_root", "image_rate", "label_rate"))
-    require_at_least_zero("cap", config.cap, example=2.0)
-    if config.cap == 0:
-        raise ConfigError("cap is 0, expected more: no gradient of an image would pass",
-                          fix="pass cap=2.0")
+    require_above_zero("cap", config.cap, why="no gradient of an image would pass", example=2.0)
     if config.labels not in ("fixed", "learned"):
         raise unknown("labels", config.labels, ("fixed", "learned"))

@@ -21,7 +21,7 @@ from dd_jax.distill import flipped, grown
 from dd_jax.distill.progressive import next_stage
 from dd_jax.errors import CheckpointError, ConfigError
 from dd_jax.inner import unflatten
-from dd_jax.methods import ast, trajectory
+from dd_jax.methods import ast, trajectory, unrolling
 from dd_jax.methods.record import preset
 from dd_jax.types import Objective
 from tests.laws import members
@@ -54,7 +54,7 @@ def perceptrons():
         return members.one_convolution(width)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trajectory, "nets", types.SimpleNamespace(convnet=convnet))
+        patch.setattr(unrolling, "nets", types.SimpleNamespace(convnet=convnet))
         yield
 
 
