@@ -118,7 +118,8 @@ def distil(
 
     Raises:
       ConfigError, CheckpointError: before anything compiles.
-      NonFiniteError: loss, gradient or parameters stopped being finite; the state before is saved.
+      NonFiniteError: loss, gradient or parameters stopped being finite; the state before is saved, and
+        non_finite.json says what that step was fed with.
       DeviceMemoryError: the device is out of memory; the last checkpoint is kept.
       RunStopped: SIGINT or SIGTERM came; a checkpoint is saved.
 
@@ -221,9 +222,11 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
                 folder.save(step, state)
                 saved_at, saved_step = time.monotonic(), step
             if not finite:
+                told = folder.note_failure(step + 1, metrics, stepper.rows(state),
+                                           saved=saved_step)
                 raise NonFiniteError(
                     f"step {step + 1} of {recipe.method} was not finite "
-                    f"(loss {buffers['loss'][-1]}, gradient norm {buffers['grad_norm'][-1]})",
+                    f"(loss {buffers['loss'][-1]}, gradient norm {buffers['grad_norm'][-1]}){told}",
                     fix="lower the learning rate; the state before that step is kept",
                 )
             shown.update(step, loss=float(buffers["loss"][-1]))

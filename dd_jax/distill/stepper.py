@@ -28,8 +28,9 @@ class Stepper:
         self._d, self._data = d, data
         self._count = 1
         self.needed = None  # bytes of working memory, once it is compiled
+        self._sample = jax.jit(d.sample)
         if from_host:
-            self._sample, self._step = jax.jit(d.sample), jax.jit(d.step, donate_argnums=0)
+            self._step = jax.jit(d.step, donate_argnums=0)
             self.advance = self._from_host
         else:
             self._run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
@@ -59,10 +60,17 @@ class Stepper:
         self._count = min(grown, _BUFFER)
         return state, buffers
 
-    def _batch(self, state: DistillState):
+    def rows(self, state: DistillState) -> dict[str, np.ndarray]:
+        """What the next step is fed with, by its place in the tree of rows."""
+        rows = jax.tree_util.tree_leaves_with_path(self._rows(state))
+        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in rows}
+
+    def _rows(self, state: DistillState):
         data = self._data
-        seen = as_index(data) if isinstance(data.images, np.ndarray) else data
-        return self._d.fetch(data, self._sample(state, seen))
+        return self._sample(state, as_index(data) if isinstance(data.images, np.ndarray) else data)
+
+    def _batch(self, state: DistillState):
+        return self._d.fetch(self._data, self._rows(state))
 
     def _from_host(self, state: DistillState, limit: int):
         del limit

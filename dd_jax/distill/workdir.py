@@ -11,11 +11,14 @@ from typing import Any, Optional
 
 from dd_jax.distill.checkpoint import Checkpoints
 from dd_jax.distill.lock import RunLock, prepare_folder
-from dd_jax.distill.metrics import MetricsWriter
+from dd_jax.distill.manifest import plain
+from dd_jax.distill.metrics import MetricsWriter, format_line
 from dd_jax.io.atomic import write_atomically
 from dd_jax.types import PyTree
+from dd_jax.versions import versions
 
 _SECONDS = "seconds.json"
+_FAILURE = "non_finite.json"
 
 
 def seconds_spent(path: pathlib.Path) -> float:
@@ -35,6 +38,7 @@ class Workdir:
 
     def __init__(self, path: Optional[pathlib.Path], identity: Mapping[str, Any]):
         self.path = path
+        self._identity = identity
         # Nothing is free to change: even the number of steps shapes the learning-rate schedule.
         self._checkpoints = path and Checkpoints(
             path / "checkpoints", identity=identity, free_fields=()
@@ -60,8 +64,30 @@ class Workdir:
         """Writes down the time spent so far."""
         if self.path:
             spent = {"step": step, "seconds": round(time.monotonic() - self._began, 3)}
-            text = json.dumps(spent) + "\n"
-            write_atomically(self.path / _SECONDS, lambda file: file.write(text.encode()))
+            _write_json(self.path / _SECONDS, spent)
+
+    def note_failure(
+        self, step: int, metrics: Mapping[str, float], rows: Mapping[str, Any], *, saved: int
+    ) -> str:
+        """Writes down what it takes to see a step that was not finite again.
+
+        Args:
+          step: that step.
+          metrics: of that step.
+          rows: what it was fed with, rows of the real set or of a store by their place.
+          saved: the step of the checkpoint that it follows; 0 where it follows the start.
+
+        Returns:
+          Where it stands, to be told in the error; nothing without a folder.
+        """
+        if not self.path:
+            return ""
+        failure = json.loads(format_line(step, metrics))
+        _write_json(self.path / _FAILURE, {
+            **failure, "follows_checkpoint": saved, "rows": plain(rows, name="rows"),
+            "run": plain(self._identity), "versions": versions(),
+        })
+        return f"; {_FAILURE} holds the step"
 
     def metrics(self, step: int) -> Optional[MetricsWriter]:
         """The metrics file, without the lines of steps that are going to be repeated."""
@@ -70,6 +96,11 @@ class Workdir:
         writer = MetricsWriter(self.path / "metrics.jsonl")
         writer.truncate_after(step)
         return writer
+
+
+def _write_json(path: pathlib.Path, entry: Mapping[str, Any]) -> None:
+    text = json.dumps(entry) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import dd_jax as dd
 from dd_jax.data import from_arrays
 from dd_jax.distill.stepper import Stepper
 from dd_jax.errors import CheckpointError, ConfigError, DeviceMemoryError, NonFiniteError
+from dd_jax.types import Batch
 
 
 def run(recipe, data, **options):
@@ -136,6 +137,30 @@ def test_a_non_finite_run_keeps_the_last_good_state(tiny_recipe, toy, tmp_path):
     recipe = tiny_recipe("dm", learning_rate=1e38, start="noise")
     with pytest.raises(NonFiniteError, match="learning rate"):
         run(recipe, toy, workdir=tmp_path)
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_f33_what_a_non_finite_step_was_fed_with_shows_it_again(
+    tiny_recipe, toy, tmp_path, on_device
+):
+    plain = tiny_recipe("dm")
+
+    def loss(synthetic, state, batch, key):
+        value, metrics = plain.objective.loss(synthetic, state, batch, key)
+        parts = jax.tree.leaves(batch, is_leaf=lambda b: isinstance(b, Batch))
+        fed_with_it = jnp.any(jnp.stack([jnp.any(part.rows == 9) for part in parts]))
+        return jnp.where(fed_with_it, jnp.inf, value), metrics
+
+    recipe = dataclasses.replace(
+        plain, steps=200, objective=plain.objective._replace(loss=loss), settings={"bad": 9})
+    real = toy if on_device else from_arrays(
+        np.asarray(toy.images), np.asarray(toy.labels), num_classes=2, device=False)
+    with pytest.raises(NonFiniteError, match="non_finite.json holds the step"):
+        run(recipe, real, workdir=tmp_path)
+    failure = json.loads((tmp_path / "non_finite.json").read_text())
+    assert failure["loss"] is None and failure["run"]["settings"] == {"bad": 9}
+    assert failure["follows_checkpoint"] == failure["step"] - 1
+    assert any(9 in np.ravel(rows) for rows in failure["rows"].values())
 
 
 @pytest.mark.parametrize("loss,message", [
