@@ -9,9 +9,10 @@ from dd_jax.distill.progressive import progressive
 from dd_jax.distill.recipe import Preparation, Recipe, StoredPreparation, prepared
 from dd_jax.distill.representative import representative
 from dd_jax.distill.run import distil, package
+from dd_jax.distill.selection import Selection
 
-__all__ = ["DistillState", "Distillation", "Preparation", "Recipe", "StoredPreparation", "boosted",
-           "distil", "distillation", "flipped", "grown", "package", "prepared", "progressive",
-           "representative", "train_experts"]
+__all__ = ["DistillState", "Distillation", "Preparation", "Recipe", "Selection",
+           "StoredPreparation", "boosted", "distil", "distillation", "flipped", "grown", "package",
+           "prepared", "progressive", "representative", "train_experts"]
 
 make_callable(__name__, "distil")

@@ -17,10 +17,11 @@ import optax
 
 from dd_jax.data import Normaliser, gather, normalise
 from dd_jax.distill.recipe import Recipe, grouped_optimizer
+from dd_jax.distill.selection import Looks, looks, unlooked
 from dd_jax.errors import ConfigError
 from dd_jax.types import Batch, PyTree, RealData, StoredRows, SyntheticSet
 
-_INIT, _SAMPLE, _DECODE, _LOSS, _ADVANCE = range(5)
+_INIT, _SAMPLE, _DECODE, _LOSS, _ADVANCE, _LOOK = range(6)
 
 
 class DistillState(NamedTuple):
@@ -33,6 +34,7 @@ class DistillState(NamedTuple):
       average: sum of the parameters with the weights of their moving average, or () without one.
       optimizer: of the outer optimiser.
       objective: of the objective.
+      best: the best set so far, or () where the last one is kept.
     """
 
     step: jax.Array
@@ -41,6 +43,7 @@ class DistillState(NamedTuple):
     average: PyTree
     optimizer: PyTree
     objective: PyTree
+    best: PyTree = ()
 
 
 class Distillation(NamedTuple):
@@ -52,8 +55,10 @@ class Distillation(NamedTuple):
       fetch: (data, rows) -> what is stored at these rows, a pytree of `Batch` (see `fetch`).
       step: (state, batch) -> (state, metrics); normalises the batch itself.
       run: (state, data, count, length) -> (state, metrics [length], done): `count` <= `length`
-        steps in one program, stopping early at a non-finite step.
+        steps in one program, stopping early at a non-finite step, or where a selection's patience
+        ends.
       decode: (state) -> SyntheticSet.
+      looks: of the recipe's selection, which `init` and `run` take by themselves; or None.
     """
 
     init: Callable[..., DistillState]
@@ -62,6 +67,7 @@ class Distillation(NamedTuple):
     step: Callable[..., tuple[DistillState, dict]]
     run: Callable[..., tuple[DistillState, dict, jax.Array]]
     decode: Callable[[DistillState], SyntheticSet]
+    looks: Looks | None
 
 
 def _key(state: DistillState, consumer: int) -> jax.Array:
@@ -143,7 +149,7 @@ def distillation(recipe: Recipe) -> Distillation:
             jax.random.fold_in(key, _INIT), 4
         )
         params = parameterization.init(params_key, recipe.initialise(data, start_key))
-        return DistillState(
+        state = DistillState(
             step=jnp.zeros((), jnp.int32),
             key=jax.random.key_data(key),
             params=params,
@@ -151,12 +157,19 @@ def distillation(recipe: Recipe) -> Distillation:
             optimizer=optimizer(params).init(params),
             objective=objective.init(objective_key, parameterization.decode(params, decode_key)),
         )
+        return state if looked is None else looked_at(state._replace(best=unlooked(params)), data)
+
+    def looked_at(state: DistillState, data: RealData) -> DistillState:
+        return looked.take(state, fetch(data, looked.sample(state, data)))
+
+    def seen(stored: PyTree) -> PyTree:
+        return in_model_space(recipe.normaliser, stored)
 
     def sample(state: DistillState, data: RealData) -> PyTree:
         return objective.sample(data, state.objective, _key(state, _SAMPLE))
 
     def step(state: DistillState, batch: PyTree) -> tuple[DistillState, dict]:
-        batch = in_model_space(recipe.normaliser, batch)
+        batch = seen(batch)
         decode_key = _key(state, _DECODE)
 
         def loss(params):
@@ -205,7 +218,9 @@ def distillation(recipe: Recipe) -> Distillation:
             average = jax.tree.map(
                 lambda a, p: jnp.where(finite, a + (1 - decay) * (p - a), a), average, params
             )
-        state = DistillState(taken, state.key, params, average, opt_state, after)
+        if looked is not None:
+            metrics["best_score"] = state.best.score
+        state = DistillState(taken, state.key, params, average, opt_state, after, state.best)
         return state, {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
 
     def run(state: DistillState, data: RealData, count: jax.Array, length: int):
@@ -214,12 +229,16 @@ def distillation(recipe: Recipe) -> Distillation:
         buffers = jax.tree.map(lambda m: jnp.zeros((length,), m.dtype), shapes)
 
         def go_on(carry):
-            i, _, _, finite = carry
-            return (i < count) & finite
+            i, state, _, finite = carry
+            on = (i < count) & finite
+            return on if looked is None else on & ~looked.ended(state)
 
         def body(carry):
             i, state, buffers, _ = carry
             state, metrics = step(state, fetch(data, sample(state, data)))
+            if looked is not None:
+                state = jax.lax.cond(looked.due(state), lambda s: looked_at(s, data), lambda s: s,
+                                     state)
             buffers = jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
             return i + 1, state, buffers, metrics["finite"] > 0
 
@@ -227,7 +246,8 @@ def distillation(recipe: Recipe) -> Distillation:
         done, state, buffers, _ = jax.lax.while_loop(go_on, body, start)
         return state, buffers, done
 
-    def decode(state: DistillState) -> SyntheticSet:
+    def shown(state: DistillState) -> PyTree:
+        """The parameters that a state stands for: the last ones or their average."""
         params = state.params
         if decay is not None:
             # The weights of t steps sum to 1 - decay^t; before the first there is no average.
@@ -240,6 +260,20 @@ def distillation(recipe: Recipe) -> Distillation:
 
             groups = parameterization.groups(params)
             params = jax.tree.map(mean, groups, state.average, params)
-        return parameterization.decode(params, _key(state, _DECODE))
+        return params
 
-    return Distillation(init, sample, fetch, step, run, decode)
+    def show(state: DistillState) -> tuple[PyTree, SyntheticSet]:
+        params = shown(state)
+        return params, parameterization.decode(params, _key(state, _DECODE))
+
+    def decode(state: DistillState) -> SyntheticSet:
+        if looked is None:
+            return show(state)[1]
+        return parameterization.decode(state.best.params,
+                                       _key(state._replace(step=state.best.step), _DECODE))
+
+    looked = None
+    if recipe.selection is not None:
+        looked = looks(recipe.selection, recipe.steps, show=show, see=seen,
+                       key=lambda state: _key(state._replace(step=0), _LOOK))
+    return Distillation(init, sample, fetch, step, run, decode, looked)

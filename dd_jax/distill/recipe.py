@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from dd_jax.data.normalise import Normaliser
+from dd_jax.distill.selection import Selection, check_selection
 from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.read_out import ReadOut
@@ -79,6 +80,7 @@ class Recipe:
       citation: how to cite the paper.
       average: decay of an exponential moving average of the parameters, with bias correction; the
         average is what `decode` shows and what is saved. None: the last parameters.
+      selection: how the best set of the run is found, which is then what is saved; None: the last.
       finalise: (set, data, key) -> set, applied once to the finished set, such as a relabelling.
       read_out: the kernel regression that the method's authors predict with, if they do.
       prepare: what is computed first, see `Preparation` and `StoredPreparation`; None for a
@@ -108,6 +110,7 @@ class Recipe:
     label_scale: float = 1.0
     citation: str = ""
     average: float | None = None
+    selection: Selection | None = None
     finalise: Callable[[SyntheticSet, RealData, jax.Array], SyntheticSet] | None = None
     read_out: ReadOut | None = None
     prepare: Preparation | StoredPreparation | None = None
@@ -127,6 +130,8 @@ class Recipe:
         if self.average is not None and not (number and 0.0 < self.average < 1.0):
             raise ConfigError(f"average is {self.average!r}, expected a decay between 0 and 1",
                               fix="pass average=0.99 or average=None")
+        if self.selection is not None:
+            check_selection(self.selection)
 
 
 def prepared(

@@ -118,8 +118,8 @@ def distil(
 
     Raises:
       ConfigError, CheckpointError: before anything compiles.
-      NonFiniteError: loss, gradient or parameters stopped being finite; the state before is saved, and
-        non_finite.json says what that step was fed with.
+      NonFiniteError: loss, gradient or parameters stopped being finite; the state before is saved,
+        and non_finite.json says what that step was fed with.
       DeviceMemoryError: the device is out of memory; the last checkpoint is kept.
       RunStopped: SIGINT or SIGTERM came; a checkpoint is saved.
 
@@ -149,6 +149,8 @@ def distil(
         "data": fingerprint(real),
         "log_every": log_every,
     }
+    if recipe.selection is not None:  # absent from runs of before there was one
+        identity["selection"] = [recipe.selection.every, recipe.selection.patience]
     with open_workdir(workdir, identity) as folder, StopSignals() as stop:
         folder.check_owner()
         recipe = prepare_in(folder.path, recipe, real, key, show_progress=show_progress)
@@ -179,7 +181,8 @@ def distil(
         if recipe.finalise is not None:
             synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
         stored = recipe.parameterization.cost(state.params)
-        finished = package(recipe, synthetic, real, stored_bytes=stored,
+        best = int(state.best.step) if recipe.selection is not None else None
+        finished = package(recipe, synthetic, real, stored_bytes=stored, best_step=best,
                            stored=_stored_form(recipe, state))
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
@@ -194,30 +197,33 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
     def kept() -> str:
         return f"; step {saved_step} is saved" if folder.path else ""
 
-    still = StillWatch(recipe.method)
+    def over() -> bool:
+        return step == recipe.steps or stepper.ended(state)
+
+    still, ended = StillWatch(recipe.method), over()
     bar = progress(recipe.steps, start=step, enabled=show_progress, description=recipe.method)
     with bar as shown:
-        while step < recipe.steps:
+        while not ended:
             limit = recipe.steps - step
             if save_every:
                 limit = min(limit, save_every - step % save_every)
             with memory_told(recipe, stepper, f" after step {step} of {recipe.steps}{kept()}"):
                 state, buffers = stepper.advance(state, limit)
-            count = len(buffers["loss"])
             still.see(buffers)
+            begun, count, finite = step, len(buffers["loss"]), bool(buffers["finite"][-1])
+            step += count if finite else count - 1
+            ended = over()
             for i in range(count):
-                at = step + i + 1
+                at = begun + i + 1
                 metrics = {k: float(v[i]) for k, v in buffers.items() if k != "finite"}
-                if at % log_every == 0 or at == recipe.steps or not buffers["finite"][i]:
+                if at % log_every == 0 or (i == count - 1 and (ended or not finite)):
                     if writer is not None:
                         writer.write(at, metrics)
                     for callback in callbacks:
                         callback(at, metrics)
-            finite = bool(buffers["finite"][-1])
-            step += count if finite else count - 1
             due = time.monotonic() - saved_at > save_seconds
             due = due or (save_every is not None and step % save_every == 0)
-            due = due or stop.requested or not finite or step == recipe.steps
+            due = due or stop.requested or not finite or ended
             if due and step > saved_step and _finite(state):
                 folder.save(step, state)
                 saved_at, saved_step = time.monotonic(), step
@@ -230,7 +236,7 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
                     fix="lower the learning rate; the state before that step is kept",
                 )
             shown.update(step, loss=float(buffers["loss"][-1]))
-            if stop.requested and step < recipe.steps:
+            if stop.requested and not ended:
                 again = "run the same command again to continue"
                 raise RunStopped(
                     f"stopped by {stop.signal_name} after step {step} of {recipe.steps}{kept()}",
@@ -244,7 +250,8 @@ def _stored_form(recipe: Recipe, state: DistillState) -> Stored | None:
     record = recipe.parameterization.record
     if record is None or recipe.average is not None or recipe.finalise is not None:
         return None
-    return Stored(*record, jax.tree.map(lambda x: np.asarray(x, np.float32), state.params))
+    params = state.params if recipe.selection is None else state.best.params
+    return Stored(*record, jax.tree.map(lambda x: np.asarray(x, np.float32), params))
 
 
 @jax.jit
@@ -254,7 +261,7 @@ def _finite(state: DistillState) -> jax.Array:
 
 def package(
     recipe: Recipe, synthetic, data: RealData, *, stored_bytes: int | None = None,
-    stored: Stored | None = None,
+    best_step: int | None = None, stored: Stored | None = None,
 ) -> DistilledSet:
     """Puts a synthetic set together with everything that is needed to use it.
 
@@ -263,6 +270,7 @@ def package(
       synthetic: the arrays.
       data: the real set, for its description and fingerprint.
       stored_bytes: of the parameters that the arrays were decoded from; noted where given.
+      best_step: that a selection found the set after; noted where given.
       stored: these parameters, where the file shall hold them in place of the images.
 
     Returns:
@@ -274,6 +282,8 @@ def package(
     noted = {"shown_images": int(synthetic.images.shape[0])}
     if stored_bytes is not None:
         noted["stored_bytes"] = int(stored_bytes)
+    if best_step is not None:
+        noted["best_step"] = int(best_step)
     return DistilledSet(
         synthetic=jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic),
         normaliser=recipe.normaliser,

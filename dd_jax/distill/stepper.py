@@ -31,6 +31,7 @@ class Stepper:
         self._sample = jax.jit(d.sample)
         if from_host:
             self._step = jax.jit(d.step, donate_argnums=0)
+            self._looks = jax.tree.map(jax.jit, d.looks)
             self.advance = self._from_host
         else:
             self._run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
@@ -60,21 +61,28 @@ class Stepper:
         self._count = min(grown, _BUFFER)
         return state, buffers
 
+    def ended(self, state: DistillState) -> bool:
+        """Whether the run ends before its last step, because a selection's patience did."""
+        return self._d.looks is not None and bool(self._d.looks.ended(state))
+
     def rows(self, state: DistillState) -> dict[str, np.ndarray]:
         """What the next step is fed with, by its place in the tree of rows."""
-        rows = jax.tree_util.tree_leaves_with_path(self._rows(state))
+        rows = jax.tree_util.tree_leaves_with_path(self._rows(self._sample, state))
         return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in rows}
 
-    def _rows(self, state: DistillState):
+    def _rows(self, sample, state: DistillState):
         data = self._data
-        return self._sample(state, as_index(data) if isinstance(data.images, np.ndarray) else data)
+        return sample(state, as_index(data) if isinstance(data.images, np.ndarray) else data)
 
     def _batch(self, state: DistillState):
-        return self._d.fetch(self._data, self._rows(state))
+        return self._d.fetch(self._data, self._rows(self._sample, state))
 
     def _from_host(self, state: DistillState, limit: int):
         del limit
         state, metrics = _called(self._step, state, self._batch(state))
+        looks = self._looks
+        if looks is not None and looks.due(state):
+            state = looks.take(state, self._d.fetch(self._data, self._rows(looks.sample, state)))
         return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
 
 

@@ -13,7 +13,7 @@ from dd_jax.types import Objective
 def with_objective(
     recipe: Recipe, wrap: Callable[[Objective], Objective], settings: Mapping[str, Any]
 ) -> Recipe:
-    """The recipe with its objective wrapped, also where the objective has yet to be prepared.
+    """The recipe with its objective wrapped, and its selection's, once they are prepared.
 
     Args:
       recipe: any recipe.
@@ -70,8 +70,10 @@ def changed(
 
 def _wrapped(recipe: Recipe, wrap: Callable[[Objective], Objective]) -> Recipe:
     """With its lighter variants, whose state is then that of the wrapped objective, too."""
+    selection = recipe.selection and recipe.selection._replace(
+        objective=wrap(recipe.selection.objective))
     return dataclasses.replace(
-        recipe, objective=wrap(recipe.objective),
+        recipe, objective=wrap(recipe.objective), selection=selection,
         lighter=varied(recipe.lighter, lambda lighter: _wrapped(lighter, wrap)))
 
 

@@ -4,15 +4,14 @@ Kernel ridge regression on the features of random networks, new ones in every st
 the images, their labels, a matrix that all images are multiplied by, and a temperature.
 
 Differs from the official code:
-  - the last step's set is kept. The official code looks every 40 steps at the loss of 16 fixed
-    networks on 5,000 (here and below for ten classes) images of the training set, keeps the best
-    set and stops after 1,000 steps without a better one;
+  - the 5,000 training images by which the best set is found are distinct and drawn from all alike
+    (there as many of each class, with replacement); the last step is looked at, too;
   - the learned labels and the Platt loss are flags there, off unless given; both are on here;
   - the regression's Gram matrix, factor and solves are float64, predictions from its weights
     float32 (there the Gram matrix is float32, the predictions float64);
   - a step's 5,120 real images are distinct; there four batches of 1,280 may overlap;
   - networks that test the set are trained for a fixed number of steps (official: at most 20,000,
-    until 500 pass without a better accuracy on those 5,000 images, which is then the one kept);
+    until 500 pass without a better accuracy on such images, which is then the one kept);
     sets of any size go whole (there up to 512 images; larger ones in random batches of 513).
 """
 
@@ -27,23 +26,27 @@ import optax
 from dd_jax import nets, pools
 from dd_jax.data import Normaliser, normalisers, zca
 from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.selection import Selection
 from dd_jax.evaluate import Protocol, ReadOut
 from dd_jax.methods.record import (
     Method,
     Published,
     default_depth,
     require_positive,
+    require_positive_if_given,
     require_rate,
 )
 from dd_jax.objectives.random_feature_ridge import random_feature_ridge
 from dd_jax.synthetic import check_start, class_start, pixels
 from dd_jax.synthetic.preconditioned import preconditioned
-from dd_jax.types import DataSpec, RealData
+from dd_jax.types import DataSpec, Objective, RealData
 
 _CITATION = (
     "N. Loo, R. Hasani, A. Amini, D. Rus. Efficient Dataset Distillation using Random Feature "
     "Approximation. NeurIPS 2022."
 )
+
+_LOOK = (16, 5000)  # networks and real images by which the best set is found
 
 # Learning rate, output scale and pull to the initial weights with which networks are trained on a
 # distilled set of 1, 10 and 50 images per class (official evaluation).
@@ -71,6 +74,9 @@ class RFAD:
       width, depth: of these; depth None follows the image size.
       loss: "platt" or "squared_error", see `objectives.random_feature_ridge`.
       labels: "learned", "fixed" or "soft".
+      select_every: steps between two looks for the best set, by the loss of 16 networks on 5,000
+        real images, the same in every look; None: the last set is kept.
+      patience: steps without a better set after which the run ends; None: it never does.
       precondition: whether the images are multiplied by a learned matrix.
       start: "real", "noise" or "class_means".
       normaliser: a name in `data.normalisers`; None: standardise grey images, whiten colour ones
@@ -92,6 +98,8 @@ class RFAD:
     depth: int | None = None
     loss: str = "platt"
     labels: str = "learned"
+    select_every: int | None = 40
+    patience: int | None = 1000
     precondition: bool = True
     start: str = "real"
     normaliser: str | None = None
@@ -106,11 +114,14 @@ def official(ipc: int) -> RFAD:
 
 
 def cpu(ipc: int) -> RFAD:
-    """Settings for five minutes on two CPU cores: narrow networks, few steps at a higher rate."""
+    """Settings for five minutes on two CPU cores: few narrow networks, few steps at a higher rate.
+
+    The last set is kept: a look for the best one costs as much as twenty steps.
+    """
     # Narrow networks, trained for few steps, move as far as wide ones only at a higher rate.
     return RFAD(ipc=ipc, steps=400, learning_rate=1e-2, temperature_rate=3e-2, batch_size=1024,
-                networks=4, width=32, precondition=False, evaluation_steps=300,
-                evaluation_width=128 if ipc < 10 else 64,
+                networks=4, width=32, select_every=None, precondition=False,
+                evaluation_steps=300, evaluation_width=128 if ipc < 10 else 64,
                 evaluation_rate=0.03 if ipc < 10 else 0.1)
 
 
@@ -160,6 +171,7 @@ def recipe(config: RFAD, data: RealData) -> Recipe:
     """
     require_positive(config, "ipc", "steps", "batch_size", "networks", "width", "evaluation_width",
                      "evaluation_steps")
+    require_positive_if_given(config, "select_every", "patience")
     require_rate(config, "learning_rate", "preconditioner_rate", "temperature_rate")
     check_start(config.start, data, config.ipc)
     spec = data.spec
@@ -172,6 +184,14 @@ def recipe(config: RFAD, data: RealData) -> Recipe:
     def adabelief(rate: float) -> optax.GradientTransformation:
         return optax.adabelief(rate, eps=1e-16, eps_root=1e-16)
 
+    def regression(networks: int, batch_size: int) -> Objective:
+        return random_feature_ridge(
+            network, pools.fresh_pool(network), networks=networks, ridge=config.ridge,
+            batch_size=min(batch_size, data.labels.shape[0]), loss=config.loss,
+        )
+
+    selection = config.select_every and Selection(regression(*_LOOK), config.select_every,
+                                                  config.patience)
     stored = pixels(labels=config.labels)
     return Recipe(
         method="rfad",
@@ -179,10 +199,8 @@ def recipe(config: RFAD, data: RealData) -> Recipe:
         initialise=class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind=kind,
                                temperature=config.loss == "platt"),
         parameterization=preconditioned(stored) if config.precondition else stored,
-        objective=random_feature_ridge(
-            network, pools.fresh_pool(network), networks=config.networks, ridge=config.ridge,
-            batch_size=min(config.batch_size, data.labels.shape[0]), loss=config.loss,
-        ),
+        objective=regression(config.networks, config.batch_size),
+        selection=selection,
         optimizer={
             "images": adabelief(config.learning_rate),
             "labels": adabelief(config.learning_rate),

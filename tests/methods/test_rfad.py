@@ -8,6 +8,7 @@ import pytest
 
 import dd_jax as dd
 from dd_jax.data import from_arrays
+from dd_jax.distill import outer
 from dd_jax.errors import ConfigError
 from dd_jax.methods import preset, rfad
 
@@ -37,6 +38,23 @@ def test_squared_error_without_a_matrix_has_two_leaves(toy):
     assert sorted(state.params) == ["images", "labels"]
 
 
+def test_the_best_set_of_equal_looks_is_kept(toy):
+    recipe = build(toy, steps=8, select_every=2, patience=4, learning_rate=30.0)
+    d = dd.distillation(recipe)
+    state = jax.jit(d.init)(jax.random.key(0), toy)
+    state, metrics, done = jax.jit(d.run, static_argnames="length")(state, toy, 8, length=8)
+    assert int(state.best.step) == 0 and int(done) == 4  # such a rate is too high
+    assert build(toy).selection.every == 40 and build(toy, select_every=None).selection is None
+    assert d.looks.sample(state, toy).shape == (64,)  # 5,000 where there are as many
+    batch = outer.in_model_space(recipe.normaliser, d.fetch(toy, d.looks.sample(state, toy)))
+    start = recipe.parameterization.decode(state.best.params, None)
+    values = [recipe.selection.objective.loss(start, (), batch, jax.random.key(seed))[0]
+              for seed in range(3)]
+    # Of other networks: near, but not equal.
+    np.testing.assert_allclose(state.best.score, np.mean(values), rtol=0.2)
+    assert min(abs(float(v - state.best.score)) for v in values) > 0
+
+
 @pytest.mark.parametrize("name,shape,ipc,expected", [
     ("mnist", (28, 28, 1), 1, (1e-3, 8.0, 1e-3)), ("cifar10", (32, 32, 3), 40, (1e-2, 2.0, 0.0)),
     ("cifar100", (32, 32, 3), 50, (1e-1, 2.0, 0.0)), ("mine", (28, 28, 1), 9, (1e-2, 8.0, 1e-3)),
@@ -62,6 +80,7 @@ def test_colour_sets_are_whitened_without_centring(name, kind, per_image):
 @pytest.mark.parametrize("change,message", [
     ({"networks": 0}, "networks is 0"), ({"loss": "mse"}, "squared_error"),
     ({"preconditioner_rate": -1.0}, "preconditioner_rate"), ({"ridge": -1.0}, "ridge"),
+    ({"select_every": 0}, "select_every is 0"), ({"patience": 0}, "patience is 0"),
 ])
 def test_bad_settings_are_refused(toy, change, message):
     with pytest.raises(ConfigError, match=message):

@@ -1,0 +1,151 @@
+"""Selections: the best set of a run is found, kept and saved, wherever the run was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import dd_jax as dd
+from dd_jax.data import from_arrays, rows_uniform
+from dd_jax.distill import Selection
+from dd_jax.errors import ConfigError
+from dd_jax.types import Objective
+
+STEPS, RATE, BEST = 24, 0.1, 12
+
+
+def objective(value):
+    """(mean of the images, real batch) -> loss, whatever else there is."""
+    return Objective(
+        init=lambda key, synthetic: (),
+        sample=lambda data, state, key: rows_uniform(data, key, 4),
+        loss=lambda synthetic, state, batch, key: (value(jnp.mean(synthetic.images), batch), {}),
+        advance=lambda synthetic, state, batch, key: state,
+    )
+
+
+def sinking(tiny_recipe, *, every=4, patience=None, judge=None, **changes):
+    """Every step lowers the mean of the images by RATE; the judge wants it as after BEST steps."""
+    recipe = tiny_recipe("dm", start="noise")
+    size = 2 * 8 * 8  # numbers in the set: the mean's derivative in each is 1 / size
+
+    def initialise(data, key):
+        start = recipe.initialise(data, key)
+        return start._replace(images=start.images - jnp.mean(start.images))
+
+    def off(mean, batch):
+        return jnp.abs(mean + BEST * RATE) + 0 * jnp.sum(batch.images)
+
+    return dataclasses.replace(
+        recipe, steps=STEPS, initialise=initialise, optimizer=optax.sgd(RATE * size),
+        objective=objective(lambda mean, batch: mean),
+        selection=Selection(judge or objective(off), every, patience),
+        settings={"every": every}, **changes)
+
+
+def run(recipe, data, **options):
+    return dd.distil(recipe, data, show_progress=False, **options)
+
+
+def test_the_best_of_all_looks_is_what_a_run_of_so_many_steps_gives(tiny_recipe, toy):
+    recipe, scores = sinking(tiny_recipe), []
+    found = run(recipe, toy, log_every=1,
+                callbacks=[lambda step, metrics: scores.append(metrics["best_score"])])
+    assert found.recipe["best_step"] == BEST
+    plain = run(dataclasses.replace(recipe, steps=BEST, selection=None), toy)
+    np.testing.assert_array_equal(found.synthetic.images, plain.synthetic.images)
+    # A step tells of the looks before it: at the start, after 4 steps, after 8, ...
+    expected = [RATE * max(BEST - 4 * (step // 4), 0) for step in range(STEPS)]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert "best_step" not in plain.recipe
+
+
+def test_images_on_the_host_are_looked_at_as_well(tiny_recipe, toy):
+    on_host = from_arrays(np.asarray(toy.images), np.asarray(toy.labels), name="toy",
+                          num_classes=2, device=False)
+    recipe = sinking(tiny_recipe)
+    a, b = run(recipe, toy), run(recipe, on_host)
+    assert a.recipe["best_step"] == b.recipe["best_step"] == BEST
+    np.testing.assert_allclose(a.synthetic.images, b.synthetic.images, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", [True, False])
+def test_a_run_ends_where_its_patience_does_and_once(tiny_recipe, toy, tmp_path, device):
+    data = toy if device else from_arrays(np.asarray(toy.images), np.asarray(toy.labels),
+                                          name="toy", num_classes=2, device=False)
+    recipe = sinking(tiny_recipe, patience=5)
+    found = run(recipe, data, workdir=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, BEST + 5]
+    again = run(recipe, data, workdir=tmp_path)
+    assert found.recipe["best_step"] == again.recipe["best_step"] == BEST
+    np.testing.assert_array_equal(found.synthetic.images, again.synthetic.images)
+
+
+def test_a_stopped_run_has_not_forgotten_its_best(tiny_recipe, toy, tmp_path):
+    recipe = sinking(tiny_recipe)
+
+    class Stop(BaseException):
+        pass
+
+    def stop(step, metrics):
+        if step == 20:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(recipe, toy, workdir=tmp_path, save_every=4, callbacks=[stop])
+    found = run(recipe, toy, workdir=tmp_path, save_every=4)
+    assert found.recipe["best_step"] == BEST
+    np.testing.assert_array_equal(found.synthetic.images, run(recipe, toy).synthetic.images)
+
+
+def test_what_is_not_a_number_is_not_better(tiny_recipe, toy, tmp_path):
+    judge = objective(lambda mean, batch: jnp.where(mean < -1.5, jnp.abs(mean), jnp.nan))
+    recipe = sinking(tiny_recipe, judge=judge)
+    assert run(recipe, toy).recipe["best_step"] == 16  # the first look below -1.5
+    never = sinking(tiny_recipe, judge=objective(lambda mean, batch: jnp.nan * mean))
+    found = run(never, toy, workdir=tmp_path)
+    assert found.recipe["best_step"] == 0 and list((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_average_is_looked_at_where_the_average_is_what_is_kept(tiny_recipe, toy):
+    """It lags behind the last images, so it comes by later."""
+    assert run(sinking(tiny_recipe, average=0.9), toy).recipe["best_step"] > BEST
+
+
+def test_mirror_images_are_judged_with_the_set(tiny_recipe, toy):
+    counts = []
+
+    def count(synthetic, state, batch, key):
+        counts.append(len(synthetic.images))
+        return jnp.mean(synthetic.images), {}
+
+    judge = objective(None)._replace(loss=count)
+    run(dd.distill.flipped(sinking(tiny_recipe, judge=judge)), toy)
+    assert set(counts) == {4}
+
+
+@pytest.mark.parametrize("selection,message", [
+    ("best", "a str, expected a Selection"), (Selection(None, 0), "every is 0"),
+    (Selection(None, 4, 0), "patience is 0"),
+])
+def test_what_is_no_selection_is_refused(tiny_recipe, selection, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(tiny_recipe("dm"), selection=selection)
+
+
+def test_looks_are_equal_and_populations_have_their_own(tiny_recipe, toy):
+    d = dd.distillation(sinking(tiny_recipe))
+    states = jax.vmap(lambda seed: d.init(jax.random.key(seed), toy))(jnp.arange(2))
+    rows = jax.vmap(lambda s: d.looks.sample(s, toy))(states)
+    later = jax.vmap(lambda s: d.looks.sample(s._replace(step=s.step + 4), toy))(states)
+    np.testing.assert_array_equal(rows, later)
+    assert not np.array_equal(rows[0], rows[1])
+    after, _, _ = jax.vmap(lambda s: d.run(s, toy, STEPS, STEPS))(states)
+    np.testing.assert_array_equal(after.best.step, [BEST, BEST])
