@@ -43,7 +43,7 @@ def two_pass() -> Adjoint:
 
     def run(step, carry, xs, shared):
         # A custom derivative cannot close over what is differentiated: make that an argument.
-        first = jax.tree.map(lambda x: x[0], xs)
+        first = jax.eval_shape(lambda xs: jax.tree.map(lambda x: x[0], xs), xs)
         closed, constants = jax.closure_convert(step, carry, first, shared)
 
         def inner(carry, x, learned):

@@ -193,6 +193,6 @@ def _mean_over(fn: Callable, xs: PyTree, *, how: str) -> PyTree:
     def add(total, x):
         return jax.tree.map(jnp.add, total, scaled(x)), None
 
-    first = jax.tree.map(lambda x: x[0], xs)
-    zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(fn, first))
+    shapes = jax.eval_shape(lambda xs: fn(jax.tree.map(lambda x: x[0], xs)), xs)
+    zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), shapes)
     return jax.lax.scan(add, zeros, xs)[0]

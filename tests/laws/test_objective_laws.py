@@ -138,6 +138,19 @@ def test_same_key_same_value_other_key_other_value(name):
     assert first != loss(synthetic, other_state, other_batch, jax.random.key(4))[0]
 
 
+def test_no_key_is_used_twice(name):
+    objective = made(name)
+
+    def step(keys, synthetic):
+        state = objective.init(keys[0], synthetic)
+        batch = fetch(objective, state, keys[1])
+        value, _ = objective.loss(synthetic, state, batch, keys[2])
+        return value, objective.advance(synthetic, state, batch, keys[3])
+
+    with jax.debug_key_reuse(True):  # checks what is traced
+        jax.jit(step).trace([jax.random.key(seed) for seed in range(4)], members.start("noise"))
+
+
 def test_metrics_are_scalars(name):
     synthetic, state, batch = prepared(name)
     metrics = jax.eval_shape(made(name).loss, synthetic, state, batch, jax.random.key(0))[1]
