@@ -14,7 +14,8 @@ import pytest
 
 from dd_jax import kernels
 
-NAMES = ("fc1", "fc3", "conv2", "convnet2", "convnet", "convnet2_gap", "myrtle5", "myrtle7")
+NAMES = ("fc1", "fc3", "conv2", "convnet2", "convnet", "convnet2_gap", "myrtle5", "myrtle7",
+         "myrtle10")
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("neural_tangents") is None,
                                 reason="neural_tangents is not installed")
 
@@ -35,6 +36,7 @@ def theirs(name: str):
         "convnet2_gap": [*2 * (conv + pool), *gap, *dense],
         "myrtle5": [*conv, *conv, *pool, *conv, *pool, *conv, *gap, *dense],
         "myrtle7": [*conv, *conv, *pool, *2 * conv, *pool, *2 * conv, *gap, *dense],
+        "myrtle10": [*3 * conv, *pool, *3 * conv, *pool, *3 * conv, *gap, *dense],
     }[name]
     return stax.serial(*layers)[2]
 
