@@ -54,6 +54,7 @@ def main(options: Options) -> None:
     data = dd.data.load(options.data)
     changes = json.loads(options.changes)
     recipe = dd.methods.recipe(options.method, data, ipc=options.ipc, **changes)
+    recipe = dataclasses.replace(recipe, selection=None)  # every point is the set of its time
     d = dd.distillation(recipe)
     state = jax.jit(d.init)(jax.random.key(options.seed), data.train)
     run = jax.jit(d.run, static_argnames="length", donate_argnums=0)

@@ -124,6 +124,7 @@ def common_measure(recipe, split, key: jax.Array, count: int):
 def followed(recipe, data, options: Options, measure) -> dict:
     """Distils, and measures the set on the way."""
     recipe = dd.distill.prepared(recipe, data.train, jax.random.key(options.seed))
+    recipe = dataclasses.replace(recipe, selection=None)  # every row is the set of its step
     d = dd.distillation(recipe)
     state = jax.jit(d.init)(jax.random.key(options.seed), data.train)
     run = jax.jit(d.run, static_argnames="length", donate_argnums=0)

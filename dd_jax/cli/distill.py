@@ -88,7 +88,8 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     result = build_result(
         method=variant, data=data.train.spec.name, ipc=ipc, protocol=options.protocol,
         published=published and published._asdict(), distill_seconds=round(spent, 1),
-        steps=recipe.steps * options.stages, bytes=distilled.stored_bytes, seed=options.seed,
+        steps=distilled.recipe.get("ended_after", recipe.steps * options.stages),
+        bytes=distilled.stored_bytes, seed=options.seed,
         command="python -m dd_jax distill " + shlex.join(words),
         settings=dict(recipe.settings), evaluation=dict(distilled.evaluation), **figures,
     )

@@ -53,12 +53,14 @@ class Distillation(NamedTuple):
       init: (key, data) -> DistillState.
       sample: (state, data) -> rows that the next step needs, a pytree of int32.
       fetch: (data, rows) -> what is stored at these rows, a pytree of `Batch` (see `fetch`).
-      step: (state, batch) -> (state, metrics); normalises the batch itself.
+      step: (state, batch) -> (state, metrics); normalises the batch itself. It takes no looks of a
+        selection: where there is one, see `looks`.
       run: (state, data, count, length) -> (state, metrics [length], done): `count` <= `length`
         steps in one program, stopping early at a non-finite step, or where a selection's patience
         ends.
-      decode: (state) -> SyntheticSet.
-      looks: of the recipe's selection, which `init` and `run` take by themselves; or None.
+      decode: (state) -> SyntheticSet; with a selection the best one that was looked at.
+      looks: of the recipe's selection, which `init` and `run` take by themselves; or None. In a
+        vmapped `run` every step pays for a look.
     """
 
     init: Callable[..., DistillState]
@@ -239,6 +241,7 @@ def distillation(recipe: Recipe) -> Distillation:
             if looked is not None:
                 state = jax.lax.cond(looked.due(state), lambda s: looked_at(s, data), lambda s: s,
                                      state)
+                metrics["best_score"] = state.best.score
             buffers = jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
             return i + 1, state, buffers, metrics["finite"] > 0
 

@@ -132,6 +132,10 @@ class Recipe:
                               fix="pass average=0.99 or average=None")
         if self.selection is not None:
             check_selection(self.selection)
+            if self.selection.objective is self.objective and (self.turns > 1 or self.prepare):
+                why = "takes turns" if self.turns > 1 else "has yet to be prepared"
+                raise ConfigError(f"the selection's objective is {self.method}'s own, which {why}",
+                                  fix="select by an objective of the whole set")
 
 
 def prepared(

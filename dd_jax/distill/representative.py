@@ -71,4 +71,4 @@ def representative(
                                       network=network,
                                       **{**options, "every": every * recipe.turns})
 
-    return with_objective(recipe, wrap, {"representative": options})
+    return with_objective(recipe, wrap, {"representative": options}, judge=False)

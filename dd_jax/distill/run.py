@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from dd_jax.distill.outer import (
 from dd_jax.distill.prepare import prepare_in
 from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
+from dd_jax.distill.selection import selection_notes
 from dd_jax.distill.stepper import Stepper, memory_told, report_memory
 from dd_jax.distill.still import StillWatch
 from dd_jax.distill.stop import StopSignals
@@ -66,6 +68,8 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> tuple[PyT
         # As in the run: objectives may look at images, but not at those on the host.
         seen = as_index(data) if isinstance(data.images, np.ndarray) else data
         rows = jax.eval_shape(d.sample, like, seen)
+        if d.looks is not None:
+            jax.eval_shape(d.looks.sample, like, seen)
         batch = jax.tree.map(lambda r: _fetched(data, r), rows, is_leaf=is_stored)
         after = jax.eval_shape(d.step, like, batch)[0]
     except DDJaxError:
@@ -99,7 +103,8 @@ def distil(
 
     With a `workdir` the run writes metrics, checkpoints and the set there; the same call continues
     a run that was stopped or killed, to the same bits as if it had not been. A folder belongs to
-    one recipe: after replacing its objective or optimizer by hand, change its `settings` too.
+    one recipe: after replacing its objective, optimizer or selection by hand, change its `settings`
+    too.
 
     Args:
       recipe: what to do, see `dd_jax.methods.recipe`.
@@ -160,16 +165,17 @@ def distil(
         d = distillation(recipe)
         like, from_host = _checked_state(d, key, real)
         restored = folder.restore(like)
+        stepper = Stepper(d, real, from_host=from_host)
         if restored is None:
             # Copied, because the loop donates its state and may not donate what the user holds.
             # Not jitted for images on the host: jit would send all of them to the device.
             init = d.init if isinstance(real.images, np.ndarray) else jax.jit(d.init)
-            state = jax.tree.map(jnp.copy, init(key, real))
+            with memory_told(recipe, stepper):
+                state = jax.tree.map(jnp.copy, init(key, real))
             step = 0
         else:
             step, state = restored
-        stepper = Stepper(d, real, from_host=from_host)
-        if step < recipe.steps:
+        if step < recipe.steps and not stepper.ended(state):
             with memory_told(recipe, stepper):
                 report_memory(recipe, stepper, state, real, from_host=from_host,
                               quiet=show_progress is False)
@@ -181,12 +187,12 @@ def distil(
         if recipe.finalise is not None:
             synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
         stored = recipe.parameterization.cost(state.params)
-        best = int(state.best.step) if recipe.selection is not None else None
-        finished = package(recipe, synthetic, real, stored_bytes=stored, best_step=best,
+        told = {} if recipe.selection is None else selection_notes(state, recipe.steps)
+        finished = package(recipe, synthetic, real, stored_bytes=stored, notes=told,
                            stored=_stored_form(recipe, state))
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
-            folder.note_time(recipe.steps)
+            folder.note_time(int(state.step))
         return finished
 
 
@@ -228,7 +234,8 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
                 folder.save(step, state)
                 saved_at, saved_step = time.monotonic(), step
             if not finite:
-                told = folder.note_failure(step + 1, metrics, stepper.rows(state),
+                told = folder.note_failure(step + 1, metrics,
+                                           functools.partial(stepper.rows, state),
                                            saved=saved_step)
                 raise NonFiniteError(
                     f"step {step + 1} of {recipe.method} was not finite "
@@ -261,7 +268,7 @@ def _finite(state: DistillState) -> jax.Array:
 
 def package(
     recipe: Recipe, synthetic, data: RealData, *, stored_bytes: int | None = None,
-    best_step: int | None = None, stored: Stored | None = None,
+    notes: Mapping[str, Any] | None = None, stored: Stored | None = None,
 ) -> DistilledSet:
     """Puts a synthetic set together with everything that is needed to use it.
 
@@ -270,7 +277,7 @@ def package(
       synthetic: the arrays.
       data: the real set, for its description and fingerprint.
       stored_bytes: of the parameters that the arrays were decoded from; noted where given.
-      best_step: that a selection found the set after; noted where given.
+      notes: what else the set's recipe shall tell.
       stored: these parameters, where the file shall hold them in place of the images.
 
     Returns:
@@ -282,8 +289,7 @@ def package(
     noted = {"shown_images": int(synthetic.images.shape[0])}
     if stored_bytes is not None:
         noted["stored_bytes"] = int(stored_bytes)
-    if best_step is not None:
-        noted["best_step"] = int(best_step)
+    noted |= notes or {}
     return DistilledSet(
         synthetic=jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic),
         normaliser=recipe.normaliser,

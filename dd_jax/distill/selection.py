@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ class Selection(NamedTuple):
 
     Attributes:
       objective: whose loss the best set has least of; of a fresh state, with the same real images
-        and the same key in every look. Metrics call the least so far "best_score".
+        and the same keys in every look. Metrics call the least so far "best_score".
       every: steps between two looks; the start and the end are looked at, too.
-      patience: steps without a better set after which a run ends; None: it never does.
+      patience: a run ends at the first look more than so many steps after that of the best set;
+        None: it never does.
     """
 
     objective: Objective
@@ -48,7 +50,7 @@ class Looks(NamedTuple):
       due: (state) -> [] bool, whether the state is to be looked at.
       sample: (state, data) -> rows of what a look needs, the same in every look.
       take: (state, what is stored at these rows) -> the state, whose `best` it is if it is better.
-      ended: (state) -> [] bool, whether the run's patience has.
+      ended: (state) -> [] bool, whether the run's patience has; after a look.
     """
 
     due: Callable[[Any], jax.Array]
@@ -71,10 +73,29 @@ def check_selection(selection: Selection) -> None:
         require_whole("selection's patience", selection.patience, example=1000)
 
 
+# Not infinity: a state that is not finite is not saved.
+_WORST = jnp.finfo(jnp.float32).max
+
+
 def unlooked(params: PyTree) -> Best:
-    """What a look at anything is better than."""
-    # Not infinity: a state that is not finite is not saved.
-    return Best(params, jnp.finfo(jnp.float32).max, jnp.zeros((), jnp.int32))
+    """What any look is better than."""
+    return Best(params, jnp.asarray(_WORST, jnp.float32), jnp.zeros((), jnp.int32))
+
+
+def selection_notes(state: Any, steps: int) -> dict[str, Any]:
+    """What a finished run's set tells of the selection: the best step and its score.
+
+    Args:
+      state: the last one.
+      steps: that the run was to take; told is after how many it ended, where these were fewer.
+    """
+    step, score = int(state.best.step), float(state.best.score)
+    if score == _WORST:
+        warnings.warn("no look's loss was finite: the set is the one that the run started from",
+                      stacklevel=3)
+        score = None
+    ended = {} if int(state.step) == steps else {"ended_after": int(state.step)}
+    return {"best_step": step, "best_score": score, **ended}
 
 
 def looks(
@@ -99,25 +120,31 @@ def looks(
     """
     judge = selection.objective
 
+    def keys(state) -> jax.Array:
+        return jax.random.split(key(state), 3)
+
     def due(state) -> jax.Array:
         return (state.step % selection.every == 0) | (state.step == steps)
 
     def sample(state, data: RealData) -> PyTree:
-        return judge.sample(data, judge.init(key(state), show(state)[1]), key(state))
+        return judge.sample(data, judge.init(keys(state)[0], show(state)[1]), keys(state)[1])
 
     def take(state, stored: PyTree):
         params, synthetic = show(state)
-        fresh = judge.init(key(state), synthetic)
-        score, _ = judge.loss(synthetic, fresh, see(stored), key(state))
+        fresh = judge.init(keys(state)[0], synthetic)
+        score, _ = judge.loss(synthetic, fresh, see(stored), keys(state)[2])
+        if jnp.shape(score) != ():
+            raise ConfigError(f"the selection's loss has shape {jnp.shape(score)}, expected a "
+                              "scalar", fix="reduce it with jnp.sum or jnp.mean")
         found = Best(params, jnp.asarray(score, jnp.float32), state.step)
-        # What is not a number is not better.
-        best = jax.tree.map(lambda new, old: jnp.where(score < state.best.score, new, old),
-                            found, state.best)
+        better = jnp.isfinite(score) & (score < state.best.score)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, state.best)
         return state._replace(best=best)
 
     def ended(state) -> jax.Array:
         if selection.patience is None:
             return jnp.asarray(False)
-        return state.step - state.best.step >= selection.patience
+        looked = state.step % selection.every == 0
+        return looked & (state.step - state.best.step > selection.patience)
 
     return Looks(due, sample, take, ended)

@@ -68,7 +68,7 @@ class Stepper:
     def rows(self, state: DistillState) -> dict[str, np.ndarray]:
         """What the next step is fed with, by its place in the tree of rows."""
         rows = jax.tree_util.tree_leaves_with_path(self._rows(self._sample, state))
-        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in rows}
+        return {f"rows{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in rows}
 
     def _rows(self, sample, state: DistillState):
         data = self._data
@@ -83,6 +83,7 @@ class Stepper:
         looks = self._looks
         if looks is not None and looks.due(state):
             state = looks.take(state, self._d.fetch(self._data, self._rows(looks.sample, state)))
+            metrics["best_score"] = state.best.score
         return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from dd_jax.distill.checkpoint import Checkpoints
@@ -67,14 +67,15 @@ class Workdir:
             _write_json(self.path / _SECONDS, spent)
 
     def note_failure(
-        self, step: int, metrics: Mapping[str, float], rows: Mapping[str, Any], *, saved: int
+        self, step: int, metrics: Mapping[str, float], rows: Callable[[], Mapping[str, Any]], *,
+        saved: int,
     ) -> str:
         """Writes down what it takes to see a step that was not finite again.
 
         Args:
           step: that step.
           metrics: of that step.
-          rows: what it was fed with, rows of the real set or of a store by their place.
+          rows: () -> what it was fed with, rows of the real set or of a store by their place.
           saved: the step of the checkpoint that it follows; 0 where it follows the start.
 
         Returns:
@@ -84,7 +85,7 @@ class Workdir:
             return ""
         failure = json.loads(format_line(step, metrics))
         _write_json(self.path / _FAILURE, {
-            **failure, "follows_checkpoint": saved, "rows": plain(rows, name="rows"),
+            **failure, "follows_checkpoint": saved, "rows": plain(rows(), name="rows"),
             "run": plain(self._identity), "versions": versions(),
         })
         return f"; {_FAILURE} holds the step"

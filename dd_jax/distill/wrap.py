@@ -11,7 +11,8 @@ from dd_jax.types import Objective
 
 
 def with_objective(
-    recipe: Recipe, wrap: Callable[[Objective], Objective], settings: Mapping[str, Any]
+    recipe: Recipe, wrap: Callable[[Objective], Objective], settings: Mapping[str, Any], *,
+    judge: bool = True,
 ) -> Recipe:
     """The recipe with its objective wrapped, and its selection's, once they are prepared.
 
@@ -19,6 +20,7 @@ def with_objective(
       recipe: any recipe.
       wrap: objective -> objective.
       settings: JSON-able; added to the recipe's, since they are part of a run's identity.
+      judge: whether the objective that the recipe's selection looks at is wrapped as well.
 
     Returns:
       A `Recipe`.
@@ -30,7 +32,7 @@ def with_objective(
       >>> with_objective(recipe, lambda o: o, {"plain": True}).settings["plain"]
       True
     """
-    return changed(recipe, lambda recipe: _wrapped(recipe, wrap), settings)
+    return changed(recipe, lambda recipe: _wrapped(recipe, wrap, judge), settings)
 
 
 def changed(
@@ -68,13 +70,14 @@ def changed(
                                restarted=restarted if recipe.restarted else None)
 
 
-def _wrapped(recipe: Recipe, wrap: Callable[[Objective], Objective]) -> Recipe:
+def _wrapped(recipe: Recipe, wrap: Callable[[Objective], Objective], judge: bool) -> Recipe:
     """With its lighter variants, whose state is then that of the wrapped objective, too."""
-    selection = recipe.selection and recipe.selection._replace(
-        objective=wrap(recipe.selection.objective))
+    selection = recipe.selection
+    if selection is not None and judge:
+        selection = selection._replace(objective=wrap(selection.objective))
     return dataclasses.replace(
         recipe, objective=wrap(recipe.objective), selection=selection,
-        lighter=varied(recipe.lighter, lambda lighter: _wrapped(lighter, wrap)))
+        lighter=varied(recipe.lighter, lambda lighter: _wrapped(lighter, wrap, judge)))
 
 
 def varied(

@@ -4,8 +4,8 @@ Kernel ridge regression on the features of random networks, new ones in every st
 the images, their labels, a matrix that all images are multiplied by, and a temperature.
 
 Differs from the official code:
-  - the 5,000 training images by which the best set is found are distinct and drawn from all alike
-    (there as many of each class, with replacement); the last step is looked at, too;
+  - the real images by which the best set is found are distinct and drawn from all alike (there as
+    many of each class, with replacement); the last step is looked at, too;
   - the learned labels and the Platt loss are flags there, off unless given; both are on here;
   - the regression's Gram matrix, factor and solves are float64, predictions from its weights
     float32 (there the Gram matrix is float32, the predictions float64);
@@ -46,8 +46,6 @@ _CITATION = (
     "Approximation. NeurIPS 2022."
 )
 
-_LOOK = (16, 5000)  # networks and real images by which the best set is found
-
 # Learning rate, output scale and pull to the initial weights with which networks are trained on a
 # distilled set of 1, 10 and 50 images per class (official evaluation).
 _EVALUATION = {
@@ -75,8 +73,8 @@ class RFAD:
       loss: "platt" or "squared_error", see `objectives.random_feature_ridge`.
       labels: "learned", "fixed" or "soft".
       select_every: steps between two looks for the best set, by the loss of 16 networks on 5,000
-        real images, the same in every look; None: the last set is kept.
-      patience: steps without a better set after which the run ends; None: it never does.
+        real images (10,000 of a hundred classes), equal in every look; None: the last set is kept.
+      patience: a run ends at the first look more than so many steps after the best; None: never.
       precondition: whether the images are multiplied by a learned matrix.
       start: "real", "noise" or "class_means".
       normaliser: a name in `data.normalisers`; None: standardise grey images, whiten colour ones
@@ -190,8 +188,10 @@ def recipe(config: RFAD, data: RealData) -> Recipe:
             batch_size=min(batch_size, data.labels.shape[0]), loss=config.loss,
         )
 
-    selection = config.select_every and Selection(regression(*_LOOK), config.select_every,
-                                                  config.patience)
+    selection = None
+    if config.select_every is not None:
+        images = spec.num_classes * (100 if spec.num_classes >= 100 else 500)
+        selection = Selection(regression(16, images), config.select_every, config.patience)
     stored = pixels(labels=config.labels)
     return Recipe(
         method="rfad",

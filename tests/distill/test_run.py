@@ -148,8 +148,9 @@ def test_f33_what_a_non_finite_step_was_fed_with_shows_it_again(
     def loss(synthetic, state, batch, key):
         value, metrics = plain.objective.loss(synthetic, state, batch, key)
         parts = jax.tree.leaves(batch, is_leaf=lambda b: isinstance(b, Batch))
-        fed_with_it = jnp.any(jnp.stack([jnp.any(part.rows == 9) for part in parts]))
-        return jnp.where(fed_with_it, jnp.inf, value), metrics
+        rows = jnp.concatenate([part.rows.ravel() for part in parts])
+        weighted = jnp.sum(rows * jnp.arange(rows.size))
+        return jnp.where(jnp.any(rows == 9), jnp.inf, value), {**metrics, "fed": weighted}
 
     recipe = dataclasses.replace(
         plain, steps=200, objective=plain.objective._replace(loss=loss), settings={"bad": 9})
@@ -160,7 +161,12 @@ def test_f33_what_a_non_finite_step_was_fed_with_shows_it_again(
     failure = json.loads((tmp_path / "non_finite.json").read_text())
     assert failure["loss"] is None and failure["run"]["settings"] == {"bad": 9}
     assert failure["follows_checkpoint"] == failure["step"] - 1
-    assert any(9 in np.ravel(rows) for rows in failure["rows"].values())
+    (rows,) = failure["rows"].values()
+    rows = np.ravel(rows)
+    assert 9 in rows and failure["fed"] == np.sum(rows * np.arange(rows.size))
+    with pytest.raises(NonFiniteError):
+        run(recipe, real, workdir=tmp_path)
+    assert json.loads((tmp_path / "non_finite.json").read_text()) == failure
 
 
 @pytest.mark.parametrize("loss,message", [

@@ -14,6 +14,7 @@ import pytest
 import dd_jax as dd
 from dd_jax.data import from_arrays, rows_uniform
 from dd_jax.distill import Selection
+from dd_jax.distill.stepper import Stepper
 from dd_jax.errors import ConfigError
 from dd_jax.types import Objective
 
@@ -60,30 +61,40 @@ def test_the_best_of_all_looks_is_what_a_run_of_so_many_steps_gives(tiny_recipe,
     assert found.recipe["best_step"] == BEST
     plain = run(dataclasses.replace(recipe, steps=BEST, selection=None), toy)
     np.testing.assert_array_equal(found.synthetic.images, plain.synthetic.images)
-    # A step tells of the looks before it: at the start, after 4 steps, after 8, ...
-    expected = [RATE * max(BEST - 4 * (step // 4), 0) for step in range(STEPS)]
+    # At the start, after 4 steps, after 8, ...
+    expected = [RATE * max(BEST - 4 * (step // 4), 0) for step in range(1, STEPS + 1)]
     np.testing.assert_allclose(scores, expected, atol=1e-5)
-    assert "best_step" not in plain.recipe
+    assert found.recipe["best_score"] == scores[-1]
+    assert not {"best_step", "ended_after"} & {*plain.recipe} and "ended_after" not in found.recipe
 
 
 def test_images_on_the_host_are_looked_at_as_well(tiny_recipe, toy):
     on_host = from_arrays(np.asarray(toy.images), np.asarray(toy.labels), name="toy",
                           num_classes=2, device=False)
-    recipe = sinking(tiny_recipe)
-    a, b = run(recipe, toy), run(recipe, on_host)
+    recipe, scores = sinking(tiny_recipe), {}
+    a, b = (run(recipe, data, log_every=1, callbacks=[
+        lambda step, metrics: scores.setdefault(step, []).append(metrics["best_score"])])
+        for data in (toy, on_host))
+    assert len(scores) == STEPS and all(abs(x - y) < 1e-5 for x, y in scores.values())
     assert a.recipe["best_step"] == b.recipe["best_step"] == BEST
     np.testing.assert_allclose(a.synthetic.images, b.synthetic.images, atol=1e-6)
 
 
 @pytest.mark.parametrize("device", [True, False])
-def test_a_run_ends_where_its_patience_does_and_once(tiny_recipe, toy, tmp_path, device):
+def test_a_run_ends_where_its_patience_does_and_once(
+    tiny_recipe, toy, tmp_path, device, monkeypatch
+):
     data = toy if device else from_arrays(np.asarray(toy.images), np.asarray(toy.labels),
                                           name="toy", num_classes=2, device=False)
-    recipe = sinking(tiny_recipe, patience=5)
+    recipe = sinking(tiny_recipe, patience=3)
     found = run(recipe, data, workdir=tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [10, BEST + 5]
+    text = (tmp_path / "metrics.jsonl").read_text()
+    # The look after step 16 is the first of more than three steps after the best one.
+    assert [json.loads(line)["step"] for line in text.splitlines()] == [10, 16]
+    assert found.recipe["ended_after"] == 16
+    monkeypatch.setattr(Stepper, "compile", None)  # not even compiled
     again = run(recipe, data, workdir=tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == text
     assert found.recipe["best_step"] == again.recipe["best_step"] == BEST
     np.testing.assert_array_equal(found.synthetic.images, again.synthetic.images)
 
@@ -109,9 +120,13 @@ def test_what_is_not_a_number_is_not_better(tiny_recipe, toy, tmp_path):
     judge = objective(lambda mean, batch: jnp.where(mean < -1.5, jnp.abs(mean), jnp.nan))
     recipe = sinking(tiny_recipe, judge=judge)
     assert run(recipe, toy).recipe["best_step"] == 16  # the first look below -1.5
-    never = sinking(tiny_recipe, judge=objective(lambda mean, batch: jnp.nan * mean))
-    found = run(never, toy, workdir=tmp_path)
-    assert found.recipe["best_step"] == 0 and list((tmp_path / "checkpoints").iterdir())
+    # Nor is minus infinity, which would be the best for good.
+    never = sinking(tiny_recipe, judge=objective(
+        lambda mean, batch: jnp.where(mean < -1, -jnp.inf, jnp.nan)))
+    with pytest.warns(UserWarning, match="the set is the one that the run started from"):
+        found = run(never, toy, workdir=tmp_path)
+    assert found.recipe["best_step"] == 0 and found.recipe["best_score"] is None
+    assert list((tmp_path / "checkpoints").iterdir())
 
 
 def test_the_average_is_looked_at_where_the_average_is_what_is_kept(tiny_recipe, toy):
@@ -131,6 +146,13 @@ def test_mirror_images_are_judged_with_the_set(tiny_recipe, toy):
     assert set(counts) == {4}
 
 
+def test_representative_batches_are_not_what_is_looked_at(tiny_recipe, toy):
+    """A choice of batches changes how a set is found, not how good it is."""
+    recipe = sinking(tiny_recipe)
+    assert (dd.distill.representative(recipe, toy).selection.objective
+            is recipe.selection.objective)
+
+
 @pytest.mark.parametrize("selection,message", [
     ("best", "a str, expected a Selection"), (Selection(None, 0), "every is 0"),
     (Selection(None, 4, 0), "patience is 0"),
@@ -138,6 +160,22 @@ def test_mirror_images_are_judged_with_the_set(tiny_recipe, toy):
 def test_what_is_no_selection_is_refused(tiny_recipe, selection, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(tiny_recipe("dm"), selection=selection)
+
+
+def test_the_own_objective_is_refused_where_a_look_would_not_see_the_whole_set(tiny_recipe, toy):
+    plain = tiny_recipe("dm")
+    own = Selection(plain.objective, 4)
+    with pytest.raises(ConfigError, match="takes turns"):
+        dataclasses.replace(plain, turns=2, selection=own)
+    unprepared = dd.methods.recipe("krr_st", toy)
+    with pytest.raises(ConfigError, match="has yet to be prepared"):
+        dataclasses.replace(unprepared, selection=Selection(unprepared.objective, 4))
+
+
+def test_a_loss_that_is_no_scalar_is_refused_before_anything_compiles(tiny_recipe, toy):
+    judge = objective(lambda mean, batch: mean[None])
+    with pytest.raises(ConfigError, match=r"selection's loss has shape \(1,\)"):
+        run(sinking(tiny_recipe, judge=judge), toy)
 
 
 def test_looks_are_equal_and_populations_have_their_own(tiny_recipe, toy):

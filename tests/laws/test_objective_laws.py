@@ -151,6 +151,15 @@ def test_no_key_is_used_twice(name):
         jax.jit(step).trace([jax.random.key(seed) for seed in range(4)], members.start("noise"))
 
 
+def test_a_key_that_is_used_twice_is_found():
+    """Two draws from one; not, in this checker, two equal `fold_in`s of one."""
+    def twice(key):
+        return jax.random.normal(key) + jax.random.uniform(key)
+
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        jax.jit(twice).trace(jax.random.key(0))
+
+
 def test_metrics_are_scalars(name):
     synthetic, state, batch = prepared(name)
     metrics = jax.eval_shape(made(name).loss, synthetic, state, batch, jax.random.key(0))[1]
