@@ -249,8 +249,8 @@ def distillation(recipe: Recipe) -> Distillation:
         done, state, buffers, _ = jax.lax.while_loop(go_on, body, start)
         return state, buffers, done
 
-    def shown(state: DistillState) -> PyTree:
-        """The parameters that a state stands for: the last ones or their average."""
+    def show(state: DistillState) -> tuple[PyTree, SyntheticSet]:
+        """The last parameters, or their average, and the set that they stand for."""
         params = state.params
         if decay is not None:
             # The weights of t steps sum to 1 - decay^t; before the first there is no average.
@@ -263,10 +263,6 @@ def distillation(recipe: Recipe) -> Distillation:
 
             groups = parameterization.groups(params)
             params = jax.tree.map(mean, groups, state.average, params)
-        return params
-
-    def show(state: DistillState) -> tuple[PyTree, SyntheticSet]:
-        params = shown(state)
         return params, parameterization.decode(params, _key(state, _DECODE))
 
     def decode(state: DistillState) -> SyntheticSet:
