@@ -56,6 +56,17 @@ def toy():
     return members.toy_data()
 
 
+@pytest.fixture(scope="session")
+def toy_on_host(toy):
+    """The same, its images kept as NumPy arrays."""
+    import numpy as np
+
+    from dd_jax.data import from_arrays
+
+    return from_arrays(np.asarray(toy.images), np.asarray(toy.labels), name="toy", num_classes=2,
+                       device=False)
+
+
 @pytest.fixture
 def tiny_recipe(toy):
     """A factory of recipes that take a second: tiny_recipe("frepo", steps=6, ...)."""

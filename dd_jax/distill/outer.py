@@ -17,6 +17,7 @@ import optax
 
 from dd_jax.data import Normaliser, gather, normalise
 from dd_jax.distill.recipe import Recipe, grouped_optimizer
+from dd_jax.distill.scalar import require_scalar
 from dd_jax.distill.selection import Looks, looks, unlooked
 from dd_jax.errors import ConfigError
 from dd_jax.types import Batch, PyTree, RealData, StoredRows, SyntheticSet
@@ -177,17 +178,10 @@ def distillation(recipe: Recipe) -> Distillation:
         def loss(params):
             synthetic = parameterization.decode(params, decode_key)
             value, metrics = objective.loss(synthetic, state.objective, batch, _key(state, _LOSS))
-            if jnp.shape(value) != ():
-                raise ConfigError(
-                    f"the objective's loss has shape {jnp.shape(value)}, expected a scalar",
-                    fix="reduce it with jnp.sum or jnp.mean",
-                )
+            require_scalar("the objective's loss", value)
             for name, metric in metrics.items():
-                if jnp.shape(metric) != ():
-                    raise ConfigError(
-                        f"the objective's metric {name!r} has shape {jnp.shape(metric)}, expected "
-                        "a scalar", fix="reduce it, or give each entry a name of its own",
-                    )
+                require_scalar(f"the objective's metric {name!r}", metric,
+                               fix="reduce it, or give each entry a name of its own")
             return value, metrics
 
         (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -220,14 +214,20 @@ def distillation(recipe: Recipe) -> Distillation:
             average = jax.tree.map(
                 lambda a, p: jnp.where(finite, a + (1 - decay) * (p - a), a), average, params
             )
-        if looked is not None:
-            metrics["best_score"] = state.best.score
         state = DistillState(taken, state.key, params, average, opt_state, after, state.best)
         return state, {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
 
+    def advanced(state: DistillState, data: RealData) -> tuple[DistillState, dict]:
+        """One step and, where it is due, a look."""
+        state, metrics = step(state, fetch(data, sample(state, data)))
+        if looked is None:
+            return state, metrics
+        state = jax.lax.cond(looked.due(state), lambda s: looked_at(s, data), lambda s: s, state)
+        return state, {**metrics, "best_score": state.best.score}
+
     def run(state: DistillState, data: RealData, count: jax.Array, length: int):
         # A loop of traced length: one compilation, and the same bits, however steps are grouped.
-        shapes = jax.eval_shape(lambda s: step(s, fetch(data, sample(s, data)))[1], state)
+        shapes = jax.eval_shape(lambda s: advanced(s, data)[1], state)
         buffers = jax.tree.map(lambda m: jnp.zeros((length,), m.dtype), shapes)
 
         def go_on(carry):
@@ -237,11 +237,7 @@ def distillation(recipe: Recipe) -> Distillation:
 
         def body(carry):
             i, state, buffers, _ = carry
-            state, metrics = step(state, fetch(data, sample(state, data)))
-            if looked is not None:
-                state = jax.lax.cond(looked.due(state), lambda s: looked_at(s, data), lambda s: s,
-                                     state)
-                metrics["best_score"] = state.best.score
+            state, metrics = advanced(state, data)
             buffers = jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
             return i + 1, state, buffers, metrics["finite"] > 0
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dd_jax.distill.scalar import require_scalar
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.types import Objective, PyTree, RealData, SyntheticSet
 
@@ -133,9 +134,7 @@ def looks(
         params, synthetic = show(state)
         fresh = judge.init(keys(state)[0], synthetic)
         score, _ = judge.loss(synthetic, fresh, see(stored), keys(state)[2])
-        if jnp.shape(score) != ():
-            raise ConfigError(f"the selection's loss has shape {jnp.shape(score)}, expected a "
-                              "scalar", fix="reduce it with jnp.sum or jnp.mean")
+        require_scalar("the selection's loss", score)
         found = Best(params, jnp.asarray(score, jnp.float32), state.step)
         better = jnp.isfinite(score) & (score < state.best.score)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, state.best)

@@ -81,8 +81,10 @@ class Stepper:
         del limit
         state, metrics = _called(self._step, state, self._batch(state))
         looks = self._looks
-        if looks is not None and looks.due(state):
-            state = looks.take(state, self._d.fetch(self._data, self._rows(looks.sample, state)))
+        if looks is not None:
+            if looks.due(state):
+                rows = self._rows(looks.sample, state)
+                state = looks.take(state, self._d.fetch(self._data, rows))
             metrics["best_score"] = state.best.score
         return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
 

@@ -38,7 +38,7 @@ from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, gather, grey, normalise, rows_uniform, standardise
 from dd_jax.distill.pixel_space import kept_between
 from dd_jax.distill.recipe import Preparation, Recipe
-from dd_jax.errors import ConfigError, require_probability, require_whole, unknown
+from dd_jax.errors import require_above_zero, require_probability, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.inner.class_targets import class_targets
 from dd_jax.inner.teachers import train_supervised
@@ -140,8 +140,8 @@ def _check(config: WMDD, data: RealData) -> None:
     for name, valid in (("labels", LABELS), ("distance", DISTANCES)):
         if getattr(config, name) not in valid:
             raise unknown(name, getattr(config, name), valid)
-    if config.temperature == 0:
-        raise ConfigError("temperature is 0, expected more", fix="pass temperature=20.0")
+    require_above_zero("temperature", config.temperature, why="scores are divided by it",
+                       example=20.0)
     check_start("noise", data, config.ipc)
 
 

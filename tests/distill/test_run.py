@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import dd_jax as dd
-from dd_jax.data import from_arrays
 from dd_jax.distill.stepper import Stepper
 from dd_jax.errors import CheckpointError, ConfigError, DeviceMemoryError, NonFiniteError
 from dd_jax.types import Batch
@@ -41,9 +40,8 @@ def test_the_package_is_callable_as_distill(tiny_recipe, toy):
 
 
 @pytest.mark.parametrize("device", [True, False])
-def test_f56_what_the_user_holds_survives(device, tiny_recipe, toy):
-    data = toy if device else from_arrays(np.asarray(toy.images), np.asarray(toy.labels),
-                                          name="toy", num_classes=2, device=False)
+def test_f56_what_the_user_holds_survives(device, tiny_recipe, toy, toy_on_host):
+    data = toy if device else toy_on_host
     key, recipe = jax.random.key(5), tiny_recipe("dm")
     start = jax.jit(recipe.initialise)(toy, key)
     recipe = dataclasses.replace(recipe, initialise=lambda data, key: start)
@@ -104,13 +102,11 @@ def test_another_recipe_in_the_same_folder_is_refused_with_the_difference(
         run(tiny_recipe("dm", learning_rate=0.5), toy, workdir=tmp_path)
 
 
-def test_feeding_from_the_host_equals_the_device(tiny_recipe, toy):
-    on_host = from_arrays(np.asarray(toy.images), np.asarray(toy.labels), name="toy",
-                          num_classes=2, device=False)
+def test_feeding_from_the_host_equals_the_device(tiny_recipe, toy, toy_on_host):
     for name in ("frepo", "dm"):
         recipe = tiny_recipe(name)
         np.testing.assert_allclose(
-            images(run(recipe, toy)), images(run(recipe, on_host)), atol=1e-4
+            images(run(recipe, toy)), images(run(recipe, toy_on_host)), atol=1e-4
         )
 
 
@@ -141,7 +137,7 @@ def test_a_non_finite_run_keeps_the_last_good_state(tiny_recipe, toy, tmp_path):
 
 @pytest.mark.parametrize("on_device", [True, False])
 def test_f33_what_a_non_finite_step_was_fed_with_shows_it_again(
-    tiny_recipe, toy, tmp_path, on_device
+    tiny_recipe, toy, toy_on_host, tmp_path, on_device
 ):
     plain = tiny_recipe("dm")
 
@@ -154,8 +150,7 @@ def test_f33_what_a_non_finite_step_was_fed_with_shows_it_again(
 
     recipe = dataclasses.replace(
         plain, steps=200, objective=plain.objective._replace(loss=loss), settings={"bad": 9})
-    real = toy if on_device else from_arrays(
-        np.asarray(toy.images), np.asarray(toy.labels), num_classes=2, device=False)
+    real = toy if on_device else toy_on_host
     with pytest.raises(NonFiniteError, match="non_finite.json holds the step"):
         run(recipe, real, workdir=tmp_path)
     failure = json.loads((tmp_path / "non_finite.json").read_text())

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import dd_jax as dd
-from dd_jax.data import from_arrays, rows_uniform
+from dd_jax.data import rows_uniform
 from dd_jax.distill import Selection
 from dd_jax.distill.stepper import Stepper
 from dd_jax.errors import ConfigError
@@ -68,13 +68,11 @@ def test_the_best_of_all_looks_is_what_a_run_of_so_many_steps_gives(tiny_recipe,
     assert not {"best_step", "ended_after"} & {*plain.recipe} and "ended_after" not in found.recipe
 
 
-def test_images_on_the_host_are_looked_at_as_well(tiny_recipe, toy):
-    on_host = from_arrays(np.asarray(toy.images), np.asarray(toy.labels), name="toy",
-                          num_classes=2, device=False)
+def test_images_on_the_host_are_looked_at_as_well(tiny_recipe, toy, toy_on_host):
     recipe, scores = sinking(tiny_recipe), {}
     a, b = (run(recipe, data, log_every=1, callbacks=[
         lambda step, metrics: scores.setdefault(step, []).append(metrics["best_score"])])
-        for data in (toy, on_host))
+        for data in (toy, toy_on_host))
     assert len(scores) == STEPS and all(abs(x - y) < 1e-5 for x, y in scores.values())
     assert a.recipe["best_step"] == b.recipe["best_step"] == BEST
     np.testing.assert_allclose(a.synthetic.images, b.synthetic.images, atol=1e-6)
@@ -82,10 +80,9 @@ def test_images_on_the_host_are_looked_at_as_well(tiny_recipe, toy):
 
 @pytest.mark.parametrize("device", [True, False])
 def test_a_run_ends_where_its_patience_does_and_once(
-    tiny_recipe, toy, tmp_path, device, monkeypatch
+    tiny_recipe, toy, toy_on_host, tmp_path, device, monkeypatch
 ):
-    data = toy if device else from_arrays(np.asarray(toy.images), np.asarray(toy.labels),
-                                          name="toy", num_classes=2, device=False)
+    data = toy if device else toy_on_host
     recipe = sinking(tiny_recipe, patience=3)
     found = run(recipe, data, workdir=tmp_path)
     text = (tmp_path / "metrics.jsonl").read_text()

@@ -14,7 +14,7 @@ import pytest
 
 import dd_jax as dd
 from dd_jax import nets, objectives
-from dd_jax.data import from_arrays, standardise
+from dd_jax.data import standardise
 from dd_jax.distill.outer import fetch
 from dd_jax.distill.rate_space import in_rate_space
 from dd_jax.distill.workdir import Workdir
@@ -91,10 +91,8 @@ def test_a_stopped_run_continues_to_the_same_bits(recipe, toy, whole, tmp_path):
         assert (tmp_path / name).read_bytes() == (whole[0] / name).read_bytes(), name
 
 
-def test_images_on_the_host_give_the_same_set(recipe, toy, whole):
-    on_host = from_arrays(np.asarray(toy.images), np.asarray(toy.labels), name="toy",
-                          num_classes=2, device=False)
-    synthetic = run(recipe, on_host).synthetic
+def test_images_on_the_host_give_the_same_set(recipe, toy_on_host, whole):
+    synthetic = run(recipe, toy_on_host).synthetic
     np.testing.assert_allclose(synthetic.images, whole[1].synthetic.images, atol=1e-5)
     np.testing.assert_allclose(synthetic.learning_rate, whole[1].synthetic.learning_rate, rtol=1e-5)
 
