@@ -7,7 +7,7 @@ Example:
   >>> import dd_jax as dd
   >>> data = dd.data.load("embedded")
   >>> recipe = dd.methods.recipe("frepo", data, protocol="cpu", ipc=1, steps=100)
-  >>> distilled = dd.distil(recipe, data, key=0)  # doctest: +SKIP
+  >>> distilled = dd.distill(recipe, data, key=0)  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from typing import Any
 
 from dd_jax.versions import __version__
 
-_MODULES = ("augment", "backend", "data", "distill", "errors", "evaluate", "inner", "io",
-            "kernels", "methods", "nets", "objectives", "pools", "report", "solvers", "synthetic",
-            "types")
+_MODULES = ("augment", "backend", "data", "distill", "errors", "evaluate", "kernels", "methods",
+            "nets", "objectives", "pools", "report", "run", "solvers", "store", "synthetic",
+            "train", "transforms", "types")
 _NAMES = {
-    "distil": "dd_jax.distill",
     "distillation": "dd_jax.distill",
     "Recipe": "dd_jax.distill",
     "RealData": "dd_jax.types",
     "SyntheticSet": "dd_jax.types",
     "Split": "dd_jax.types",
     "weighted_sum": "dd_jax.objectives",
-    "save": "dd_jax.io",
-    "load": "dd_jax.io",
+    "save": "dd_jax.store",
+    "load": "dd_jax.store",
 }
 
 __all__ = ["__version__", *_MODULES, *_NAMES]

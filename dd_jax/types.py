@@ -134,7 +134,7 @@ class Parameterization(NamedTuple):
       groups: (params) -> tree of str like `params`: the name of the optimiser group of each
         leaf ("images", "labels", ...); leaves in group "constant" are never updated.
       record: (kind, JSON-able arguments) by which a set's file can say how to decode its params,
-        see `dd_jax.io.stored`; None where the file holds the images themselves.
+        see `dd_jax.store.stored`; None where the file holds the images themselves.
     """
 
     init: Callable[..., PyTree]

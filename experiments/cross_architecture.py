@@ -25,15 +25,15 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import tyro
 
-from dd_jax import evaluate, io
+from dd_jax import evaluate, store
 from dd_jax.cli.allocator import keep_memory
 from dd_jax.cli.evaluate import protocol_of
 from dd_jax.cli.tables import print_table
 from dd_jax.data import fingerprint, load
 from dd_jax.errors import ConfigError, DataError, DDJaxError
 from dd_jax.evaluate.evaluate import check_fits
-from dd_jax.io.atomic import write_atomically
 from dd_jax.report.result import device_name, git_commit, percent
+from dd_jax.store.atomic import write_atomically
 from dd_jax.types import RealData
 from dd_jax.versions import versions
 
@@ -72,7 +72,7 @@ class Row(NamedTuple):
 
     label: str
     sha256: str
-    distilled: io.DistilledSet
+    distilled: store.DistilledSet
     test: RealData
     test_sha256: str
     protocols: tuple[evaluate.Protocol, ...]
@@ -83,7 +83,7 @@ def asked(options: Options) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in options.networks.split(",")))
 
 
-def protocols(distilled: io.DistilledSet, options: Options) -> tuple[evaluate.Protocol, ...]:
+def protocols(distilled: store.DistilledSet, options: Options) -> tuple[evaluate.Protocol, ...]:
     """The set's own protocol, then the same on every other architecture."""
     own = protocol_of(distilled)
     if options.epochs is not None:
@@ -107,7 +107,7 @@ def prepare(options: Options) -> list[Row]:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 3")
     rows, tests = [], {}
     for path in options.sets:
-        distilled = io.load(path)
+        distilled = store.load(path)
         name = options.data or distilled.spec.name
         if name not in tests:
             test = load(name).test

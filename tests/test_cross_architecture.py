@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dd_jax as dd
-from dd_jax import evaluate, io
+from dd_jax import evaluate, store
 from dd_jax.errors import ConfigError, DataError, SetFileError
 from dd_jax.synthetic import targets
 from experiments import cross_architecture as cross
@@ -27,7 +27,7 @@ def folder(tmp_path_factory, toy):
         model = dd.data.normalise(recipe.normaliser, toy.images[np.array(rows)])
         wanted = targets(labels[rows], 2, kind=recipe.label_kind)
         distilled = dd.distill.package(recipe, dd.SyntheticSet(model, wanted), toy)
-        io.save(folder / name / "set.safetensors", distilled)
+        store.save(folder / name / "set.safetensors", distilled)
     return folder
 
 

@@ -13,8 +13,8 @@ import jax
 from dd_jax import evaluate
 from dd_jax.data import fingerprint
 from dd_jax.distill import Recipe
-from dd_jax.io.atomic import write_atomically
 from dd_jax.report.result import device_name, git_commit
+from dd_jax.store.atomic import write_atomically
 from dd_jax.types import Split
 from dd_jax.versions import versions
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dd_jax import methods
 from dd_jax.cli.options import Command, Run, load_data, method_command
 from dd_jax.cli.tables import print_results
-from dd_jax.distill import Recipe, distil, flipped, progressive, representative
-from dd_jax.distill.workdir import seconds_spent
+from dd_jax.distill import Recipe, distill, flipped, progressive, representative
 from dd_jax.errors import ConfigError
+from dd_jax.run.workdir import seconds_spent
 from dd_jax.types import RealData
 
 
@@ -58,7 +58,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     how = dict(key=options.seed, workdir=folder, log_every=options.log_every,
                save_seconds=options.save_seconds, save_every=options.save_every)
     if options.stages == 1:
-        distilled = distil(recipe, data, **how)
+        distilled = distill(recipe, data, **how)
     else:
         distilled = progressive(recipe, data, stages=options.stages, **how)
     folders = [folder] if options.stages == 1 else sorted(folder.glob("stage_*"))

@@ -114,13 +114,13 @@ def run(words: Sequence[str]) -> int:
     """Parses the words after `evaluate` and does it; returns the exit code."""
     import jax
 
-    from dd_jax import evaluate, io
+    from dd_jax import evaluate, store
     from dd_jax.report.result import percent, write_result
 
     options = parse(Evaluate, words, program="python -m dd_jax evaluate")
     if options.seeds is not None and options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
-    distilled = io.load(options.file)
+    distilled = store.load(options.file)
     own = {"augmentation": options.augmentation, "epochs": options.epochs}
     protocol = dataclasses.replace(protocol_of(distilled),
                                    **{k: v for k, v in own.items() if v is not None})

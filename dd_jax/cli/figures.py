@@ -12,7 +12,7 @@ from dd_jax import evaluate
 from dd_jax.cli.baselines import full_accuracy
 from dd_jax.distill import Recipe
 from dd_jax.distill.prepare import prepare_in
-from dd_jax.io import DistilledSet
+from dd_jax.store import DistilledSet
 from dd_jax.types import Split
 
 

@@ -83,6 +83,6 @@ def main(words: Sequence[str] | None = None) -> int:
 def _exit_code(error: DDJaxError) -> int:
     if not isinstance(error, (NonFiniteError, RunStopped)):
         return 2
-    from dd_jax.distill.stop import EXIT_NON_FINITE, EXIT_STOPPED
+    from dd_jax.run.stop import EXIT_NON_FINITE, EXIT_STOPPED
 
     return EXIT_STOPPED if isinstance(error, RunStopped) else EXIT_NON_FINITE

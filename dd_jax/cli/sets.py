@@ -79,11 +79,11 @@ def run_methods(words: Sequence[str]) -> int:
 
 def run_show(words: Sequence[str]) -> int:
     """Describes a saved set; returns the exit code."""
-    from dd_jax import io
+    from dd_jax import store
 
     options = parse(Show, words, program="python -m dd_jax show")
-    distilled = io.load(options.file)
-    print(io.summary(distilled))
+    distilled = store.load(options.file)
+    print(store.summary(distilled))
     if options.grid:
         from dd_jax.report import save_grid
 
@@ -94,14 +94,14 @@ def run_show(words: Sequence[str]) -> int:
 
 def run_export(words: Sequence[str]) -> int:
     """Exports a saved set; returns the exit code."""
-    from dd_jax import io
+    from dd_jax import store
 
     options = parse(Export, words, program="python -m dd_jax export")
-    distilled = io.load(options.file)
+    distilled = store.load(options.file)
     endings = {"npz": ".npz", "png": "_png", "safetensors": "_plain.safetensors",
                "torch": "_torch.safetensors"}
     ending = endings.get(options.to, "")
     out = options.out or options.file.with_name(options.file.stem + ending)
-    for path in io.export(distilled, options.to, out, overwrite=options.overwrite):
+    for path in store.export(distilled, options.to, out, overwrite=options.overwrite):
         print(path)
     return 0

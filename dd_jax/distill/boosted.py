@@ -25,10 +25,10 @@ import numpy as np
 import optax
 
 from dd_jax.distill.recipe import Recipe, part_key
-from dd_jax.distill.run import as_key, distil
+from dd_jax.distill.run import as_key, distill
 from dd_jax.distill.wrap import changed, varied
 from dd_jax.errors import ConfigError, require_probability, require_whole
-from dd_jax.io import DistilledSet
+from dd_jax.store import DistilledSet
 from dd_jax.synthetic import class_start
 from dd_jax.types import RealData, Split, SyntheticSet
 
@@ -55,7 +55,7 @@ def boosted(
       share: of the updates that earlier images (and their labels) get, in 0..1.
       key: seed or PRNG key; the first block uses it as it is.
       workdir: folder of the run, with a folder for each block; the same call goes on in it.
-      **options: as for `distil`.
+      **options: as for `distill`.
 
     Returns:
       S_1, ..., S_B.
@@ -84,7 +84,7 @@ def boosted(
         if sets:
             recipe = grown(recipe, sets[-1].synthetic, share=share)
         folder = None if workdir is None else pathlib.Path(workdir) / f"block_{count}"
-        sets.append(distil(recipe, data, key=part_key(key, count - 1), workdir=folder, **options))
+        sets.append(distill(recipe, data, key=part_key(key, count - 1), workdir=folder, **options))
     return tuple(sets)
 
 

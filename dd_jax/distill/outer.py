@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.data import Normaliser, gather, normalise
+from dd_jax.data.fetch import fetch, in_model_space
 from dd_jax.distill.recipe import Recipe, grouped_optimizer
 from dd_jax.distill.scalar import require_scalar
 from dd_jax.distill.selection import Looks, looks, unlooked
 from dd_jax.errors import ConfigError
-from dd_jax.types import Batch, PyTree, RealData, StoredRows, SyntheticSet
+from dd_jax.types import PyTree, RealData, SyntheticSet
 
 _INIT, _SAMPLE, _DECODE, _LOSS, _ADVANCE, _LOOK = range(6)
 
@@ -76,38 +76,6 @@ class Distillation(NamedTuple):
 def _key(state: DistillState, consumer: int) -> jax.Array:
     base = jax.random.wrap_key_data(state.key)
     return jax.random.fold_in(jax.random.fold_in(base, consumer), state.step)
-
-
-def is_stored(rows: PyTree) -> bool:
-    """Whether these are rows of a store on the host and not of the real set."""
-    return isinstance(rows, StoredRows)
-
-
-def fetch(data: RealData, rows: PyTree) -> PyTree:
-    """Stored images and labels at `rows`, one `Batch` for each leaf of `rows`.
-
-    In the places of `StoredRows` is what their store gives, read on the host while the program
-    runs.
-    """
-
-    def one(rows):
-        if not is_stored(rows):
-            return Batch(*gather(data, rows), rows)
-        store = rows.store
-        return jax.pure_callback(store.read, store.like(rows.index), rows.index,
-                                 vmap_method="sequential")
-
-    return jax.tree.map(one, rows, is_leaf=is_stored)
-
-
-def in_model_space(normaliser: Normaliser, batch: PyTree) -> PyTree:
-    """What `fetch` gives, the images of every `Batch` normalised."""
-    def one(part):
-        if not isinstance(part, Batch):
-            return part
-        return part._replace(images=normalise(normaliser, part.images))
-
-    return jax.tree.map(one, batch, is_leaf=lambda b: isinstance(b, Batch))
 
 
 def all_finite(*trees: PyTree) -> jax.Array:

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from dd_jax.data import fingerprint
-from dd_jax.distill.manifest import plain
 from dd_jax.distill.recipe import (
     Recipe,
     StoredPreparation,
@@ -20,7 +19,8 @@ from dd_jax.distill.recipe import (
     prepared,
 )
 from dd_jax.errors import CheckpointError
-from dd_jax.io.atomic import write_atomically
+from dd_jax.run.manifest import plain
+from dd_jax.store.atomic import write_atomically
 from dd_jax.types import RealData
 
 _FILE, _FOLDER = "prepared.npz", "prepared"

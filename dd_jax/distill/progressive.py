@@ -30,13 +30,13 @@ import jax
 import numpy as np
 
 from dd_jax.distill.recipe import Recipe, part_key
-from dd_jax.distill.run import as_key, distil
+from dd_jax.distill.run import as_key, distill
 from dd_jax.distill.wrap import with_objective
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.evaluate import loss_for
 from dd_jax.evaluate.progressive import equal_budget, trained_on
-from dd_jax.io import DistilledSet, save
 from dd_jax.objectives.conditioned import conditioned
+from dd_jax.store import DistilledSet, save
 from dd_jax.synthetic.joined import joined
 from dd_jax.types import RealData, Split, SyntheticSet
 
@@ -62,7 +62,7 @@ def progressive(
       stages: P.
       key: seed or PRNG key; stage 1 uses it as it is.
       workdir: folder of the run.
-      **options: of every stage, as for `distil`.
+      **options: of every stage, as for `distill`.
 
     Returns:
       The `DistilledSet` of all stages, with a learning rate for each if the recipe learns one; it
@@ -92,7 +92,7 @@ def progressive(
     for stage in range(stages):
         now = recipe if stage == 0 else next_stage(recipe, sets, spec, stage, stages)
         folder = None if workdir is None else pathlib.Path(workdir) / f"stage_{stage + 1}"
-        found = distil(now, data, key=part_key(key, stage), workdir=folder, **options)
+        found = distill(now, data, key=part_key(key, stage), workdir=folder, **options)
         new = jax.tree.map(np.asarray, found.synthetic)
         whole = new if whole is None else jax.tree.map(np.asarray,
                                                        joined(whole, new, spec.num_classes))

@@ -146,7 +146,7 @@ def prepared(
     Args:
       recipe: any recipe.
       data: the real training set.
-      key: the run's PRNG key: `distil(recipe, data, key=key)` prepares the same.
+      key: the run's PRNG key: `distill(recipe, data, key=key)` prepares the same.
       show_progress: of the training of experts; by default when there is somebody to see it.
 
     Returns:

@@ -14,26 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.data import as_index, fingerprint
-from dd_jax.distill.metrics import MetricsWriter
-from dd_jax.distill.outer import (
-    Distillation,
-    DistillState,
-    all_finite,
-    distillation,
-    is_stored,
-)
+from dd_jax.data.fetch import is_stored
+from dd_jax.distill.outer import Distillation, DistillState, all_finite, distillation
 from dd_jax.distill.prepare import prepare_in
-from dd_jax.distill.progress import progress, safe_callback
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.selection import selection_notes
 from dd_jax.distill.stepper import Stepper, memory_told, report_memory
-from dd_jax.distill.still import StillWatch
-from dd_jax.distill.stop import StopSignals
-from dd_jax.distill.workdir import open_workdir
 from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped, require_whole
-from dd_jax.io import DistilledSet, save
-from dd_jax.io.record import Stored
-from dd_jax.io.trajectories import normaliser_digest
+from dd_jax.run.metrics import MetricsWriter
+from dd_jax.run.progress import progress, safe_callback
+from dd_jax.run.still import StillWatch
+from dd_jax.run.stop import StopSignals
+from dd_jax.run.workdir import open_workdir
+from dd_jax.store import DistilledSet, save
+from dd_jax.store.record import Stored
+from dd_jax.store.trajectories import normaliser_digest
 from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
 
@@ -87,7 +82,7 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> tuple[PyT
     return like, stored or isinstance(data.images, np.ndarray)
 
 
-def distil(
+def distill(
     recipe: Recipe,
     data: RealData | Split,
     *,
@@ -134,7 +129,7 @@ def distil(
       >>> real = dd.data.from_arrays(rng.integers(0, 256, (8, 8, 8, 1), np.uint8),
       ...                            np.arange(8) % 2)
       >>> recipe = dd.methods.recipe("dm", real, depth=1, width=4, batch_size=4, steps=2)
-      >>> distil(recipe, real, show_progress=False).synthetic.images.shape
+      >>> distill(recipe, real, show_progress=False).synthetic.images.shape
       (2, 8, 8, 1)
     """
     real = data.train if isinstance(data, Split) else data
@@ -281,7 +276,7 @@ def package(
       stored: these parameters, where the file shall hold them in place of the images.
 
     Returns:
-      A `DistilledSet`, ready for `io.save` and `evaluate`.
+      A `DistilledSet`, ready for `store.save` and `evaluate`.
     """
     evaluation = dataclasses.asdict(recipe.evaluation)
     if recipe.read_out is not None:

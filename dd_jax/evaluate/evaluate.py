@@ -20,7 +20,7 @@ from dd_jax.errors import ConfigError, DataError, SetFileError
 from dd_jax.evaluate.protocol import Protocol, build_network
 from dd_jax.evaluate.random_images import random_images
 from dd_jax.evaluate.train import predict, train
-from dd_jax.io import DistilledSet
+from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.types import DataSpec, RealData, Split, SyntheticSet
 
@@ -163,7 +163,7 @@ def evaluate(
     mean, so neither can be forgotten.
 
     Args:
-      distilled: the set, see `io.load`.
+      distilled: the set, see `store.load`.
       test: real test data of the same shape and classes.
       protocol: how the networks are trained.
       key: PRNG key; network i uses fold_in(key, i).

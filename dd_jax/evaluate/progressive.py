@@ -30,7 +30,7 @@ from dd_jax.evaluate.evaluate import (
 )
 from dd_jax.evaluate.protocol import Protocol, build_network
 from dd_jax.evaluate.train import train
-from dd_jax.io import DistilledSet
+from dd_jax.store import DistilledSet
 from dd_jax.synthetic.joined import stage_sets
 from dd_jax.types import Network, PyTree, RealData, SyntheticSet
 
@@ -58,7 +58,7 @@ def trained_on(
       network: the architecture.
       sets: in order.
       protocol: with the epochs of one stage.
-      loss: see `inner.supervised.weighted_loss`.
+      loss: see `train.supervised.weighted_loss`.
       shape: (H, W, C).
 
     Returns:

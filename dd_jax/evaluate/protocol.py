@@ -56,7 +56,7 @@ class Protocol:
       order: which images a step takes: of a new permutation in every epoch ("random"); as many of
         each class, drawn anew in every step ("classes", and where a batch is smaller than the
         number of classes one of each of some); or the set's batches one after another as they
-        were distilled ("stored"), see `inner.stored_order`.
+        were distilled ("stored"), see `train.stored_order`.
       start_seed: every network starts from the parameters that this seed draws; None: each from its
         own.
       augmentation: a name in `augment.by_name`; one draw per image in every step.

@@ -19,8 +19,8 @@ from dd_jax.data import normalise
 from dd_jax.errors import ConfigError, SetFileError, require_whole
 from dd_jax.evaluate.evaluate import Evaluation, check_fits, summarise
 from dd_jax.evaluate.random_images import random_images
-from dd_jax.io import DistilledSet
 from dd_jax.solvers import check_ridge, fit_kernel, in_float64
+from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.types import Kernel, RealData, Split
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import Protocol, directions, drop_epoch, rate_schedule
-from dd_jax.inner.plans import Plan, class_rows, stored_order
-from dd_jax.inner.supervised import batch_gradient, train_epoch
+from dd_jax.train.plans import Plan, class_rows, stored_order
+from dd_jax.train.supervised import batch_gradient, train_epoch
 from dd_jax.types import Augmentation, Network, PyTree
 
 _INIT, _EPOCH, _PLAN = range(3)
@@ -33,7 +33,7 @@ def train(
 
     Every epoch is a new permutation; a partial last batch is padded with rows of weight zero (which
     batch normalisation still sees in its statistics). A protocol of another order has a plan of all
-    steps instead, see `inner.plans`.
+    steps instead, see `train.plans`.
 
     Args:
       network: the architecture.

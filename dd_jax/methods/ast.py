@@ -26,8 +26,6 @@ import optax
 
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError, require_at_least_zero, unknown
-from dd_jax.inner.expert_rules import smooth
-from dd_jax.methods.expert_starts import representative_start
 from dd_jax.methods.record import Method
 from dd_jax.methods.trajectory import (
     TrajectorySettings,
@@ -37,8 +35,10 @@ from dd_jax.methods.trajectory import (
     with_rate,
 )
 from dd_jax.objectives.reach import WAYPOINT_WEIGHTS, waypoints
-from dd_jax.objectives.segments import Segments, StartEpochs
 from dd_jax.objectives.trajectory_matching import trajectory_matching
+from dd_jax.train.expert_rules import smooth
+from dd_jax.train.expert_starts import representative_start
+from dd_jax.train.segments import Segments, StartEpochs
 from dd_jax.types import RealData
 
 _CITATION = (

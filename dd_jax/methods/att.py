@@ -21,7 +21,7 @@ from dd_jax.methods.trajectory import (
     trajectory_recipe,
 )
 from dd_jax.objectives.reach import nearest
-from dd_jax.objectives.segments import StartEpochs
+from dd_jax.train.segments import StartEpochs
 from dd_jax.types import RealData
 
 _CITATION = (

@@ -19,9 +19,7 @@ import dataclasses
 
 import optax
 
-from dd_jax.distill.rate_space import skipped_above
 from dd_jax.distill.recipe import Recipe
-from dd_jax.methods.expert_starts import classified_start
 from dd_jax.methods.ftd import flat_training
 from dd_jax.methods.record import Method, Published, budget, require_rate
 from dd_jax.methods.trajectory import (
@@ -33,9 +31,11 @@ from dd_jax.methods.trajectory import (
     trajectory_recipe,
     with_rate,
 )
-from dd_jax.objectives.segments import Segments, StartEpochs
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.synthetic import pixels
+from dd_jax.train.expert_starts import classified_start
+from dd_jax.train.segments import Segments, StartEpochs
+from dd_jax.transforms.rate_space import skipped_above
 from dd_jax.types import RealData
 
 _CITATION = (

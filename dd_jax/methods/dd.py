@@ -34,7 +34,6 @@ from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.distill.wrap import varied
 from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.inner import stored_order, student
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -54,6 +53,7 @@ from dd_jax.methods.unrolling import (
 from dd_jax.objectives import unrolled
 from dd_jax.pools.bank import bank_pool, train_bank
 from dd_jax.synthetic import class_start, pixels
+from dd_jax.train import stored_order, student
 from dd_jax.types import Pool, PyTree, RealData
 
 _CITATION = "T. Wang, J.-Y. Zhu, A. Torralba, A. A. Efros. Dataset Distillation. 2018."

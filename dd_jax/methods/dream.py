@@ -18,9 +18,9 @@ from dd_jax import nets
 from dd_jax.data import standardise
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.representative import representative
-from dd_jax.inner import representatives
 from dd_jax.methods import idc
 from dd_jax.methods.record import Method, Published, default_depth, require_positive
+from dd_jax.train import representatives
 from dd_jax.types import RealData
 
 _CITATION = (

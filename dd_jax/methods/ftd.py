@@ -21,7 +21,6 @@ from typing import Any
 
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_at_least_zero
-from dd_jax.inner.expert_rules import sharpness_aware
 from dd_jax.methods.record import Method, Published, budget
 from dd_jax.methods.trajectory import (
     TrajectorySettings,
@@ -30,7 +29,8 @@ from dd_jax.methods.trajectory import (
     student_of,
     trajectory_recipe,
 )
-from dd_jax.objectives.segments import StartEpochs
+from dd_jax.train.expert_rules import sharpness_aware
+from dd_jax.train.segments import StartEpochs
 from dd_jax.types import RealData
 
 _CITATION = (

@@ -29,7 +29,6 @@ import optax
 
 from dd_jax import augment, nets, pools
 from dd_jax.data import real_rows
-from dd_jax.distill.pixel_space import within_range
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_probability
 from dd_jax.evaluate.protocol import Protocol
@@ -42,8 +41,9 @@ from dd_jax.methods.record import (
     require_rate,
 )
 from dd_jax.objectives import gradient_matching
-from dd_jax.pools.pretrained import decayed_momentum
 from dd_jax.synthetic import check_start
+from dd_jax.transforms.momentum import decayed_momentum
+from dd_jax.transforms.pixel_space import within_range
 from dd_jax.types import DataSpec, RealData
 
 _CITATION = (

@@ -25,17 +25,19 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax import nets
+from dd_jax.augment import views
 from dd_jax.data import gather, grey, normalise, rows_uniform, standardise
-from dd_jax.distill.pixel_space import in_pixel_space
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.inner import train_self_supervised, views
 from dd_jax.methods.record import Method, default_depth, require_positive, require_rate, unprepared
 from dd_jax.methods.teacher import teacher_network
 from dd_jax.objectives.representation_ridge import representation_ridge, representations
-from dd_jax.pools.pretrained import decayed_momentum, pretrained_pool
+from dd_jax.pools.pretrained import pretrained_pool
 from dd_jax.synthetic import pixels
+from dd_jax.train import train_self_supervised
+from dd_jax.transforms.momentum import decayed_momentum
+from dd_jax.transforms.pixel_space import in_pixel_space
 from dd_jax.types import Objective, RealData, SyntheticSet
 
 _CITATION = (

@@ -27,9 +27,7 @@ import optax
 from dd_jax import pools
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
-from dd_jax.distill.simplex import kept_probabilities
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.inner import student
 from dd_jax.methods.record import Method, Published, default_depth
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
@@ -42,6 +40,8 @@ from dd_jax.methods.unrolling import (
 from dd_jax.objectives import unrolled
 from dd_jax.synthetic import class_start, pixels
 from dd_jax.synthetic.fixed_images import fixed_images
+from dd_jax.train import student
+from dd_jax.transforms.simplex import kept_probabilities
 from dd_jax.types import RealData, SyntheticSet
 
 _CITATION = (

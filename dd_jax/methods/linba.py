@@ -24,7 +24,6 @@ from dd_jax.data import check_classes, normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_at_least_zero
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.inner import class_rows, student
 from dd_jax.methods.record import Method, Published, default_depth
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
@@ -35,6 +34,7 @@ from dd_jax.methods.unrolling import (
 )
 from dd_jax.objectives import unrolled
 from dd_jax.synthetic import address_rows, addressed, class_start
+from dd_jax.train import class_rows, student
 from dd_jax.types import RealData
 
 _CITATION = (

@@ -24,7 +24,6 @@ import dataclasses
 import optax
 
 from dd_jax import augment, nets, pools
-from dd_jax.distill.pixel_space import within_range
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_probability
 from dd_jax.methods import idc
@@ -38,6 +37,7 @@ from dd_jax.methods.record import (
 )
 from dd_jax.objectives import distribution_matching, kernel_means
 from dd_jax.synthetic import check_start
+from dd_jax.transforms.pixel_space import within_range
 from dd_jax.types import RealData
 
 _CITATION = (

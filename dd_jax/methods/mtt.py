@@ -30,7 +30,7 @@ from dd_jax.methods.trajectory import (
     student_of,
     trajectory_recipe,
 )
-from dd_jax.objectives.segments import StartEpochs
+from dd_jax.train.segments import StartEpochs
 from dd_jax.types import RealData
 
 _CITATION = (

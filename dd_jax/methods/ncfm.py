@@ -34,7 +34,6 @@ import optax
 
 from dd_jax import augment, nets
 from dd_jax.data import Normaliser
-from dd_jax.distill.pixel_space import within_range
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.errors import require_probability, unknown
 from dd_jax.evaluate.protocol import Protocol
@@ -56,8 +55,9 @@ from dd_jax.objectives.discrepancy import Probe
 from dd_jax.objectives.distribution_matching import distribution_matching
 from dd_jax.objectives.frequencies import learned_frequencies, normal_frequencies
 from dd_jax.pools.bank import bank_pool, train_bank
-from dd_jax.pools.pretrained import decayed_momentum
 from dd_jax.synthetic import check_start
+from dd_jax.transforms.momentum import decayed_momentum
+from dd_jax.transforms.pixel_space import within_range
 from dd_jax.types import Network, Objective, PyTree, RealData
 
 _CITATION = (

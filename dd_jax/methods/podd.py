@@ -24,7 +24,6 @@ import math
 from dd_jax.data import check_classes, normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
-from dd_jax.inner.plans import permuted
 from dd_jax.methods.record import Method, require_positive, require_positive_if_given
 from dd_jax.methods.windowed import WindowedSettings, check_windowed, windowed_recipe
 from dd_jax.synthetic import (
@@ -35,6 +34,7 @@ from dd_jax.synthetic import (
     poster,
     poster_shape,
 )
+from dd_jax.train.plans import permuted
 from dd_jax.types import RealData
 
 _CITATION = (

@@ -27,11 +27,11 @@ import jax.numpy as jnp
 from dd_jax.data import Normaliser, normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
-from dd_jax.inner import class_rows
 from dd_jax.methods.record import Method, Published, require_positive_if_given
 from dd_jax.methods.unrolling import check_images
 from dd_jax.methods.windowed import WindowedSettings, check_windowed, windowed_recipe
 from dd_jax.synthetic import class_start, pixels
+from dd_jax.train import class_rows
 from dd_jax.types import RealData, SyntheticSet
 
 _CITATION = (

@@ -5,7 +5,7 @@ MTT with a derivative of the student's training that needs the memory of one ste
 with labels that an expert gives to the images.
 
 The rule regards the weights before each step as constants. It is exact for one step only: the
-products of (1 - rate * Hessian) are left out, see `inner.two_pass`. `adjoint="checkpointed"` is the
+products of (1 - rate * Hessian) are left out, see `train.two_pass`. `adjoint="checkpointed"` is the
 exact derivative at about the same memory; the metric "cosine" of `compared=True` says how far the
 two are apart.
 
@@ -23,18 +23,18 @@ import dataclasses
 
 import jax
 
-from dd_jax.distill.outer import fetch
+from dd_jax.data.fetch import fetch
 from dd_jax.distill.recipe import Recipe
-from dd_jax.inner.experts import unflatten
 from dd_jax.methods.record import Method, Published, budget
 from dd_jax.methods.trajectory import TrajectorySettings, narrow, student_of, trajectory_recipe
 from dd_jax.objectives.compared import compared
-from dd_jax.objectives.segments import Segments, StartEpochs
 from dd_jax.objectives.trajectory_matching import (
     TrajectoryState,
     target_labels,
     trajectory_matching,
 )
+from dd_jax.train.experts import unflatten
+from dd_jax.train.segments import Segments, StartEpochs
 from dd_jax.types import RealData, SyntheticSet
 
 _CITATION = (

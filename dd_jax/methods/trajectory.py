@@ -14,12 +14,8 @@ import optax
 
 from dd_jax import augment
 from dd_jax.data import Normaliser, normalisers
-from dd_jax.distill.experts import train_experts
-from dd_jax.distill.rate_space import in_rate_space
 from dd_jax.distill.recipe import Recipe, StoredPreparation
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.inner.student import Student, student
-from dd_jax.io.trajectories import Trajectories, open_trajectories
 from dd_jax.methods.record import (
     default_depth,
     require_learned_rate,
@@ -29,9 +25,13 @@ from dd_jax.methods.record import (
 )
 from dd_jax.methods.unrolling import adjoint_of, lighter, network_of
 from dd_jax.objectives.reach import Reach
-from dd_jax.objectives.segments import Segments, StartEpochs, check_starts
 from dd_jax.objectives.trajectory_matching import trajectory_matching
+from dd_jax.run.experts import train_experts
+from dd_jax.store.trajectories import Trajectories, open_trajectories
 from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.train.segments import Segments, StartEpochs, check_starts
+from dd_jax.train.student import Student, student
+from dd_jax.transforms.rate_space import in_rate_space
 from dd_jax.types import Network, RealData, SyntheticSet
 
 
@@ -113,7 +113,7 @@ def student_of(
     Args:
       config: the settings.
       data: the real set, for the shape of its images.
-      optimizer: as for `inner.student`.
+      optimizer: as for `train.student`.
     """
     return student(network_of(config, data.spec), steps=config.inner_steps,
                    batch_size=config.batch_size, optimizer=optimizer,

@@ -10,9 +10,9 @@ from typing import Any
 from dd_jax import nets
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError, unknown
-from dd_jax.inner.unroll import adjoint_by_name
 from dd_jax.methods.record import default_depth, require_positive, require_rate
 from dd_jax.synthetic import check_start
+from dd_jax.train.unroll import adjoint_by_name
 from dd_jax.types import DataSpec, Network, RealData
 
 ADJOINTS = ("full", "checkpointed", "recursive", "two_pass")  # each needs less than those before

@@ -12,13 +12,9 @@ import optax
 
 from dd_jax import augment, pools
 from dd_jax.data import Normaliser
-from dd_jax.distill.capped_gradient import capped_gradient
-from dd_jax.distill.pixel_space import kept_between
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_above_zero, unknown
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.inner import student
-from dd_jax.inner.plans import Plan
 from dd_jax.methods.record import default_depth
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
@@ -28,6 +24,10 @@ from dd_jax.methods.unrolling import (
     network_of,
 )
 from dd_jax.objectives import RandomWindow, unrolled
+from dd_jax.train import student
+from dd_jax.train.plans import Plan
+from dd_jax.transforms.capped_gradient import capped_gradient
+from dd_jax.transforms.pixel_space import kept_between
 from dd_jax.types import Parameterization, RealData, SyntheticSet
 
 

@@ -36,12 +36,9 @@ import optax
 from dd_jax.augment.block import crop_flip_roll
 from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, gather, grey, normalise, rows_uniform, standardise
-from dd_jax.distill.pixel_space import kept_between
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.errors import require_above_zero, require_probability, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.inner.class_targets import class_targets
-from dd_jax.inner.teachers import train_supervised
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -52,8 +49,11 @@ from dd_jax.methods.record import (
 )
 from dd_jax.methods.teacher import teacher_network
 from dd_jax.objectives.barycentre_matching import DISTANCES, barycentre_matching
-from dd_jax.pools.pretrained import decayed_momentum
 from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.train.class_targets import class_targets
+from dd_jax.train.teachers import train_supervised
+from dd_jax.transforms.momentum import decayed_momentum
+from dd_jax.transforms.pixel_space import kept_between
 from dd_jax.types import Augmentation, Network, PyTree, RealData, SyntheticSet
 
 _CITATION = (

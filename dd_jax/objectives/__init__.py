@@ -24,10 +24,10 @@ from dd_jax.objectives.random_feature_ridge import random_feature_ridge
 from dd_jax.objectives.reach import endpoint, nearest, waypoints
 from dd_jax.objectives.representation_ridge import representation_ridge, representations
 from dd_jax.objectives.representative import representative_batches
-from dd_jax.objectives.segments import Segment, Segments, StartEpochs
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.objectives.unrolled import UnrolledState, unrolled
-from dd_jax.objectives.window import RandomWindow
+from dd_jax.train.segments import Segment, Segments, StartEpochs
+from dd_jax.train.window import RandomWindow
 
 __all__ = ["Discrepancy", "Probe", "RandomWindow", "Segment", "Segments", "StartEpochs",
            "UnrolledState", "alternating", "attention", "barycentre_matching",

@@ -25,7 +25,7 @@ import optax
 from dd_jax.augment import identity
 from dd_jax.backend import all_at_once, check_mapping, in_chunks, map_over
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole, unknown
-from dd_jax.inner.class_targets import ClassTargets
+from dd_jax.train.class_targets import ClassTargets
 from dd_jax.types import Augmentation, Network, Objective, PyTree, RealData, SyntheticSet
 
 DISTANCES = ("unsquared", "squared")

@@ -14,9 +14,9 @@ import optax
 from dd_jax.augment import identity
 from dd_jax.backend import check_mapping
 from dd_jax.errors import require_whole
-from dd_jax.inner.built import require_built
 from dd_jax.objectives.matching import at_most, by_class, check_pool, pool_features
-from dd_jax.objectives.separable import separable_sum
+from dd_jax.solvers.separable import separable_sum
+from dd_jax.train.built import require_built
 from dd_jax.types import Augmentation, Batch, Network, Objective, Pool, RealData, SyntheticSet
 
 

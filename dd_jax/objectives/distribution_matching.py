@@ -21,7 +21,6 @@ import optax
 from dd_jax.augment import identity
 from dd_jax.backend import check_mapping, in_chunks, map_over, mean_in_chunks
 from dd_jax.errors import require_at_least_zero, require_whole
-from dd_jax.inner.built import require_built
 from dd_jax.objectives.discrepancy import Discrepancy, Probe
 from dd_jax.objectives.matching import (
     at_most,
@@ -32,7 +31,8 @@ from dd_jax.objectives.matching import (
     real_as_set,
     require_all_classes,
 )
-from dd_jax.objectives.separable import separable_sum
+from dd_jax.solvers.separable import separable_sum
+from dd_jax.train.built import require_built
 from dd_jax.types import (
     Augmentation,
     Network,

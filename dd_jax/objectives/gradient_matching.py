@@ -20,8 +20,6 @@ import jax.numpy as jnp
 from dd_jax.augment import identity
 from dd_jax.backend import all_at_once, check_mapping, map_over
 from dd_jax.errors import require_whole
-from dd_jax.inner.built import require_built
-from dd_jax.inner.supervised import batch_gradient
 from dd_jax.nets import with_batch_stats
 from dd_jax.objectives.gradient_distances import distance_named
 from dd_jax.objectives.matching import (
@@ -34,8 +32,10 @@ from dd_jax.objectives.matching import (
     require_all_classes,
     require_several_classes,
 )
-from dd_jax.objectives.separable import separable_sum
+from dd_jax.solvers.separable import separable_sum
 from dd_jax.synthetic import targets
+from dd_jax.train.built import require_built
+from dd_jax.train.supervised import batch_gradient
 from dd_jax.types import (
     Augmentation,
     Batch,

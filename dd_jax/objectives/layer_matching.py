@@ -28,8 +28,8 @@ from dd_jax.augment import identity
 from dd_jax.backend import check_mapping, map_over, mean_and_rest_in_chunks
 from dd_jax.data import rows_per_class
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
-from dd_jax.inner.built import require_built
 from dd_jax.objectives.matching import by_class, pool_features, require_several_classes
+from dd_jax.train.built import require_built
 from dd_jax.types import (
     Augmentation,
     Batch,

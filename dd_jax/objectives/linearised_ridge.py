@@ -39,7 +39,6 @@ from dd_jax.objectives.linearised_gradient import (
     gradient_parts,
 )
 from dd_jax.objectives.matching import check_pool
-from dd_jax.objectives.solver_rate import SolverRate, followed, solver_rate
 from dd_jax.solvers.implicit import attach_gradient
 from dd_jax.solvers.quadratic import (
     QuadraticSolve,
@@ -47,6 +46,7 @@ from dd_jax.solvers.quadratic import (
     conjugate_gradients,
     probe_rate,
 )
+from dd_jax.solvers.solver_rate import SolverRate, followed, solver_rate
 from dd_jax.synthetic import with_mirrors
 from dd_jax.types import Batch, Network, Objective, Pool, PyTree, RealData, SyntheticSet
 

@@ -7,8 +7,8 @@ import jax
 from dd_jax.backend import in_chunks
 from dd_jax.data import rows_per_class, rows_uniform
 from dd_jax.errors import ConfigError
-from dd_jax.inner.built import require_built
 from dd_jax.synthetic import targets
+from dd_jax.train.built import require_built
 from dd_jax.types import Batch, Network, Pool, PyTree, RealData, SyntheticSet
 
 # Parts of a batch that are class by class: what is matched, and what only counts the classes.

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError, unknown
-from dd_jax.inner.student import Student
-from dd_jax.inner.training_step import StepInput
-from dd_jax.objectives.segments import Segment
+from dd_jax.train.segments import Segment
+from dd_jax.train.student import Student
+from dd_jax.train.training_step import StepInput
 from dd_jax.types import PyTree, SyntheticSet
 
 Reach = Callable[[Student, Segment, StepInput, SyntheticSet], tuple[jax.Array, dict]]

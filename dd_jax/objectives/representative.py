@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, as_index, check_classes, require_on_device
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.inner.representatives import check_selection, representatives
+from dd_jax.train.representatives import check_selection, representatives
 from dd_jax.types import Batch, Network, Objective, PyTree, RealData, SyntheticSet
 
 
@@ -82,7 +82,7 @@ def representative_batches(
     subsample: int = 1,
     network: Network | None = None,
 ) -> Objective:
-    """The same objective on real batches that represent their classes, see `inner.representatives`.
+    """The same objective on real batches that represent their classes, see `train.representatives`.
 
     Every `every`-th step the representatives are chosen anew, by the features of the objective's
     present network (of another draw from the pool than the loss of that step takes); the steps in
@@ -99,7 +99,7 @@ def representative_batches(
       data: the real set; only its shapes are kept.
       normaliser: of the recipe.
       every: steps for which representatives are kept.
-      candidates, iterations, subsample: see `inner.representatives`.
+      candidates, iterations, subsample: see `train.representatives`.
       network: for an objective without `embed`: features of this network, freshly initialised for
         each choice.
 

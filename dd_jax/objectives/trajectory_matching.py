@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import require_at_least_zero
-from dd_jax.inner.experts import unflatten
-from dd_jax.inner.student import Student
 from dd_jax.objectives.reach import Reach, endpoint
-from dd_jax.objectives.segments import Segment, Segments, StartEpochs, check_starts
-from dd_jax.objectives.student_rates import check_student_rates
+from dd_jax.train.experts import unflatten
+from dd_jax.train.segments import Segment, Segments, StartEpochs, check_starts
+from dd_jax.train.student import Student
+from dd_jax.train.student_rates import check_student_rates
 from dd_jax.types import Network, Objective, PyTree, StoredRows, SyntheticSet
 
 _EXPERT, _EPOCH = range(2)

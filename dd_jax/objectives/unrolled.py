@@ -20,11 +20,11 @@ import optax
 from dd_jax.backend import check_mapping, map_over, mean_in_chunks
 from dd_jax.data import rows_per_class, rows_uniform
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
-from dd_jax.inner.built import require_built
-from dd_jax.inner.student import Student
 from dd_jax.objectives.matching import check_pool, pool_features
-from dd_jax.objectives.student_rates import check_student_rates
-from dd_jax.objectives.window import RandomWindow, WindowState, first_place, next_place
+from dd_jax.train.built import require_built
+from dd_jax.train.student import Student
+from dd_jax.train.student_rates import check_student_rates
+from dd_jax.train.window import RandomWindow, WindowState, first_place, next_place
 from dd_jax.types import (
     Augmentation,
     Batch,
@@ -85,7 +85,7 @@ def unrolled(
 
     Example:
       >>> from dd_jax import nets, pools
-      >>> from dd_jax.inner import student
+      >>> from dd_jax.train import student
       >>> from dd_jax.types import DataSpec
       >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
       >>> objective = unrolled(student(network, steps=5), pool=pools.fresh_pool(network),

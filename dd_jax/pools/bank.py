@@ -16,7 +16,7 @@ import optax
 
 from dd_jax.data import Normaliser
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.inner.teachers import train_supervised
+from dd_jax.train.teachers import train_supervised
 from dd_jax.types import Augmentation, Network, Pool, PyTree, RealData, SyntheticSet
 
 

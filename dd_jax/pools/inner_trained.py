@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import require_probability, require_whole
-from dd_jax.inner.supervised import train_pass
+from dd_jax.train.supervised import train_pass
 from dd_jax.types import Augmentation, Network, Pool, PyTree, SyntheticSet
 
 

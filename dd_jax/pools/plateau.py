@@ -19,7 +19,7 @@ import optax
 
 from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
-from dd_jax.inner.supervised import train_pass
+from dd_jax.train.supervised import train_pass
 from dd_jax.types import Augmentation, Batch, Network, Pool, PyTree, SyntheticSet
 
 _MEASURE, _TRAIN, _RENEW = range(3)

@@ -16,20 +16,13 @@ import optax
 
 from dd_jax.errors import ConfigError
 from dd_jax.pools.ageing import AgeingState, ageing_pool
+from dd_jax.transforms.momentum import decayed_momentum
 from dd_jax.types import Network, Pool, SyntheticSet
 
 
 def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean over the batch and over dimensions of the squared difference."""
     return jnp.mean((logits - labels) ** 2)
-
-
-def decayed_momentum(
-    learning_rate: float = 0.1, *, momentum: float = 0.9, weight_decay: float = 1e-3
-) -> optax.GradientTransformation:
-    """SGD with momentum and coupled weight decay: the decay is part of the gradient."""
-    return optax.chain(optax.add_decayed_weights(weight_decay),
-                       optax.sgd(learning_rate, momentum=momentum))
 
 
 def pretrained_pool(

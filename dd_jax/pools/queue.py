@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.inner.supervised import gradient_and_right
-from dd_jax.pools.pretrained import decayed_momentum
+from dd_jax.train.supervised import gradient_and_right
+from dd_jax.transforms.momentum import decayed_momentum
 from dd_jax.types import Network, Pool, PyTree, SyntheticSet
 
 _TRAIN, _NEW, _NEXT = range(3)

@@ -15,8 +15,8 @@ import optax
 
 from dd_jax.backend import mean_in_chunks
 from dd_jax.errors import require_whole
-from dd_jax.inner.plans import batch_plan
-from dd_jax.inner.supervised import batch_gradient
+from dd_jax.train.plans import batch_plan
+from dd_jax.train.supervised import batch_gradient
 from dd_jax.types import Batch, Network, Pool, PyTree, SyntheticSet
 
 

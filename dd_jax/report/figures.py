@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dd_jax.errors import ConfigError, MissingPackageError
-from dd_jax.io.atomic import PathLike, write_atomically
+from dd_jax.store.atomic import PathLike, write_atomically
 
 _DPI = 100
 FONT_SIZE = 10  # points

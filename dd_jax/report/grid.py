@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from dd_jax.errors import ConfigError
-from dd_jax.io.atomic import PathLike, write_atomically
-from dd_jax.io.export import as_numpy, pillow_image
-from dd_jax.io.setfile import DistilledSet
 from dd_jax.report.figures import FONT_SIZE, blank_figure, caption
+from dd_jax.store.atomic import PathLike, write_atomically
+from dd_jax.store.export import as_numpy, pillow_image
+from dd_jax.store.setfile import DistilledSet
 
 GAP = 2
 _WHITE = 255
@@ -282,7 +282,7 @@ def _tiles(images: np.ndarray) -> np.ndarray:
         raise ConfigError(
             f"images have shape {images.shape} and dtype {images.dtype}, expected [M, H, W, C] "
             "of floats in [0, 1] or uint8",
-            fix="pass the images_unit of dd_jax.io.as_numpy",
+            fix="pass the images_unit of dd_jax.store.as_numpy",
         )
     if images.dtype != np.uint8:
         clean = np.nan_to_num(images.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)

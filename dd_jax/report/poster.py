@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 
 from dd_jax.errors import ConfigError
-from dd_jax.io.atomic import PathLike
-from dd_jax.io.setfile import DistilledSet
 from dd_jax.report.grid import save_grid
+from dd_jax.store.atomic import PathLike
+from dd_jax.store.setfile import DistilledSet
 from dd_jax.synthetic import poster_image
 
 

@@ -20,12 +20,12 @@ import numpy as np
 import optax
 
 import dd_jax as dd
-from dd_jax import augment, inner, nets, objectives
+from dd_jax import augment, nets, objectives, train
 from dd_jax.cli.allocator import keep_memory
 from dd_jax.data import gather, normalise, standardise
-from dd_jax.inner.supervised import train_epoch
-from dd_jax.objectives.segments import Segment
 from dd_jax.synthetic import targets
+from dd_jax.train.segments import Segment
+from dd_jax.train.supervised import train_epoch
 from dd_jax.types import SyntheticSet
 from experiments.benchmarks.memory import grey_spec, plot_memory, temporary_bytes
 from experiments.benchmarks.timing import in_turns, report, write
@@ -47,8 +47,8 @@ def step_of(name: str, steps: int, width: int, *, formulation: str = "auto",
     spec = grey_spec(CLASSES)
     network = nets.convnet(spec, width=width, formulation=formulation)
     augmentation = augment.dsa(spec.shape) if augmented else None
-    learner = inner.student(network, steps=steps, augmentation=augmentation,
-                            adjoint=inner.adjoint_by_name(name))
+    learner = train.student(network, steps=steps, augmentation=augmentation,
+                            adjoint=train.adjoint_by_name(name))
     matching = objectives.trajectory_matching(
         learner, objectives.Segments(NoExperts, 2), starts=objectives.StartEpochs(0, 1))
 

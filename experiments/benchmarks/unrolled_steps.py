@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax import inner, nets, objectives, pools
+from dd_jax import nets, objectives, pools, train
 from dd_jax.cli.allocator import keep_memory
 from dd_jax.types import Batch, SyntheticSet
 from experiments.benchmarks.memory import grey_spec, plot_memory, temporary_bytes
@@ -32,8 +32,8 @@ def step_of(name: str, steps: int, width: int, *, window: int | None = None,
             formulation: str = "auto"):
     """(images, labels, real images, real labels, key) -> loss and its gradient in the images."""
     network = nets.convnet(grey_spec(CLASSES), width=width, formulation=formulation)
-    learner = inner.student(network, steps=steps, optimizer=optax.trace(MOMENTUM),
-                            adjoint=inner.adjoint_by_name(name))
+    learner = train.student(network, steps=steps, optimizer=optax.trace(MOMENTUM),
+                            adjoint=train.adjoint_by_name(name))
     objective = objectives.unrolled(
         learner, pool=pools.fresh_pool(network), batch_size=REAL, rate=RATE,
         window=None if window is None else objectives.RandomWindow(window, steps))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dd_jax as dd
-from dd_jax import evaluate, io
+from dd_jax import evaluate, store
 from dd_jax.cli.main import main
 from dd_jax.synthetic import targets
 
@@ -23,7 +23,7 @@ def files(tmp_path, toy):
     model = dd.data.normalise(recipe.normaliser, toy.images[rows])
     wanted = targets(labels[rows], 2, kind=recipe.label_kind)
     distilled = dd.distill.package(recipe, dd.SyntheticSet(model, wanted), toy)
-    io.save(tmp_path / "a" / "set.safetensors", distilled)
+    store.save(tmp_path / "a" / "set.safetensors", distilled)
     return tmp_path
 
 
@@ -35,7 +35,7 @@ def words(files, *more):
 def test_figures_of_a_set(files, toy, capsys):
     assert main(words(files, "--kernel", "fc1")) == 0
     found, = json.loads((files / "out" / "a.json").read_text())["results"]
-    alone = evaluate.read_out(io.load(files / "a" / "set.safetensors"), toy,
+    alone = evaluate.read_out(store.load(files / "a" / "set.safetensors"), toy,
                               by=evaluate.ReadOut("fc1"))
     assert found["accuracy_mean"] == alone.mean > 0.5
     assert found["kernel"]["kernel"] == "fc1" and 0.5 < found["random_mean"] <= 1.0

@@ -57,7 +57,7 @@ def test_no_block_has_a_key_of_the_outer_loop_s_consumers(monkeypatch):
         labels = jnp.repeat(jnp.eye(members.CLASSES), recipe.settings["ipc"], axis=0)
         return package(recipe, dd.SyntheticSet(jnp.zeros(shape), labels), data)
 
-    monkeypatch.setattr(sys.modules["dd_jax.distill.boosted"], "distil", recorded)
+    monkeypatch.setattr(sys.modules["dd_jax.distill.boosted"], "distill", recorded)
     boosted(build, members.toy_data(), blocks=5, key=key)
     bits = [tuple(jax.random.key_data(each).tolist()) for each in keys]
     taken = [tuple(jax.random.key_data(jax.random.fold_in(key, i)).tolist()) for i in range(6)]

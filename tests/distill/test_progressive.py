@@ -14,8 +14,8 @@ import dd_jax as dd
 from dd_jax.distill import package, progressive
 from dd_jax.errors import ConfigError, SetFileError
 from dd_jax.evaluate import equal_budget, evaluate_progressive
-from dd_jax.io import open_trajectories
 from dd_jax.objectives import conditioned, mean_embedding
+from dd_jax.store import open_trajectories
 from dd_jax.synthetic import joined, stage_sets
 from dd_jax.types import SyntheticSet
 from tests.laws import members
@@ -59,7 +59,7 @@ def test_no_stage_has_a_key_of_the_outer_loop_s_consumers(toy, tiny_recipe, monk
         keys.append(key)
         return package(recipe, members.start(labels="one_hot"), data)
 
-    monkeypatch.setattr(sys.modules["dd_jax.distill.progressive"], "distil", recorded)
+    monkeypatch.setattr(sys.modules["dd_jax.distill.progressive"], "distill", recorded)
     run(tiny_recipe("dm"), toy, 6, key=key)
     bits = [tuple(jax.random.key_data(each).tolist()) for each in keys]
     taken = [tuple(jax.random.key_data(jax.random.fold_in(key, i)).tolist()) for i in range(6)]
@@ -97,7 +97,7 @@ def test_later_experts_start_where_earlier_sets_have_led(toy, tmp_path):
               for stage in (1, 2)]
     network = dd.nets.convnet(toy.spec, depth=1, width=4)
     images = dd.data.normalise(recipe.normaliser, toy.images)
-    unflatten = dd.inner.unflatten(jax.eval_shape(network.init, jax.random.key(0))["params"])
+    unflatten = dd.train.unflatten(jax.eval_shape(network.init, jax.random.key(0))["params"])
 
     def wrong(flat):
         logits = network.apply({"params": unflatten(flat)}, images).logits

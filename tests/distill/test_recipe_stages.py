@@ -19,7 +19,7 @@ def images(distilled):
 
 
 def run(recipe, data, **options):
-    return dd.distil(recipe, data, **{"show_progress": False, "key": 0, **options})
+    return dd.distill(recipe, data, **{"show_progress": False, "key": 0, **options})
 
 
 def test_average_is_the_bias_corrected_mean_of_the_steps(tiny_recipe, toy):

@@ -19,7 +19,7 @@ from dd_jax.types import Batch
 
 
 def run(recipe, data, **options):
-    return dd.distil(recipe, data, **{"show_progress": False, **options})
+    return dd.distill(recipe, data, **{"show_progress": False, **options})
 
 
 def images(distilled):
@@ -69,7 +69,7 @@ def test_a_stopped_run_continues_to_the_same_bits(tiny_recipe, toy, tmp_path):
 
 def _run_and_break(recipe, data, folder, at, error):
     """Runs with a checkpoint at every step and dies right after the one at step `at`."""
-    from dd_jax.distill import workdir
+    from dd_jax.run import workdir
 
     save = workdir.Workdir.save
 

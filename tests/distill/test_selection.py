@@ -51,7 +51,7 @@ def sinking(tiny_recipe, *, every=4, patience=None, judge=None, **changes):
 
 
 def run(recipe, data, **options):
-    return dd.distil(recipe, data, show_progress=False, **options)
+    return dd.distill(recipe, data, show_progress=False, **options)
 
 
 def test_the_best_of_all_looks_is_what_a_run_of_so_many_steps_gives(tiny_recipe, toy):

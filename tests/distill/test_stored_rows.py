@@ -15,12 +15,12 @@ import pytest
 import dd_jax as dd
 from dd_jax import nets, objectives
 from dd_jax.data import standardise
-from dd_jax.distill.outer import fetch
-from dd_jax.distill.rate_space import in_rate_space
-from dd_jax.distill.workdir import Workdir
+from dd_jax.data.fetch import fetch
 from dd_jax.errors import CheckpointError, NonFiniteError, RunStopped
-from dd_jax.inner import student
-from dd_jax.io.trajectories import describe, open_trajectories, write_expert
+from dd_jax.run.workdir import Workdir
+from dd_jax.store.trajectories import describe, open_trajectories, write_expert
+from dd_jax.train import student
+from dd_jax.transforms.rate_space import in_rate_space
 from dd_jax.types import Batch, StoredRows
 from tests.laws import members
 
@@ -70,7 +70,7 @@ def recipe(build):
 
 
 def run(recipe, data, **options):
-    return dd.distil(recipe, data, **{"show_progress": False, "log_every": 1, **options})
+    return dd.distill(recipe, data, **{"show_progress": False, "log_every": 1, **options})
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from dd_jax import evaluate as ev
 from dd_jax.data import from_arrays, load_embedded, split_of
 from dd_jax.errors import ConfigError, DataError, SetFileError
 from dd_jax.evaluate import Protocol
-from dd_jax.io import as_numpy
+from dd_jax.store import as_numpy
 from dd_jax.synthetic import targets
 
 

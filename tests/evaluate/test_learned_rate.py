@@ -85,6 +85,6 @@ def test_a_rate_that_cannot_be_is_refused(rate, plain, toy):
 
 
 def test_the_rate_travels_with_the_set(plain, tmp_path):
-    dd.io.save(tmp_path / "set.safetensors", with_rate(plain, RATE))
-    loaded = dd.io.load(tmp_path / "set.safetensors").synthetic
+    dd.store.save(tmp_path / "set.safetensors", with_rate(plain, RATE))
+    loaded = dd.store.load(tmp_path / "set.safetensors").synthetic
     assert float(loaded.learning_rate) == RATE and loaded.learning_rate.shape == ()

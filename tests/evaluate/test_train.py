@@ -14,7 +14,7 @@ from dd_jax.errors import ConfigError
 from dd_jax.evaluate import Protocol, for_network
 from dd_jax.evaluate.protocol import build_network, centred, rate_schedule, scaled
 from dd_jax.evaluate.train import train
-from dd_jax.inner.supervised import weighted_loss
+from dd_jax.train.supervised import weighted_loss
 from dd_jax.types import DataSpec, Network, Outputs
 
 

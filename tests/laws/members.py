@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from dd_jax import augment, inner, kernels, nets, objectives, pools, synthetic
+from dd_jax import augment, kernels, nets, objectives, pools, synthetic, train
 from dd_jax.data import from_arrays, normalise, standardise
 from dd_jax.pools.queue import accuracy_percent
 from dd_jax.types import DataSpec, Network, SyntheticSet
@@ -109,7 +109,7 @@ def _representation_ridge():
     network = _convnet("batch")
     return objectives.representation_ridge(
         network, pools.pretrained_pool(network, size=3, max_age=4), teacher, batch_size=32,
-        augmentation=inner.views(SHAPE, padding=1),
+        augmentation=augment.views(SHAPE, padding=1),
     )
 
 
@@ -158,7 +158,7 @@ def _classification():
 def _barycentre_matching(**options):
     data, network = toy_data(), _convnet("batch")
     variables = network.init(jax.random.key(7))
-    found = inner.class_targets(network, variables, data, 2, normaliser=standardise(data),
+    found = train.class_targets(network, variables, data, 2, normaliser=standardise(data),
                                 key=jax.random.key(8), batch_size=16)
     return objectives.barycentre_matching(
         network, variables, found, augmentation=augment.crop_flip_roll(SHAPE, area=0.5, roll=2),
@@ -207,8 +207,8 @@ class Walks:
 def _trajectory_matching(network=None, *, adjoint="full", batch_size=None, optimizer=None,
                          waypoints=False, **options):
     network = network or nets.mlp(SPEC, width=8, depth=2)
-    learner = inner.student(network, steps=4, batch_size=batch_size, optimizer=optimizer,
-                            adjoint=inner.adjoint_by_name(adjoint))
+    learner = train.student(network, steps=4, batch_size=batch_size, optimizer=optimizer,
+                            adjoint=train.adjoint_by_name(adjoint))
     segments = objectives.Segments(Walks(network), 2, waypoints=waypoints)
     return _on_probabilities(_at_rate(objectives.trajectory_matching(
         learner, segments, starts=objectives.StartEpochs(0, 2), **options), 0.2))
@@ -217,8 +217,8 @@ def _trajectory_matching(network=None, *, adjoint="full", batch_size=None, optim
 def _unrolled(*, optimizer=None, plan=None, window=None, adjoint="checkpointed", rate=0.2,
               pool=None, **options):
     network = nets.mlp(SPEC, width=8, depth=2)
-    learner = inner.student(network, steps=4, plan=plan, optimizer=optimizer,
-                            adjoint=inner.adjoint_by_name(adjoint))
+    learner = train.student(network, steps=4, plan=plan, optimizer=optimizer,
+                            adjoint=train.adjoint_by_name(adjoint))
     return _on_probabilities(objectives.unrolled(
         learner, pool=pool or pools.fresh_pool(network), batch_size=16, window=window, rate=rate,
         **options))
@@ -334,7 +334,7 @@ OBJECTIVES = {
     "unrolled/adam": lambda: _unrolled(
         optimizer=optax.scale_by_adam(eps_root=1e-8), rate=0.02, per_class=True),
     "unrolled/momentum": lambda: _unrolled(
-        optimizer=optax.trace(0.9), rate=0.05, plan=inner.class_rows(CLASSES, 1),
+        optimizer=optax.trace(0.9), rate=0.05, plan=train.class_rows(CLASSES, 1),
         adjoint="recursive"),
     "unrolled/restarted": _restarted,
     "unrolled/window": lambda: _unrolled(window=objectives.RandomWindow(2, 4, hold=2)),

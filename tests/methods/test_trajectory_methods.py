@@ -20,9 +20,9 @@ from dd_jax.data import normalise
 from dd_jax.distill import flipped, grown
 from dd_jax.distill.progressive import next_stage
 from dd_jax.errors import CheckpointError, ConfigError
-from dd_jax.inner import unflatten
 from dd_jax.methods import ast, trajectory, unrolling
 from dd_jax.methods.record import preset
+from dd_jax.train import unflatten
 from dd_jax.types import Objective
 from tests.laws import members
 
@@ -88,7 +88,7 @@ def test_some_steps_lower_the_distance(name, mtt, request):
 
 
 def test_experts_are_trained_into_the_folder_of_the_run(mtt, experts):
-    found = dd.io.open_trajectories(experts)
+    found = dd.store.open_trajectories(experts)
     assert (len(found.experts), found.epochs) == (2, 3)
     told = found.description["training"]
     assert (told["batch_size"], told["learning_rate"]) == (16, 0.1)
@@ -263,7 +263,7 @@ def test_tesla_s_soft_labels_are_those_of_an_expert_at_the_end(experts):
                                            data, jax.random.key(0)))()
     network = members.one_convolution(8)
     restore = unflatten(jax.eval_shape(network.init, jax.random.key(0))["params"])
-    targets = dd.io.open_trajectories(experts).read([0, 1], [2, 2])
+    targets = dd.store.open_trajectories(experts).read([0, 1], [2, 2])
     said = [jax.nn.softmax(network.apply({"params": restore(jnp.asarray(t))}, images).logits)
             for t in targets]
     assert min(np.abs(done.labels - s).max() for s in said) < 1e-5
@@ -362,7 +362,7 @@ def test_only_what_needs_less_memory_is_offered_as_lighter(name, changes, offere
     ("mtt", dict(span=4), "span is 4.*span=3"),
     ("mtt", dict(adjoint="tow_pass"), "adjoint 'tow_pass'.*'two_pass'"),
     ("mtt", dict(batch_size=0), "batch_size is 0"),
-    ("mtt", dict(inner_steps=0), "inner.steps is 0"),
+    ("mtt", dict(inner_steps=0), "inner steps is 0"),
     ("mtt", dict(image_rate=-1.0), "image_rate is -1.0"),
     ("mtt", dict(rate_rate=-1e-5), "rate_rate is -1e-05"),
     ("mtt", dict(rate=-0.1), "rate is -0.1"),

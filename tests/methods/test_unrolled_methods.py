@@ -163,13 +163,13 @@ def test_a_small_memory_is_all_that_the_file_holds(name, ipc, kind, numbers, tmp
     recipe, data = build(name, ipc=ipc, steps=2), members.toy_data()
     done = dd.distill(recipe, data, key=0, workdir=tmp_path, show_progress=False)
     assert done.ipc == ipc and done.stored.kind == kind and done.stored_bytes == 4 * numbers
-    found = dd.io.load(tmp_path / "set.safetensors")
+    found = dd.store.load(tmp_path / "set.safetensors")
     np.testing.assert_allclose(found.synthetic.images, done.synthetic.images, atol=1e-5)
     np.testing.assert_allclose(found.synthetic.labels, done.synthetic.labels, atol=1e-5)
     size = (tmp_path / "set.safetensors").stat().st_size
     assert found.synthetic.images.nbytes > done.stored_bytes
     plain = dataclasses.replace(done, stored=None)
-    dd.io.save(tmp_path / "images.safetensors", plain)
+    dd.store.save(tmp_path / "images.safetensors", plain)
     saved = (tmp_path / "images.safetensors").stat().st_size - size
     assert saved > found.synthetic.images.nbytes - done.stored_bytes - 1000
 
@@ -267,8 +267,8 @@ def trained_by(protocol, synthetic, key=3):
 
 def test_a_set_of_dd_is_tested_in_its_order_at_its_rates_from_its_network(fixed_dd, tmp_path):
     done, metrics = fixed_dd
-    dd.io.save(tmp_path / "set.safetensors", done)
-    loaded = dd.io.load(tmp_path / "set.safetensors")
+    dd.store.save(tmp_path / "set.safetensors", done)
+    loaded = dd.store.load(tmp_path / "set.safetensors")
     protocol = protocol_of(loaded)
     assert (protocol.order, protocol.start_seed, protocol.weight_decay, protocol.momentum,
             protocol.seeds) == ("stored", 5, 0.0, 0.0, 1)

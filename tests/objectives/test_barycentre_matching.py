@@ -12,8 +12,8 @@ import pytest
 from dd_jax import nets
 from dd_jax.augment.block import random_roll
 from dd_jax.errors import ConfigError
-from dd_jax.inner.class_targets import ClassTargets
 from dd_jax.objectives.barycentre_matching import barycentre_matching
+from dd_jax.train.class_targets import ClassTargets
 from dd_jax.types import Augmentation, DataSpec, Network, Outputs, SyntheticSet
 
 SHAPE, CLASSES, IPC, WIDTH = (8, 8, 2), 3, 2, 4

@@ -13,7 +13,7 @@ from dd_jax.errors import ConfigError
 from dd_jax.objectives.linearised import inner_problem, outer_value, trained_part
 from dd_jax.objectives.linearised_gradient import capped
 from dd_jax.objectives.linearised_ridge import linearised_ridge
-from dd_jax.objectives.solver_rate import followed, solver_rate
+from dd_jax.solvers.solver_rate import followed, solver_rate
 from dd_jax.types import Batch, Network, Pool
 from tests.laws import members
 from tests.objectives import reference_linearised as reference

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dd_jax import nets, objectives, pools
-from dd_jax.objectives.separable import separable_sum
+from dd_jax.solvers.separable import separable_sum
 from dd_jax.types import Batch, SyntheticSet
 from tests.laws import members
 

@@ -12,7 +12,6 @@ import pytest
 
 from dd_jax import nets
 from dd_jax.errors import ConfigError
-from dd_jax.inner import StepInput, adjoint_by_name, student
 from dd_jax.objectives import (
     Segments,
     StartEpochs,
@@ -20,8 +19,9 @@ from dd_jax.objectives import (
     trajectory_matching,
     waypoints,
 )
-from dd_jax.objectives.segments import Segment
 from dd_jax.objectives.trajectory_matching import TrajectoryState
+from dd_jax.train import StepInput, adjoint_by_name, student
+from dd_jax.train.segments import Segment
 from dd_jax.types import SyntheticSet
 from tests.laws import members
 from tests.objectives import reference_gradients as reference

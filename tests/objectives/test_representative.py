@@ -14,7 +14,7 @@ from dd_jax import nets, objectives, pools
 from dd_jax.data import as_index, from_arrays, rows_per_class, rows_uniform, standardise
 from dd_jax.distill import Preparation, distillation, outer, prepared, representative
 from dd_jax.errors import CheckpointError, ConfigError
-from dd_jax.inner import representatives
+from dd_jax.train import representatives
 from dd_jax.types import Objective
 from tests.laws import members
 
@@ -143,7 +143,7 @@ def test_settings_that_do_not_fit_the_batch_are_refused_before_a_run(toy, tiny_r
     for option in (dict(subsample=3), dict(candidates=7)):
         recipe = representative(tiny_recipe("dm", batch_size=8), toy, **option)
         with pytest.raises(ConfigError, match=next(iter(option))):
-            dd.distil(recipe, toy, show_progress=False)
+            dd.distill(recipe, toy, show_progress=False)
 
 
 def test_images_on_the_host_are_refused(toy, tiny_recipe):
@@ -152,7 +152,7 @@ def test_images_on_the_host_are_refused(toy, tiny_recipe):
         representative(tiny_recipe("dm"), on_host)
     recipe = representative(tiny_recipe("dm"), toy)
     with pytest.raises(ConfigError, match="device"):
-        dd.distil(recipe, on_host, show_progress=False)
+        dd.distill(recipe, on_host, show_progress=False)
     objective = wrapped(sampling(lambda d, s, k: rows_per_class(d, k, 2), pixels), toy)
     state = objective.init(jax.random.key(0), members.start())
     with pytest.raises(ConfigError, match="device"):
@@ -178,13 +178,13 @@ def test_a_run_whose_state_was_stored_goes_on_to_the_same_bits(tiny_recipe, toy)
 def test_a_whole_run_is_another_than_the_plain_one(tiny_recipe, toy, tmp_path):
     plain = tiny_recipe("frepo", steps=3)
     recipe = representative(plain, toy, candidates=16)
-    dd.distil(recipe, toy, show_progress=False, workdir=tmp_path)
+    dd.distill(recipe, toy, show_progress=False, workdir=tmp_path)
     saved = dd.load(tmp_path / "set.safetensors")
     assert np.all(np.isfinite(saved.synthetic.images))
     assert saved.recipe["representative"] == dict(every=10, candidates=16, iterations=10,
                                                   subsample=1)
     with pytest.raises(CheckpointError, match="representative"):
-        dd.distil(plain, toy, show_progress=False, workdir=tmp_path)
+        dd.distill(plain, toy, show_progress=False, workdir=tmp_path)
 
 
 def test_a_recipe_that_is_prepared_first(tiny_recipe, toy):
@@ -200,7 +200,7 @@ def test_a_recipe_that_is_prepared_first(tiny_recipe, toy):
     recipe = representative(later, toy, every=2)
     with pytest.raises(ConfigError, match="already"):
         representative(recipe, toy)
-    made = dd.distil(recipe, toy, show_progress=False)
+    made = dd.distill(recipe, toy, show_progress=False)
     assert np.all(np.isfinite(made.synthetic.images))
     complete = prepared(recipe, toy, jax.random.key(0))
     state = jax.eval_shape(distillation(complete).init, jax.random.key(0), toy)

@@ -11,9 +11,9 @@ import pytest
 
 from dd_jax import nets
 from dd_jax.errors import ConfigError
-from dd_jax.inner import student
 from dd_jax.objectives import Segments, StartEpochs, compared, trajectory_matching
 from dd_jax.objectives.trajectory_matching import TrajectoryState, shaken
+from dd_jax.train import student
 from dd_jax.types import StoredRows
 from tests.laws import members
 

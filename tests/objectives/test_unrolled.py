@@ -13,8 +13,8 @@ import pytest
 from dd_jax import augment, nets, objectives, pools
 from dd_jax.distill import outer
 from dd_jax.errors import ConfigError
-from dd_jax.inner import adjoint_by_name, class_rows, stored_order, student
-from dd_jax.objectives.window import RandomWindow, first_place, next_place
+from dd_jax.train import adjoint_by_name, class_rows, stored_order, student
+from dd_jax.train.window import RandomWindow, first_place, next_place
 from dd_jax.types import Augmentation, Batch, Pool, SyntheticSet
 from tests.laws import members
 

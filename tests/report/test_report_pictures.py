@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd_jax import io, report
+from dd_jax import report, store
 from dd_jax.data.normalise import identity
 from dd_jax.errors import ConfigError, MissingPackageError, SetFileError
 from dd_jax.report.figures import caption
@@ -25,7 +25,7 @@ def make(ipc, classes=10, shape=(28, 28, 1), names=None, counts=None):
     levels = np.linspace(0, 1, len(labels), dtype=np.float32)[:, None, None, None]
     images = np.ones((len(labels), *shape), np.float32) * levels
     spec = DataSpec("toy", shape, classes, tuple(names or (f"class {k}" for k in range(classes))))
-    return io.DistilledSet(SyntheticSet(images, labels), identity(shape), "one_hot", spec)
+    return store.DistilledSet(SyntheticSet(images, labels), identity(shape), "one_hot", spec)
 
 
 def read(path):
@@ -173,7 +173,7 @@ def test_a_set_without_classes_is_shown_as_its_images(tmp_path):
     plain = make(2, classes=3)
     named = dataclasses.replace(plain, label_kind="representations")
     path = report.save_grid(tmp_path / "a.png", named)
-    alone = report.save_grid(tmp_path / "b.png", io.as_numpy(plain)["images_unit"])
+    alone = report.save_grid(tmp_path / "b.png", store.as_numpy(plain)["images_unit"])
     np.testing.assert_array_equal(read(path), read(alone))
     assert report.figure(named).axes
 

@@ -11,10 +11,10 @@ import optax
 import pytest
 
 from dd_jax.data import denormalise, identity, standardise, zca
-from dd_jax.distill.pixel_space import kept_between
 from dd_jax.errors import ConfigError
 from dd_jax.synthetic import patch_counts, poster, poster_image, poster_shape
 from dd_jax.synthetic import poster_layout as layout
+from dd_jax.transforms.pixel_space import kept_between
 from dd_jax.types import SyntheticSet
 from tests.laws import members
 

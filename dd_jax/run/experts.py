@@ -1,0 +1,175 @@
+"""Fills a folder with expert trajectories, some at a time, and continues where it was stopped."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.backend import map_over, on_cpu
+from dd_jax.data import Normaliser
+from dd_jax.errors import CheckpointError, ConfigError, RunStopped, require_whole, unknown
+from dd_jax.run.lock import RunLock, prepare_folder
+from dd_jax.run.progress import progress
+from dd_jax.run.stop import StopSignals
+from dd_jax.store.trajectories import (
+    Trajectories,
+    describe,
+    differences,
+    expert_files,
+    open_trajectories,
+    remove_unfinished,
+)
+from dd_jax.store.trajectory_file import DTYPES, write_expert
+from dd_jax.train.experts import check_training, train_expert
+from dd_jax.types import Network, RealData
+
+_TOGETHER = 10  # experts per program on an accelerator
+# Not a setting of all experts alike: each would need its own.
+_OWN = {"normaliser", "key", "start"}
+
+
+def train_experts(
+    folder: str | os.PathLike,
+    network: Network,
+    data: RealData,
+    *,
+    count: int,
+    normaliser: Normaliser,
+    key: jax.Array,
+    together: int | None = None,
+    dtype: str = "float32",
+    notes: Mapping[str, Any] | None = None,
+    show_progress: bool | None = None,
+    **training: Any,
+) -> Trajectories:
+    """Trains experts 0..count - 1 and writes each as soon as it is there.
+
+    Expert i has the key fold_in(key, i), whatever is trained beside it. The same call continues a
+    training that was stopped or killed, to the same bits: experts that are there are left alone.
+    An expert takes (epochs + 1) P numbers of 4 or 2 bytes: 65 MB for 50 epochs of the ConvNet of
+    32-pixel images.
+
+    Args:
+      folder: of these experts alone; made if missing.
+      network: the architecture.
+      data: the real set, on the device.
+      count: how many experts there shall be.
+      normaliser: from stored images to model space.
+      key: a typed PRNG key.
+      together: experts in one program, all lost when it is killed; by default 1 on a CPU, which
+        trains them one by one, and 10 elsewhere, where they are vmapped.
+      dtype: of the files, "float32", or "bfloat16" for half the bytes.
+      notes: JSON-able; tells experts apart by what no number says, such as the strategy of the
+        augmentation, and is compared like the other settings.
+      show_progress: by default when there is somebody to see it.
+      **training: epochs, batch_size, learning_rate, momentum, weight_decay, augmentation and rule,
+        as for `train.experts.train_expert`.
+
+    Returns:
+      The open folder, with all experts in it.
+
+    Raises:
+      ConfigError: a setting that cannot be.
+      CheckpointError: the folder holds other experts or a damaged one, or is in use.
+      NonFiniteError: an expert diverged.
+      RunStopped: SIGINT or SIGTERM came; the experts so far are kept.
+
+    Example:
+      >>> import tempfile
+      >>> from dd_jax import data, nets
+      >>> real = data.from_arrays(np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1)),
+      ...                         np.arange(8) % 2)
+      >>> network = nets.mlp(real.spec, width=4, depth=2)
+      >>> experts = train_experts(tempfile.mkdtemp(), network, real, count=2, epochs=1,
+      ...                         normaliser=data.standardise(real), key=jax.random.key(0))
+      >>> experts.read(0, [0, 1]).shape
+      (2, 270)
+    """
+    require_whole("count", count, example=100)
+    together = min(count, (1 if on_cpu() else _TOGETHER) if together is None else together)
+    require_whole("together", together, example=_TOGETHER)
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    settings = _settings(training)
+    check_training(network, data, **settings)
+    described = _described(settings, notes, key)
+    description = describe(network, data, normaliser=normaliser, training=described)
+
+    with RunLock(prepare_folder(folder)), StopSignals() as stop:
+        remove_unfinished(folder)
+        wanted = {**description, "dtype": dtype, "epochs": settings["epochs"]}
+        missing = _missing(folder, count, wanted)
+
+        @jax.jit
+        def trained(data: RealData, normaliser: Normaliser, keys: jax.Array) -> jax.Array:
+            def one(key: jax.Array) -> jax.Array:
+                return train_expert(network, data, normaliser=normaliser, key=key, **settings)
+
+            return map_over(one, keys)
+
+        start = count - len(missing)
+        with progress(count, start=start, enabled=show_progress, description="experts") as shown:
+            for done in range(0, len(missing), together):
+                turn = missing[done:done + together]
+                # A last turn that is not full repeats an expert: another size would be compiled.
+                turn_keys = jnp.stack([jax.random.fold_in(key, i)
+                                       for i in turn + turn[-1:] * (together - len(turn))])
+                for i, trajectory in zip(turn, np.asarray(trained(data, normaliser, turn_keys))):
+                    write_expert(folder, i, trajectory, description=description, dtype=dtype)
+                ready = start + done + len(turn)
+                shown.update(ready)
+                if stop.requested and ready < count:
+                    raise RunStopped(f"stopped by {stop.signal_name} after {ready} of {count} "
+                                     "experts, which are kept",
+                                     fix="run the same command again to continue")
+    return open_trajectories(folder)
+
+
+def _settings(training: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a training, those that were not given at their defaults."""
+    known = {name: parameter.default
+             for name, parameter in inspect.signature(train_expert).parameters.items()
+             if parameter.kind is parameter.KEYWORD_ONLY and name not in _OWN}
+    for name in training:
+        if name not in known:
+            raise unknown("setting of an expert", name, known)
+    if "epochs" not in training:
+        raise ConfigError("epochs is missing, expected an integer", fix="pass epochs=50")
+    return {**known, **training}
+
+
+def _described(settings: Mapping[str, Any], notes: Mapping[str, Any] | None,
+               key: jax.Array) -> dict[str, Any]:
+    """The settings as JSON can hold them."""
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+            and key.shape == ()):
+        raise ConfigError(f"key is {key!r}, expected one typed PRNG key",
+                          fix="pass key=jax.random.key(0)")
+    rule, rate = settings["rule"], settings["learning_rate"]
+    return {
+        **settings,
+        "rule": rule and dict(rule.settings),
+        "augmentation": settings["augmentation"] is not None,
+        "learning_rate": float(rate) if np.ndim(rate) == 0 else [float(r) for r in rate],
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "notes": dict(notes or {}),
+    }
+
+
+def _missing(folder: str | os.PathLike, count: int, wanted: Mapping[str, Any]) -> list[int]:
+    """The experts that are still to be trained; refuses a folder with experts of another kind."""
+    there = expert_files(folder)
+    for file in there.values():
+        odd = differences(file.identity, wanted)
+        if odd:
+            raise CheckpointError(
+                f"{file.path} is an expert of another kind: "
+                + "; ".join(f"{name} is {a} there, {b} now" for name, a, b in odd),
+                fix="use another folder, or go back to its settings")
+    return [i for i in range(count) if i not in there]

@@ -1,0 +1,283 @@
+"""A distilled set in the formats of other tools: NumPy, PNG folders, safetensors, PyTorch."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dd_jax.data.normalise import denormalise
+from dd_jax.errors import MissingPackageError, SetFileError, unknown
+from dd_jax.store.atomic import PathLike, write_atomically
+from dd_jax.store.setfile import DistilledSet, card_of, validate
+
+_NORMALISER_ARRAYS = ("mean", "std", "pixel_mean", "whiten", "unwhiten")
+_PNG_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_OWN_FOLDER, _OWN_FILE = re.compile(r"\d{3,}_[A-Za-z0-9_-]+"), re.compile(r"\d{3,}\.png")
+
+
+def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
+    """The set as plain NumPy arrays, with all that a foreign trainer needs.
+
+    Args:
+      distilled: the set.
+
+    Returns:
+      images [M, H, W, C] float32 in model space: train on these.
+      images_unit [M, H, W, C] float32 in [0, 1]: look at these. Where the normaliser works per
+      image, brightness and contrast are lost, and each image is stretched to fill [0, 1].
+      labels [M, K] float32 as stored; hard_labels [M] int32, the largest label (not for
+      representations, which name no class).
+      learning_rate [] or [T] and log_temperature [] float32, where they were learned.
+      normaliser_mean [C], normaliser_std [C] and, where fitted, normaliser_pixel_mean [d],
+      normaliser_whiten [d, d], normaliser_unwhiten [d, d] with d = H*W*C, flattened in
+      that order: apply these to test images.
+      class_names [K] fixed-width text; card, JSON text that says what the labels mean.
+
+    Raises:
+      SetFileError: the set is not valid.
+
+    Example:
+      >>> from dd_jax.data.normalise import identity
+      >>> from dd_jax.types import DataSpec, SyntheticSet
+      >>> images, labels = np.full((2, 4, 4, 1), 2, np.float32), np.eye(2, dtype=np.float32)
+      >>> made = DistilledSet(SyntheticSet(images, labels), identity((4, 4, 1)), "one_hot",
+      ...                     DataSpec("toy", (4, 4, 1), 2, ("a", "b")))
+      >>> arrays = as_numpy(made)
+      >>> float(arrays["images_unit"].max()), arrays["hard_labels"].tolist()
+      (1.0, [0, 1])
+    """
+    validate(distilled)
+    synthetic, normaliser = distilled.synthetic, distilled.normaliser
+    labels = np.array(synthetic.labels)
+    arrays = {
+        "images": np.array(synthetic.images),
+        "images_unit": _unit_images(distilled),
+        "labels": labels,
+        "class_names": np.array(distilled.spec.class_names, dtype=np.str_),
+        "card": np.array(json.dumps(card_of(distilled), sort_keys=True)),
+    }
+    if distilled.label_kind != "representations":
+        arrays["hard_labels"] = np.argmax(labels, axis=1).astype(np.int32)
+    for name in ("learning_rate", "log_temperature"):
+        if getattr(synthetic, name) is not None:
+            arrays[name] = np.array(getattr(synthetic, name))
+    for name in _NORMALISER_ARRAYS:
+        array = getattr(normaliser, name)
+        if array is not None:
+            arrays[f"normaliser_{name}"] = np.array(array, dtype=np.float32)
+    return arrays
+
+
+def export(
+    distilled: DistilledSet, to: str, folder_or_path: PathLike, *, overwrite: bool = False
+) -> list[pathlib.Path]:
+    """Writes the set for other tools.
+
+    "npz"          the arrays of `as_numpy`, uncompressed; read with np.load(allow_pickle=False).
+    "png"          a folder for each class with 000.png, 001.png, ... in [0, 1]; the class of an
+                   image is its largest label, so soft labels and learned rates stay behind.
+    "safetensors"  images, images_unit and the other number arrays, without the dd_jax card.
+    "torch"        the same with images [M, C, H, W] and the whitening in that order, as
+                   safetensors: a .pt file is a pickle, which this library neither writes nor
+                   reads. `torch_snippet` gives the lines that load it.
+
+    Args:
+      distilled: the set.
+      to: one of the names above.
+      folder_or_path: for "png" the folder; else the file, or a folder that exists, in which it
+        is then called distilled.npz or distilled.safetensors.
+      overwrite: replace a file, or the images of an earlier export in the folder. Other files
+        in the folder are never touched.
+
+    Returns:
+      The paths written.
+
+    Raises:
+      ConfigError: `to` is unknown.
+      SetFileError: the place is taken or cannot be written, or the format cannot hold the set.
+      MissingPackageError: "png" without Pillow.
+
+    Example:
+      >>> import tempfile
+      >>> from dd_jax.data.normalise import identity
+      >>> from dd_jax.types import DataSpec, SyntheticSet
+      >>> images, labels = np.zeros((2, 4, 4, 1), np.float32), np.eye(2, dtype=np.float32)
+      >>> made = DistilledSet(SyntheticSet(images, labels), identity((4, 4, 1)), "one_hot",
+      ...                     DataSpec("toy", (4, 4, 1), 2, ("a", "b")))
+      >>> [path.name for path in export(made, "npz", tempfile.mkdtemp())]
+      ['distilled.npz']
+    """
+    if to not in EXPORTS:
+        raise unknown("export format", to, EXPORTS)
+    return EXPORTS[to](distilled, pathlib.Path(folder_or_path), overwrite)
+
+
+def torch_snippet(path: PathLike) -> str:
+    """The lines of Python that load a "torch" export in PyTorch.
+
+    Example:
+      >>> print(torch_snippet("toy.safetensors").splitlines()[1])
+      tensors = load_file('toy.safetensors')
+    """
+    return "\n".join(
+        [
+            "from safetensors.torch import load_file",
+            f"tensors = load_file({str(path)!r})",
+            "images = tensors['images']  # [M, C, H, W], normalised: train on these",
+            "labels = tensors['labels']  # [M, K]",
+            "mean, std = tensors['normaliser_mean'], tensors['normaliser_std']  # [C]: test images",
+        ]
+    )
+
+
+def folder_name(index: int, class_name: str) -> str:
+    """A folder name for a class that is safe on every file system.
+
+    The number keeps folders unique, sorted by label and clear of reserved names.
+
+    Example:
+      >>> folder_name(3, "T-shirt/top")
+      '003_T-shirt_top'
+    """
+    ascii_name = unicodedata.normalize("NFKD", class_name[:200]).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_name).strip("_-")[:40]
+    return f"{index:03d}_{slug or 'class'}"
+
+
+def pillow_image() -> Any:
+    """The module `PIL.Image`, or an error that says how to get it."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingPackageError(
+            "writing PNG images needs Pillow, which does not import", fix="pip install pillow"
+        ) from error
+    return Image
+
+
+def _unit_images(distilled: DistilledSet) -> np.ndarray:
+    """[M, H, W, C] in [0, 1] for the eye."""
+    unit = np.asarray(denormalise(distilled.normaliser, distilled.synthetic.images), np.float32)
+    if distilled.normaliser.per_image:
+        # Unit-norm images would otherwise all come out as nearly the same flat grey.
+        axes = (1, 2, 3)
+        low, high = unit.min(axes, keepdims=True), unit.max(axes, keepdims=True)
+        unit = np.where(high > low, (unit - low) / np.where(high > low, high - low, 1.0), 0.5)
+    return np.clip(unit, 0.0, 1.0).astype(np.float32)
+
+
+def _target(path: pathlib.Path, name: str, overwrite: bool) -> pathlib.Path:
+    path = path / name if path.is_dir() else path
+    if path.exists() and not overwrite:
+        raise SetFileError(f"{path} exists", fix="pass overwrite=True or choose another path")
+    return path
+
+
+def _export_npz(distilled: DistilledSet, path: pathlib.Path, overwrite: bool) -> list[pathlib.Path]:
+    path = _target(path, "distilled.npz", overwrite)
+    arrays = as_numpy(distilled)
+    return [write_atomically(path, lambda file: np.savez(file, **arrays))]
+
+
+def _numbers(distilled: DistilledSet) -> dict[str, np.ndarray]:
+    return {name: a for name, a in as_numpy(distilled).items() if a.dtype.kind != "U"}
+
+
+def _write_tensors(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> list[pathlib.Path]:
+    import safetensors.numpy
+
+    blob = safetensors.numpy.save({k: np.array(a, order="C") for k, a in arrays.items()})
+    return [write_atomically(path, lambda file: file.write(blob))]
+
+
+def _export_safetensors(
+    distilled: DistilledSet, path: pathlib.Path, overwrite: bool
+) -> list[pathlib.Path]:
+    path = _target(path, "distilled.safetensors", overwrite)
+    return _write_tensors(path, _numbers(distilled))
+
+
+def _export_torch(
+    distilled: DistilledSet, path: pathlib.Path, overwrite: bool
+) -> list[pathlib.Path]:
+    path = _target(path, "distilled.safetensors", overwrite)
+    arrays = _numbers(distilled)
+    for name in ("images", "images_unit"):
+        arrays[name] = arrays[name].transpose(0, 3, 1, 2)
+    # Whitening acts on flattened images, so its rows and columns must move with the pixels.
+    shape = distilled.spec.shape
+    order = np.arange(int(np.prod(shape))).reshape(shape).transpose(2, 0, 1).ravel()
+    if "normaliser_pixel_mean" in arrays:
+        arrays["normaliser_pixel_mean"] = arrays["normaliser_pixel_mean"][order]
+    for name in ("normaliser_whiten", "normaliser_unwhiten"):
+        if name in arrays:
+            arrays[name] = arrays[name][np.ix_(order, order)]
+    # PyTorch indexes with 64-bit integers, and its losses refuse 32-bit class numbers.
+    arrays["hard_labels"] = arrays["hard_labels"].astype(np.int64)
+    return _write_tensors(path, arrays)
+
+
+def _export_png(
+    distilled: DistilledSet, folder: pathlib.Path, overwrite: bool
+) -> list[pathlib.Path]:
+    channels = distilled.spec.shape[-1]
+    if channels not in _PNG_MODES:
+        raise SetFileError(
+            f"PNG cannot hold images of {channels} channels, expected 1, 3 or 4",
+            fix="export to npz",
+        )
+    if distilled.label_kind == "representations":
+        raise SetFileError("PNG folders are classes, and the labels are representations",
+                           fix="export to npz")
+    pillow = pillow_image()
+    arrays = as_numpy(distilled)
+    _clear_folder(folder, overwrite)
+    pixels = np.rint(arrays["images_unit"] * 255).astype(np.uint8)
+    paths = []
+    for k, name in enumerate(distilled.spec.class_names):
+        for i, row in enumerate(np.flatnonzero(arrays["hard_labels"] == k)):
+            image = pixels[row, :, :, 0] if channels == 1 else pixels[row]
+            picture = pillow.fromarray(image)
+            paths.append(_save_png(picture, folder / folder_name(k, name) / f"{i:03d}.png"))
+    return paths
+
+
+def _save_png(picture: Any, path: pathlib.Path) -> pathlib.Path:
+    return write_atomically(path, lambda file: picture.save(file, format="PNG"))
+
+
+def _clear_folder(folder: pathlib.Path, overwrite: bool) -> None:
+    """Takes the images of an earlier export away; left there, they would mix with the new."""
+    if folder.exists() and not folder.is_dir():
+        raise SetFileError(f"{folder} is a file, expected a folder", fix="choose another folder")
+    try:
+        found = sorted(folder.iterdir()) if folder.exists() else []
+        if found and not overwrite:
+            raise SetFileError(
+                f"{folder} is not empty", fix="pass overwrite=True or choose another folder"
+            )
+        for sub in found:
+            if sub.is_dir() and not sub.is_symlink() and _OWN_FOLDER.fullmatch(sub.name):
+                for file in sub.iterdir():
+                    if _OWN_FILE.fullmatch(file.name):
+                        file.unlink()
+                if not any(sub.iterdir()):
+                    sub.rmdir()
+    except OSError as error:
+        raise SetFileError(
+            f"cannot use {folder}: {error.strerror}", fix="choose a folder that is writable"
+        ) from error
+
+
+EXPORTS: dict[str, Callable[[DistilledSet, pathlib.Path, bool], list[pathlib.Path]]] = {
+    "npz": _export_npz,
+    "png": _export_png,
+    "safetensors": _export_safetensors,
+    "torch": _export_torch,
+}

@@ -1,0 +1,99 @@
+"""Networks trained on real labelled images before a distillation, each with where it started."""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from dd_jax.augment import cutmix
+from dd_jax.data import Normaliser, gather, normalise, require_on_device, rows_uniform
+from dd_jax.errors import require_probability, require_whole
+from dd_jax.synthetic import targets
+from dd_jax.train.supervised import batch_gradient
+from dd_jax.types import Augmentation, Network, PyTree, RealData
+
+_NETWORK, _ROWS, _AUGMENT, _MIX = range(4)
+
+
+def train_supervised(
+    network: Network,
+    data: RealData,
+    *,
+    normaliser: Normaliser,
+    key: jax.Array,
+    steps: int,
+    batch_size: int = 128,
+    optimizer: optax.GradientTransformation,
+    augmentation: Augmentation | None = None,
+    mix: float = 0.0,
+) -> tuple[PyTree, PyTree]:
+    """Trains a new network by cross-entropy on random real batches, and keeps its first variables.
+
+    One compiled loop on the device, which can itself be traced (`jax.jit`, `jax.eval_shape`,
+    `jax.lax.map` over keys). Batch normalisation keeps its running statistics.
+
+    Args:
+      network: the architecture.
+      data: the real set, on the device.
+      normaliser: from stored images to model space.
+      key: PRNG key of the network and of its batches.
+      steps: optimiser steps; an epoch has N / batch_size of them.
+      batch_size: images per step, distinct and drawn anew for each; a smaller set goes whole.
+      optimizer: of the parameters; a schedule belongs to it.
+      augmentation: one draw per image in every step.
+      mix: probability that a batch is cut and mixed after it, see `augment.cutmix`.
+
+    Returns:
+      (initial variables, trained variables), trees of the same structure.
+
+    Raises:
+      ConfigError: a size or a probability that cannot be, or images that are not on the device.
+
+    Example:
+      >>> import numpy as np
+      >>> import optax
+      >>> from dd_jax import data, nets
+      >>> real = data.from_arrays(np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1)),
+      ...                         np.arange(8) % 2)
+      >>> initial, trained = train_supervised(
+      ...     nets.mlp(real.spec, width=4), real, normaliser=data.standardise(real),
+      ...     key=jax.random.key(0), steps=2, batch_size=4, optimizer=optax.sgd(0.01))
+      >>> trained["params"]["head"]["kernel"].shape
+      (4, 2)
+    """
+    _check(data, steps, batch_size, mix)
+    batch_size = min(batch_size, data.labels.shape[0])
+
+    @jax.jit
+    def run(data: RealData, normaliser: Normaliser, key: jax.Array) -> tuple[PyTree, PyTree]:
+        def batch(i):
+            rows_key, augment_key, mix_key = (
+                jax.random.fold_in(jax.random.fold_in(key, use), i)
+                for use in (_ROWS, _AUGMENT, _MIX)
+            )
+            images, labels = gather(data, rows_uniform(data, rows_key, batch_size))
+            images = normalise(normaliser, images)
+            labels = targets(labels, data.spec.num_classes, kind="one_hot")
+            if augmentation is not None:
+                images = augmentation.apply(augmentation.draw(augment_key, batch_size), images)
+            return cutmix(images, labels, mix_key, probability=mix) if mix else (images, labels)
+
+        def step(i, carry):
+            variables, opt_state = carry
+            grads, variables = batch_gradient(network, variables, *batch(i), train=True)
+            updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
+            params = optax.apply_updates(variables["params"], updates)
+            return {**variables, "params": params}, opt_state
+
+        initial = network.init(jax.random.fold_in(key, _NETWORK))
+        start = (initial, optimizer.init(initial["params"]))
+        return initial, jax.lax.fori_loop(0, steps, step, start)[0]
+
+    return run(data, normaliser, key)
+
+
+def _check(data: RealData, steps: int, batch_size: int, mix: float) -> None:
+    require_whole("steps", steps, example=1000)
+    require_whole("batch_size", batch_size, example=128)
+    require_probability("mix", mix)
+    require_on_device(data, "a teacher")

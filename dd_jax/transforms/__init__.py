@@ -1,0 +1,10 @@
+"""Own optax transformations: pixel space, learned rates, capped and projected updates."""
+
+from dd_jax.transforms.capped_gradient import CappedState, capped_gradient
+from dd_jax.transforms.momentum import decayed_momentum
+from dd_jax.transforms.pixel_space import in_pixel_space, kept_between, projected, within_range
+from dd_jax.transforms.rate_space import in_rate_space, skipped_above
+from dd_jax.transforms.simplex import kept_probabilities
+
+__all__ = ["CappedState", "capped_gradient", "decayed_momentum", "in_pixel_space", "in_rate_space",
+           "kept_between", "kept_probabilities", "projected", "skipped_above", "within_range"]
