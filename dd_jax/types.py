@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Optional, Protocol
 
 import jax
+import jax.numpy as jnp
 
 PyTree = Any
 
@@ -233,23 +235,58 @@ class Augmentation(NamedTuple):
     apply: Callable[..., jax.Array]
 
 
+def no_state(key: jax.Array, synthetic: SyntheticSet) -> PyTree:
+    """The `init` of an objective that keeps nothing from step to step."""
+    return ()
+
+
+def unchanged(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array) -> PyTree:
+    """The `advance` of an objective whose state stays as it is."""
+    return state
+
+
+def balanced_rows(data: RealData, state: PyTree, key: jax.Array) -> jax.Array:
+    """The `sample` of an objective that does not say what it needs: about 256 rows.
+
+    Returns:
+      [K * max(1, 256 // K)] int32, as many of every class, class after class, drawn with
+      replacement; classes have to have images.
+    """
+    classes = data.class_counts.shape[0]
+    places = jax.random.uniform(key, (classes, max(1, 256 // classes)))
+    places = (places * data.class_counts[:, None]).astype(jnp.int32)
+    return jnp.take_along_axis(data.class_rows, places, axis=1).reshape(-1)
+
+
 class Objective(NamedTuple):
     """A scalar pure function of the synthetic set; `jax.grad` of `loss` is the meta-gradient.
 
+    Only `loss` is required: `Objective(loss)` has no state and sees a class-balanced batch.
+
     Attributes:
-      init: (key, synthetic) -> state.
-      sample: (data: RealData, state, key) -> int32 rows, a pytree: which real data a step needs. Of
-        a set that the host feeds it sees no images. `StoredRows` among them are read from a store.
       loss: (synthetic, state, batch, key) -> (scalar, metrics dict of scalars), where `batch` is
         the `Batch` (or the same pytree of them) gathered at the rows of `sample`, with what a store
         gave in the places of `StoredRows`.
+      init: (key, synthetic) -> state.
+      sample: (data: RealData, state, key) -> int32 rows, a pytree: which real data a step needs. Of
+        a set that the host feeds it sees no images. `StoredRows` among them are read from a store.
       advance: (synthetic, state, batch, key) -> state of the same tree, shapes and dtypes.
       embed: (state, images [B, H, W, C], key) -> [B, P], features by a network that the state
         stands for, without derivative; None for an objective without networks.
+      turns: steps of one iteration, where classes or terms have theirs one after another.
+      variants: what to change, such as "adjoint='recursive'" -> () -> the same objective by a
+        derivative that needs less memory, on the same state; named where a step does not fit.
+      bound: why the set's images have to stay as they are, if so ("each image has its own target"):
+        they are then not mirrored, added to or grown.
+      real: whether steps look at real images, which could be chosen.
     """
 
-    init: Callable[..., PyTree]
-    sample: Callable[..., PyTree]
     loss: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
-    advance: Callable[..., PyTree]
+    init: Callable[..., PyTree] = no_state
+    sample: Callable[..., PyTree] = balanced_rows
+    advance: Callable[..., PyTree] = unchanged
     embed: Optional[Callable[..., jax.Array]] = None
+    turns: int = 1
+    variants: Mapping[str, Callable[[], Objective]] = MappingProxyType({})
+    bound: str = ""
+    real: bool = True

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dd_jax import pools
+from dd_jax.augment import views
 from dd_jax.errors import ConfigError
 from dd_jax.objectives.representation_ridge import representation_ridge, representations
-from dd_jax.augment import views
 from dd_jax.types import Batch, Network, Outputs, SyntheticSet
 from tests.laws import members
 

@@ -31,7 +31,7 @@ def until_the_second(source, target):
             os.kill(os.getpid(), signal.SIGKILL)
     return replace(source, target)
 os.replace = until_the_second
-from tests.distill.test_experts import train
+from tests.run.test_experts import train
 train(sys.argv[1])
 """
 

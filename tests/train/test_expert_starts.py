@@ -8,9 +8,9 @@ import numpy as np
 
 import dd_jax as dd
 from dd_jax.data import from_arrays
-from dd_jax.train import expert_starts
 from dd_jax.objectives import Segments
 from dd_jax.synthetic import pixels
+from dd_jax.train import expert_starts
 
 
 def linear():
