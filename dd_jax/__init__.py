@@ -22,7 +22,9 @@ _MODULES = ("augment", "backend", "data", "distill", "errors", "evaluate", "kern
             "train", "transforms", "types")
 _NAMES = {
     "distillation": "dd_jax.distill",
+    "Plan": "dd_jax.distill",
     "Recipe": "dd_jax.distill",
+    "Objective": "dd_jax.types",
     "RealData": "dd_jax.types",
     "SyntheticSet": "dd_jax.types",
     "Split": "dd_jax.types",

@@ -3,96 +3,126 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from dd_jax import methods
 from dd_jax.cli.options import Command, Run, load_data, method_command
 from dd_jax.cli.tables import print_results
-from dd_jax.distill import Recipe, distill, flipped, progressive, representative
+from dd_jax.distill import Plan, Recipe, distill, flipped, progressive, representative
+from dd_jax.distill.plan import complete, store_beside
 from dd_jax.errors import ConfigError
 from dd_jax.run.workdir import seconds_spent
-from dd_jax.types import RealData
+from dd_jax.store import DistilledSet
+from dd_jax.store.artefacts import ArtefactStore
+from dd_jax.types import RealData, Split
 
 
 def run(words: Sequence[str]) -> int:
     """Parses the words after `distill` and does it; returns the exit code."""
-    parsed = method_command("distill", words, methods.METHODS)
+    parsed = method_command("distill", words)
     return 0 if parsed is None else _distill(*parsed, words)
 
 
-def _varied(recipe: Recipe, options: Run, data: RealData) -> tuple[Recipe, str]:
-    """The recipe with the combinators that were asked for, and what to call it."""
-    name = recipe.method
+def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, str]:
+    """The plan with the combinators that were asked for, and what to call it."""
     if options.flipped:
-        recipe, name = flipped(recipe), f"{name}_flipped"
+        plan, name = plan.then(flipped), f"{name}_flipped"
     if options.representative is not None:
-        recipe = representative(recipe, data, candidates=options.representative or None)
-        name = f"{name}_representative"
-    if options.stages != 1:
-        name = f"{name}_progressive"
-    return recipe, name
+        change = functools.partial(representative, data=data,
+                                   candidates=options.representative or None)
+        plan, name = plan.then(change), f"{name}_representative"
+    return plan, name if options.stages == 1 else f"{name}_progressive"
 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:
-    from dd_jax import evaluate
-    from dd_jax.cli.figures import network_figures, read_out_figures, transfer_figures
     from dd_jax.report import is_poster, save_grid, save_poster
-    from dd_jax.report.result import build_result, write_result
 
-    options, config = command.run, command.config
+    options, settings = command.run, command.settings
     if options.seeds is not None and options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
     data = load_data(options.data)
-    recipe, variant = _varied(method.recipe(config, data.train), options, data.train)
-    ipc = config.ipc * options.stages
+    plan = methods.plan_with(method, settings, data)
+    plan, variant = _varied(method.name, plan, options, data.train)
+    ipc = settings.ipc * options.stages
     ipc = int(ipc) if ipc == int(ipc) else ipc  # 1, not 1.0, in names and tables
     name = f"{data.train.spec.name}_{variant}_ipc{ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name
-    print(f"{variant}: {recipe.steps} steps on {data.train.spec.name}, protocol "
-          f"{options.protocol}, in {folder}", file=sys.stderr)
+    store = store_beside(options.artefacts, folder)
+    print(f"{variant} on {data.train.spec.name}, protocol {options.protocol}, in {folder}",
+          file=sys.stderr)
     start = time.perf_counter()
-    how = dict(key=options.seed, workdir=folder, log_every=options.log_every,
-               save_seconds=options.save_seconds, save_every=options.save_every)
-    if options.stages == 1:
-        distilled = distill(recipe, data, **how)
-    else:
-        distilled = progressive(recipe, data, stages=options.stages, **how)
-    folders = [folder] if options.stages == 1 else sorted(folder.glob("stage_*"))
-    spent = sum(max(seconds_spent(f), 0.0) for f in folders) or time.perf_counter() - start
+    distilled, spent = _run(plan, options, data, folder, store)
+    spent = spent or time.perf_counter() - start
     save_grid(folder / "grid.png", distilled)
     if is_poster(distilled):
         save_poster(folder / "poster.png", distilled)
     if not options.evaluate:
         print(f"saved {folder / 'set.safetensors'} and grid.png")
         return 0
-    if recipe.label_kind == "representations":
+    recipe = complete(plan, data.train, artefacts=store)
+    cell = (data.train.spec.name, ipc)
+    figures = _figures(distilled, recipe, data, options, ipc=ipc, store=store,
+                       known=method.published_read_out.get(cell))
+    published = method.published.get(cell) if variant == method.name else None
+    told = dict(
+        method=variant, data=data.train.spec.name, ipc=ipc, protocol=options.protocol,
+        published=published and published._asdict(), distill_seconds=round(spent, 1),
+        steps=distilled.recipe.get("ended_after", recipe.steps * options.stages),
+        command="python -m dd_jax distill " + shlex.join(words), **figures)
+    return _report(told, distilled, recipe, options, folder)
+
+
+def _run(
+    plan: Plan, options: Run, data: Split, folder: pathlib.Path, store: ArtefactStore
+) -> tuple[DistilledSet, float]:
+    """The distilled set, and the seconds that all continuations of the run have taken."""
+    how: dict[str, Any] = dict(
+        key=options.seed, workdir=folder, artefacts=store, log_every=options.log_every,
+        save_seconds=options.save_seconds, save_every=options.save_every)
+    if options.stages == 1:
+        distilled, folders = distill(plan, data, **how), [folder]
+    else:
+        distilled = progressive(plan, data, stages=options.stages, **how)
+        folders = sorted(folder.glob("stage_*"))
+    return distilled, sum(max(seconds_spent(f), 0.0) for f in folders)
+
+
+def _figures(
+    distilled: DistilledSet, recipe: Recipe, data: Split, options: Run, *, ipc: float,
+    store: ArtefactStore, known: Any,
+) -> dict[str, Any]:
+    from dd_jax import evaluate
+    from dd_jax.cli.figures import network_figures, read_out_figures, transfer_figures
+
+    if recipe.labels.kind == "representations":
         if options.full:
             print("warning: sets of representations have no full-data baseline", file=sys.stderr)
         budget = evaluate.BUDGETS[options.protocol]
         if options.seeds:
             budget = dataclasses.replace(budget, seeds=options.seeds)
-        figures = transfer_figures(distilled, recipe, data, folder=folder, seed=options.seed,
-                                   budget=budget)
-    else:
-        figures = network_figures(distilled, recipe, data, ipc=ipc, seed=options.seed,
-                                  seeds=options.seeds, full=options.full)
-    cell = (data.train.spec.name, ipc)
-    if recipe.read_out is not None and options.read_out:
-        figures |= read_out_figures(distilled, data, seed=options.seed,
-                                    known=method.published_read_out.get(cell))
-    published = method.published.get(cell) if variant == method.name else None
+        return transfer_figures(distilled, recipe, data, seed=options.seed, budget=budget)
+    figures = network_figures(distilled, recipe, data, ipc=ipc, seed=options.seed,
+                              seeds=options.seeds, full=options.full, store=store)
+    if recipe.evaluation.read_out is not None and options.read_out:
+        figures |= read_out_figures(distilled, data, seed=options.seed, known=known)
+    return figures
+
+
+def _report(
+    told: dict[str, Any], distilled: DistilledSet, recipe: Recipe, options: Run,
+    folder: pathlib.Path,
+) -> int:
+    from dd_jax.report.result import build_result, write_result
+
     result = build_result(
-        method=variant, data=data.train.spec.name, ipc=ipc, protocol=options.protocol,
-        published=published and published._asdict(), distill_seconds=round(spent, 1),
-        steps=distilled.recipe.get("ended_after", recipe.steps * options.stages),
-        bytes=distilled.stored_bytes, seed=options.seed,
-        command="python -m dd_jax distill " + shlex.join(words),
-        settings=dict(recipe.settings), evaluation=dict(distilled.evaluation), **figures,
-    )
+        bytes=distilled.stored_bytes, seed=options.seed, settings=dict(recipe.settings),
+        evaluation=dict(distilled.evaluation), **told)
     write_result(folder / "result.json", result)
     if options.json:
         write_result(options.json, result)

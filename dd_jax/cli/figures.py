@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
 
 from dd_jax import evaluate
-from dd_jax.cli.baselines import full_accuracy
 from dd_jax.distill import Recipe
-from dd_jax.distill.prepare import prepare_in
+from dd_jax.evaluate.baselines import full_baseline, random_baseline
 from dd_jax.store import DistilledSet
+from dd_jax.store.artefacts import ArtefactStore
 from dd_jax.types import Split
 
 
 def network_figures(
-    distilled: DistilledSet, recipe: Recipe, data: Split, *, ipc: int, seed: int,
-    seeds: int | None, full: bool,
+    distilled: DistilledSet, recipe: Recipe, data: Split, *, ipc: float, seed: int,
+    seeds: int | None, full: bool, store: ArtefactStore,
 ) -> dict[str, Any]:
     """Accuracies of fresh networks trained on the set, on random images and on all data."""
-    common = dict(protocol=recipe.evaluation, key=jax.random.key(seed + 1), seeds=seeds)
-    tested = evaluate.evaluate_progressive(distilled, data.test, **common)
-    random = None
+    tested = evaluate.evaluate_progressive(
+        distilled, data.test, protocol=recipe.evaluation, key=jax.random.key(seed + 1),
+        seeds=seeds)
+    common = dict(protocol=recipe.evaluation, normaliser=recipe.normaliser, labels=recipe.labels)
+    figures = dict(_of(tested), random_mean=None, random_std=None, full_mean=None)
     if evaluate.has_random(distilled, data.train):
-        random = evaluate.evaluate_random(
-            data, ipc=ipc, normaliser=recipe.normaliser, label_kind=recipe.label_kind,
-            label_scale=recipe.label_scale, shown=distilled.synthetic.images.shape[0], **common,
-        )
-    return dict(
-        _of(tested), random_mean=random and random.mean, random_std=random and random.std,
-        full_mean=full_accuracy(data, recipe, seed=seed) if full else None,
-    )
+        random = store.get(random_baseline(
+            data, ipc=ipc, shown=distilled.synthetic.images.shape[0], seeds=seeds, seed=seed + 1,
+            **common), data.train)
+        figures |= dict(random_mean=random.mean, random_std=random.std)
+    if full:
+        baseline = full_baseline(data, seed=seed + 2, **common)
+        figures["full_mean"] = store.get(baseline, data.train).mean
+    return figures
 
 
 def transfer_figures(
-    distilled: DistilledSet, recipe: Recipe, data: Split, *, folder: pathlib.Path, seed: int,
+    distilled: DistilledSet, recipe: Recipe, data: Split, *, seed: int,
     budget: evaluate.TransferBudget,
 ) -> dict[str, Any]:
     """Linear probes of networks pre-trained on a set of representations, on the set's own data.
@@ -44,13 +45,10 @@ def transfer_figures(
     "random" is as many random images with the same teacher's representations.
     """
     budget = dataclasses.replace(budget, tune_steps=0)  # `evaluate` on the saved set does that too
-    complete = prepare_in(folder, recipe, data.train, jax.random.key(seed))
     common = dict(normaliser=recipe.normaliser, protocol=recipe.evaluation, budget=budget,
                   key=jax.random.key(seed + 1))
     tested = evaluate.evaluate_transfer(distilled.synthetic, data, **common).probe
-    random = evaluate.evaluate_transfer_random(
-        data.train, complete.initialise, data, **common
-    ).probe
+    random = evaluate.evaluate_transfer_random(data.train, recipe.start, data, **common).probe
     without = evaluate.evaluate_transfer(None, data, **common).probe
     return dict(_of(tested), random_mean=random.mean, random_std=random.std, full_mean=None,
                 test="linear probe", untrained_mean=without.mean, untrained_std=without.std)

@@ -17,7 +17,8 @@ from dd_jax.versions import __version__
 
 _COMMANDS = {
     "distill": ("dd_jax.cli.distill", "run", "distil a data set by a method and test the result"),
-    "experts": ("dd_jax.cli.experts", "run", "train the experts of a trajectory method"),
+    "prepare": ("dd_jax.cli.prepare", "run", "make what a method needs from the real data"),
+    "artefacts": ("dd_jax.cli.artefacts", "run", "list or delete what has been made so"),
     "evaluate": ("dd_jax.cli.evaluate", "run", "test a saved set on fresh networks"),
     "methods": ("dd_jax.cli.sets", "run_methods", "list the methods"),
     "show": ("dd_jax.cli.sets", "run_show", "describe a saved set"),
@@ -35,7 +36,7 @@ def _use_compilation_cache() -> None:
         return
     import jax
 
-    from dd_jax.cli.baselines import cache_folder
+    from dd_jax.cli.cache import cache_folder
 
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
@@ -48,6 +49,7 @@ def _show_log() -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # other packages put handlers on the root
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -63,7 +65,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if words[0] not in _COMMANDS:
             raise unknown("command", words[0], _COMMANDS)
         module, function, _ = _COMMANDS[words[0]]
-        if words[0] in ("distill", "evaluate", "experts"):
+        if words[0] in ("distill", "evaluate", "prepare"):
             from dd_jax.cli.allocator import keep_memory
 
             keep_memory()

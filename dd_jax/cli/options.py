@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import tyro
 
 from dd_jax.data import load
-from dd_jax.errors import ConfigError, unknown
-from dd_jax.methods.record import Method, preset
+from dd_jax.errors import ConfigError
+from dd_jax.methods import METHODS, Method, get, preset
 from dd_jax.types import Split
 
 Config = TypeVar("Config")
@@ -26,12 +26,14 @@ class Run:
       protocol: "cpu" for minutes on two cores, "official" for the paper's settings.
       seed: of the run; the same seed gives the same set.
       workdir: folder for checkpoints, metrics, the set and the result.
+      artefacts: folder of what is made from the real data once and shared by runs; by default
+        DD_JAX_ARTEFACTS, or "artefacts" beside the run's folder.
       flipped: let every loss see the set together with its mirror images (FYI); not for digits.
       representative: take real batches that represent their classes (DREAM), chosen every ten steps
         among so many random images of each class; 0 for all of them.
       stages: distil in so many stages, each of which adds --ipc images per class to those of the
         stages before (PDD).
-      full: also train on the full data, for the ratio (cached).
+      full: also train on the full data, for the ratio (made once, an artefact).
       seeds: networks to test; the protocol's number by default.
       evaluate: train and test networks on the set at the end.
       read_out: also predict by the method's own kernel regression, if it has one; exact kernels of
@@ -46,6 +48,7 @@ class Run:
     protocol: str = "cpu"
     seed: int = 0
     workdir: pathlib.Path | None = None
+    artefacts: pathlib.Path | None = None
     flipped: bool = False
     representative: int | None = None
     stages: int = 1
@@ -64,7 +67,7 @@ class Command(Generic[Config]):
     """A run's options and the method's settings, side by side on one command line."""
 
     run: Run
-    config: Config
+    settings: Config
 
 
 def parse(kind: Any, words: Sequence[str], *, program: str, default: Any = None) -> Any:
@@ -74,35 +77,30 @@ def parse(kind: Any, words: Sequence[str], *, program: str, default: Any = None)
                     config=(tyro.conf.OmitArgPrefixes,), **options)
 
 
-def method_command(
-    command: str, words: Sequence[str], choice: Mapping[str, Method]
-) -> tuple[Method, Command] | None:
+def method_command(command: str, words: Sequence[str]) -> tuple[Method, Command] | None:
     """A method and its settings from the words after `command`; None where only help was asked for.
 
     Args:
-      command: "distill" or another that begins with a method's name.
+      command: "distill" or another that begins with a method's name, or a file that declares one.
       words: after it.
-      choice: name -> method, those that the command knows.
 
     Raises:
       ConfigError: no method or an unknown one.
     """
     if words and words[0] in ("-h", "--help"):
         print(f"usage: python -m dd_jax {command} METHOD ...   (METHOD --help for its settings)\n\n"
-              "methods: " + ", ".join(sorted(choice)))
+              "methods: " + ", ".join(sorted(METHODS)) + ", or a .py file that declares one")
         return None
     if not words or words[0].startswith("-"):
         raise ConfigError(f"{command} got no method",
-                          fix="name one of: " + ", ".join(sorted(choice)))
-    if words[0] not in choice:
-        raise unknown("method", words[0], choice)
-    method = choice[words[0]]
+                          fix="name one of: " + ", ".join(sorted(METHODS)))
+    method = get(words[0])
     program = f"python -m dd_jax {command} {method.name}"
-    kind = Command[method.config]
+    kind = Command[method.settings]
     # Twice: the protocol and the budget that the first reading finds set the second's defaults.
     # Help waits for the second, so that it shows the defaults that would be used.
     first = parse(kind, [w for w in words[1:] if w not in ("-h", "--help")], program=program)
-    base = preset(method, first.run.protocol, first.config.ipc)
+    base = preset(method, first.run.protocol, first.settings.ipc)
     return method, parse(kind, words[1:], program=program, default=Command(Run(), base))
 
 

@@ -56,7 +56,10 @@ class Export:
 
 
 def _described(method) -> dict:
-    presets = {name: dataclasses.asdict(make(1)) for name, make in method.presets.items()}
+    from dd_jax.methods import preset
+
+    presets = {name: dataclasses.asdict(preset(method, name, 1))
+               for name in method.settings.presets}
     published = [{"data": data, "ipc": ipc, **figure._asdict()}
                  for (data, ipc), figure in sorted(method.published.items())]
     return {"name": method.name, "title": method.title, "citation": method.citation,

@@ -198,6 +198,7 @@ NORMALISERS: dict[str, Callable[[RealData], Normaliser]] = {
     "standardise": standardise,
     "zca": zca,
     "zca_absolute": lambda data: zca(data, relative=False, standardise=False),
+    "zca_uncentred": lambda data: zca(data, centre=False),
     "zca_per_image": lambda data: zca(data, per_image=True, centre=False),
 }
 
@@ -206,7 +207,8 @@ def normalisers(name: Optional[str], data: RealData) -> Normaliser:
     """A normaliser by name, fitted on a training set.
 
     Args:
-      name: "none", "standardise", "zca" (FRePo), "zca_absolute" (MTT), "zca_per_image" (KIP).
+      name: "none", "standardise", "zca" (FRePo), "zca_absolute" (MTT), "zca_uncentred"
+        (RFAD), "zca_per_image" (KIP).
       data: the training set.
 
     Returns:

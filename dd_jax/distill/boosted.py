@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dd_jax.distill.plan import Plan, as_plan, complete, store_beside
 from dd_jax.distill.recipe import Recipe, part_key
 from dd_jax.distill.run import as_key, distill
-from dd_jax.distill.wrap import changed, varied
 from dd_jax.errors import ConfigError, require_probability, require_whole
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import class_start
@@ -36,26 +37,27 @@ _ROWS = ("images", "labels")  # parameters with a row for every image
 
 
 def boosted(
-    build: Callable[[int], Recipe],
+    build: Callable[[int], Plan | Recipe],
     data: RealData | Split,
     *,
     blocks: int,
     share: float = 0.0,
     key: int | jax.Array = 0,
     workdir: str | pathlib.Path | None = None,
+    artefacts: Any = None,
     **options: Any,
 ) -> tuple[DistilledSet, ...]:
     """Distils blocks of images one after another, each beside those before it.
 
     Args:
-      build: (number of blocks) -> the recipe of a set of so many, class-major and stored image by
-        image, such as `lambda n: dd.methods.recipe("rat_bptt", data, ipc=n)`.
+      build: (number of blocks) -> the plan or the recipe of a set of so many, class-major and
+        stored image by image, such as `lambda n: dd.methods.plan("rat_bptt", data, ipc=n)`.
       data: the real training set.
       blocks: B.
       share: of the updates that earlier images (and their labels) get, in 0..1.
       key: seed or PRNG key; the first block uses it as it is.
       workdir: folder of the run, with a folder for each block; the same call goes on in it.
-      **options: as for `distill`.
+      artefacts, **options: as for `distill`.
 
     Returns:
       S_1, ..., S_B.
@@ -77,14 +79,17 @@ def boosted(
     require_whole("blocks", blocks, example=5)
     require_probability("share", share)
     key, sets = as_key(key), []
+    store = store_beside(artefacts, workdir)
     if blocks > 1:
-        _check_grows(build(2), data.train if isinstance(data, Split) else data, key)
+        real = data.train if isinstance(data, Split) else data
+        _check_grows(complete(build(2), real, artefacts=store), real, key)
     for count in range(1, blocks + 1):
-        recipe = build(count)
+        recipe = as_plan(build(count))
         if sets:
-            recipe = grown(recipe, sets[-1].synthetic, share=share)
+            recipe = recipe.then(partial(grown, earlier=sets[-1].synthetic, share=share))
         folder = None if workdir is None else pathlib.Path(workdir) / f"block_{count}"
-        sets.append(distill(recipe, data, key=part_key(key, count - 1), workdir=folder, **options))
+        sets.append(distill(recipe, data, key=part_key(key, count - 1), workdir=folder,
+                            artefacts=store, **options))
     return tuple(sets)
 
 
@@ -97,18 +102,14 @@ def grown(recipe: Recipe, earlier: SyntheticSet, *, share: float) -> Recipe:
       share: of the updates that these get.
     """
     digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(earlier)))
-    return changed(recipe, lambda recipe: _started_from(recipe, earlier, share),
-                   {"earlier": digest.hexdigest(), "share": share})
-
-
-def _started_from(recipe: Recipe, earlier: SyntheticSet, share: float) -> Recipe:
+    settings = {**recipe.settings, "earlier": digest.hexdigest(), "share": share}
     classes, before = earlier.labels.shape[-1], earlier.images.shape[0]
 
     def by_class(x: jax.Array) -> jax.Array:
         return jnp.asarray(x).reshape(classes, -1, *jnp.shape(x)[1:])
 
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        start = recipe.initialise(data, key)
+    def begin(data: RealData, key: jax.Array) -> SyntheticSet:
+        start = recipe.start(data, key)
 
         def replaced(new, old):
             new, old = by_class(new), by_class(old)
@@ -136,15 +137,13 @@ def _started_from(recipe: Recipe, earlier: SyntheticSet, share: float) -> Recipe
     optimizer = recipe.optimizer
     optimizer = ({name: wrapped(each) for name, each in optimizer.items()}
                  if isinstance(optimizer, Mapping) else wrapped(optimizer))
-    return dataclasses.replace(
-        recipe, initialise=initialise, optimizer=optimizer,
-        lighter=varied(recipe.lighter, lambda lighter: _started_from(lighter, earlier, share)))
+    return dataclasses.replace(recipe, start=begin, optimizer=optimizer, settings=settings)
 
 
 def _check_grows(recipe: Recipe, data: RealData, key: jax.Array) -> None:
     """Refuses sets whose images are not stored one by one, each of a class."""
-    reason = recipe.fixed_images
-    if recipe.label_kind == "representations":
+    reason = recipe.objective.bound
+    if recipe.labels.kind == "representations":
         reason = "its images have no classes"
     if not reason:
         start = jax.eval_shape(lambda key: class_start(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dd_jax.distill.recipe import Recipe
-from dd_jax.distill.wrap import with_objective
+from dd_jax.distill.recipe import Recipe, with_objective
 from dd_jax.errors import ConfigError
 from dd_jax.objectives.mirrored import mirrored
 
@@ -37,7 +36,7 @@ def flipped(recipe: Recipe) -> Recipe:
     if "flipped" in recipe.settings or recipe.settings.get("flip") is True:
         raise ConfigError(f"the recipe of {recipe.method} is flipped already",
                           fix="start from the plain recipe, with flip=False")
-    if recipe.fixed_images:
+    if recipe.objective.bound:
         raise ConfigError(f"the recipe of {recipe.method} cannot be flipped: "
-                          + recipe.fixed_images, fix="choose another method")
+                          + recipe.objective.bound, fix="choose another method")
     return with_objective(recipe, mirrored, {"flipped": True})

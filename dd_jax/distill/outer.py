@@ -1,4 +1,4 @@
-"""The outer loop as pure functions: `distillation(recipe)` is to a recipe what an optimiser is to a
+"""The outer loop as pure functions: `distillation(recipe)` is to a recipe what an optimizer is to a
 loss.
 
 Randomness: every key is fold_in(fold_in(base, consumer), step), so a run can stop and go on at any
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,13 +17,12 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.data.fetch import fetch, in_model_space
+from dd_jax.distill.best_so_far import Validation, nothing_yet, validation
 from dd_jax.distill.recipe import Recipe, grouped_optimizer
 from dd_jax.distill.scalar import require_scalar
-from dd_jax.distill.selection import Looks, looks, unlooked
-from dd_jax.errors import ConfigError
 from dd_jax.types import PyTree, RealData, SyntheticSet
 
-_INIT, _SAMPLE, _DECODE, _LOSS, _ADVANCE, _LOOK = range(6)
+_INIT, _SAMPLE, _DECODE, _LOSS, _ADVANCE, _VALIDATE = range(6)
 
 
 class DistillState(NamedTuple):
@@ -33,7 +33,7 @@ class DistillState(NamedTuple):
       key: raw key data of the run's base key.
       params: of the parameterization.
       average: sum of the parameters with the weights of their moving average, or () without one.
-      optimizer: of the outer optimiser.
+      optimizer: of the outer optimizer.
       objective: of the objective.
       best: the best set so far, or () where the last one is kept.
     """
@@ -54,14 +54,13 @@ class Distillation(NamedTuple):
       init: (key, data) -> DistillState.
       sample: (state, data) -> rows that the next step needs, a pytree of int32.
       fetch: (data, rows) -> what is stored at these rows, a pytree of `Batch` (see `fetch`).
-      step: (state, batch) -> (state, metrics); normalises the batch itself. It takes no looks of a
-        selection: where there is one, see `looks`.
+      step: (state, batch) -> (state, metrics); normalises the batch itself. It does not validate:
+        where the best set is kept, see `validation`.
       run: (state, data, count, length) -> (state, metrics [length], done): `count` <= `length`
-        steps in one program, stopping early at a non-finite step, or where a selection's patience
-        ends.
-      decode: (state) -> SyntheticSet; with a selection the best one that was looked at.
-      looks: of the recipe's selection, which `init` and `run` take by themselves; or None. In a
-        vmapped `run` every step pays for a look.
+        steps in one program, stopping early at a non-finite step, or where patience ends.
+      decode: (state) -> SyntheticSet; with `best_so_far` the best one that was validated.
+      validation: of the recipe's `best_so_far`, which `init` and `run` do by themselves; or None.
+        In a vmapped `run` every step pays for a validation.
     """
 
     init: Callable[..., DistillState]
@@ -70,19 +69,7 @@ class Distillation(NamedTuple):
     step: Callable[..., tuple[DistillState, dict]]
     run: Callable[..., tuple[DistillState, dict, jax.Array]]
     decode: Callable[[DistillState], SyntheticSet]
-    looks: Looks | None
-
-
-def _key(state: DistillState, consumer: int) -> jax.Array:
-    base = jax.random.wrap_key_data(state.key)
-    return jax.random.fold_in(jax.random.fold_in(base, consumer), state.step)
-
-
-def all_finite(*trees: PyTree) -> jax.Array:
-    """[] bool: no floating-point leaf holds a NaN or an infinity."""
-    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(trees)
-              if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack(checks))
+    validation: Validation | None
 
 
 def distillation(recipe: Recipe) -> Distillation:
@@ -106,137 +93,164 @@ def distillation(recipe: Recipe) -> Distillation:
       >>> int(state.step)
       1
     """
-    if recipe.prepare is not None:
-        raise ConfigError(f"the recipe of {recipe.method} needs a preparation first",
-                          fix="call recipe = dd.distill.prepared(recipe, data, key)")
-    parameterization, objective = recipe.parameterization, recipe.objective
-    decay = recipe.average
+    validate = None
+    if recipe.best_so_far is not None:
+        validate = validation(
+            recipe.best_so_far, recipe.steps, show=partial(_show, recipe),
+            see=partial(in_model_space, recipe.normaliser),
+            key=lambda state: _key(state._replace(step=0), _VALIDATE))
+    return Distillation(
+        init=partial(_init, recipe, validate), sample=partial(_sample, recipe), fetch=fetch,
+        step=partial(_step, recipe), run=partial(_run, recipe, validate),
+        decode=partial(_decode, recipe), validation=validate)
 
-    def optimizer(params) -> optax.GradientTransformation:
-        return grouped_optimizer(recipe, params)
 
-    def init(key: jax.Array, data: RealData) -> DistillState:
-        start_key, decode_key, params_key, objective_key = jax.random.split(
-            jax.random.fold_in(key, _INIT), 4
-        )
-        params = parameterization.init(params_key, recipe.initialise(data, start_key))
-        state = DistillState(
-            step=jnp.zeros((), jnp.int32),
-            key=jax.random.key_data(key),
-            params=params,
-            average=() if decay is None else jax.tree.map(jnp.zeros_like, params),
-            optimizer=optimizer(params).init(params),
-            objective=objective.init(objective_key, parameterization.decode(params, decode_key)),
-        )
-        return state if looked is None else looked_at(state._replace(best=unlooked(params)), data)
+def all_finite(*trees: PyTree) -> jax.Array:
+    """[] bool: no floating-point leaf holds a NaN or an infinity."""
+    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(trees)
+              if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack(checks))
 
-    def looked_at(state: DistillState, data: RealData) -> DistillState:
-        return looked.take(state, fetch(data, looked.sample(state, data)))
 
-    def seen(stored: PyTree) -> PyTree:
-        return in_model_space(recipe.normaliser, stored)
+def _key(state: DistillState, consumer: int) -> jax.Array:
+    base = jax.random.wrap_key_data(state.key)
+    return jax.random.fold_in(jax.random.fold_in(base, consumer), state.step)
 
-    def sample(state: DistillState, data: RealData) -> PyTree:
-        return objective.sample(data, state.objective, _key(state, _SAMPLE))
 
-    def step(state: DistillState, batch: PyTree) -> tuple[DistillState, dict]:
-        batch = seen(batch)
-        decode_key = _key(state, _DECODE)
+def _init(
+    recipe: Recipe, validate: Validation | None, key: jax.Array, data: RealData
+) -> DistillState:
+    parameterization = recipe.parameterization
+    start_key, decode_key, params_key, objective_key = jax.random.split(
+        jax.random.fold_in(key, _INIT), 4)
+    params = parameterization.init(params_key, recipe.start(data, start_key))
+    shown = parameterization.decode(params, decode_key)
+    state = DistillState(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(key),
+        params=params,
+        average=() if recipe.average is None else jax.tree.map(jnp.zeros_like, params),
+        optimizer=grouped_optimizer(recipe, params).init(params),
+        objective=recipe.objective.init(objective_key, shown),
+    )
+    if validate is None:
+        return state
+    return _validated(validate, state._replace(best=nothing_yet(params)), data)
 
-        def loss(params):
-            synthetic = parameterization.decode(params, decode_key)
-            value, metrics = objective.loss(synthetic, state.objective, batch, _key(state, _LOSS))
-            require_scalar("the objective's loss", value)
-            for name, metric in metrics.items():
-                require_scalar(f"the objective's metric {name!r}", metric,
-                               fix="reduce it, or give each entry a name of its own")
-            return value, metrics
 
-        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        # Rates that wait for a plateau look at the loss.
-        move = optax.with_extra_args_support(optimizer(state.params)).update
-        updates, opt_state = move(grads, state.optimizer, state.params, value=value)
-        params = optax.apply_updates(state.params, updates)
-        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-        finite = all_finite(value, grads, params, norms)  # a norm overflows before its elements do
-        # A non-finite step must not destroy what has been computed: it changes nothing but fails.
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            (params, opt_state), (state.params, state.optimizer),
-        )
-        after = jax.lax.cond(
-            finite,
-            lambda: objective.advance(parameterization.decode(params, decode_key),
-                                      state.objective, batch, _key(state, _ADVANCE)),
-            lambda: state.objective,
-        )
-        metrics = {
-            **metrics,
-            "loss": value,
-            **norms,
-            "finite": finite,
-        }
-        taken = state.step + finite.astype(jnp.int32)
-        average = state.average
-        if decay is not None:
-            average = jax.tree.map(
-                lambda a, p: jnp.where(finite, a + (1 - decay) * (p - a), a), average, params
-            )
-        state = DistillState(taken, state.key, params, average, opt_state, after, state.best)
-        return state, {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
+def _validated(validate: Validation, state: DistillState, data: RealData) -> DistillState:
+    return validate.take(state, fetch(data, validate.sample(state, data)))
 
-    def advanced(state: DistillState, data: RealData) -> tuple[DistillState, dict]:
-        """One step and, where it is due, a look."""
-        state, metrics = step(state, fetch(data, sample(state, data)))
-        if looked is None:
-            return state, metrics
-        state = jax.lax.cond(looked.due(state), lambda s: looked_at(s, data), lambda s: s, state)
-        return state, {**metrics, "best_score": state.best.score}
 
-    def run(state: DistillState, data: RealData, count: jax.Array, length: int):
-        # A loop of traced length: one compilation, and the same bits, however steps are grouped.
-        shapes = jax.eval_shape(lambda s: advanced(s, data)[1], state)
-        buffers = jax.tree.map(lambda m: jnp.zeros((length,), m.dtype), shapes)
+def _sample(recipe: Recipe, state: DistillState, data: RealData) -> PyTree:
+    return recipe.objective.sample(data, state.objective, _key(state, _SAMPLE))
 
-        def go_on(carry):
-            i, state, _, finite = carry
-            on = (i < count) & finite
-            return on if looked is None else on & ~looked.ended(state)
 
-        def body(carry):
-            i, state, buffers, _ = carry
-            state, metrics = advanced(state, data)
-            buffers = jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
-            return i + 1, state, buffers, metrics["finite"] > 0
+def _step(recipe: Recipe, state: DistillState, batch: PyTree) -> tuple[DistillState, dict]:
+    """Gradient, update, and the objective's advance; all of it, or nothing where not finite."""
+    objective, parameterization = recipe.objective, recipe.parameterization
+    batch = in_model_space(recipe.normaliser, batch)
+    decode_key = _key(state, _DECODE)
 
-        start = (jnp.zeros((), jnp.int32), state, buffers, jnp.asarray(True))
-        done, state, buffers, _ = jax.lax.while_loop(go_on, body, start)
-        return state, buffers, done
+    def loss(params):
+        synthetic = parameterization.decode(params, decode_key)
+        return _checked(objective.loss(synthetic, state.objective, batch, _key(state, _LOSS)))
 
-    def show(state: DistillState) -> tuple[PyTree, SyntheticSet]:
-        """The last parameters, or their average, and the set that they stand for."""
-        params = state.params
-        if decay is not None:
-            # The weights of t steps sum to 1 - decay^t; before the first there is no average.
-            weight = -jnp.expm1(jnp.maximum(state.step, 1).astype(jnp.float32) * math.log(decay))
+    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    # Rates that wait for a plateau look at the loss.
+    move = optax.with_extra_args_support(grouped_optimizer(recipe, state.params)).update
+    updates, optimizer = move(grads, state.optimizer, state.params, value=value)
+    params = optax.apply_updates(state.params, updates)
+    norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+    finite = all_finite(value, grads, params, norms)  # a norm overflows before its elements do
+    # A non-finite step must not destroy what has been computed: it changes nothing but fails.
+    params, optimizer = jax.tree.map(lambda new, old: jnp.where(finite, new, old),
+                                     (params, optimizer), (state.params, state.optimizer))
+    after = jax.lax.cond(
+        finite,
+        lambda: objective.advance(parameterization.decode(params, decode_key), state.objective,
+                                  batch, _key(state, _ADVANCE)),
+        lambda: state.objective,
+    )
+    metrics = {**metrics, "loss": value, **norms, "finite": finite}
+    state = DistillState(state.step + finite.astype(jnp.int32), state.key, params,
+                         _averaged(recipe, state, params, finite), optimizer, after, state.best)
+    return state, {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
 
-            def mean(group, total, last):
-                if group == "constant":  # to the bit, which a mean of equal numbers is not
-                    return last
-                return jnp.where(state.step > 0, total / weight, last)
 
-            groups = parameterization.groups(params)
-            params = jax.tree.map(mean, groups, state.average, params)
-        return params, parameterization.decode(params, _key(state, _DECODE))
+def _checked(result: tuple) -> tuple[jax.Array, dict]:
+    value, metrics = result
+    require_scalar("the objective's loss", value)
+    for name, metric in metrics.items():
+        require_scalar(f"the objective's metric {name!r}", metric,
+                       fix="reduce it, or give each entry a name of its own")
+    return value, metrics
 
-    def decode(state: DistillState) -> SyntheticSet:
-        if looked is None:
-            return show(state)[1]
-        return parameterization.decode(state.best.params,
-                                       _key(state._replace(step=state.best.step), _DECODE))
 
-    looked = None
-    if recipe.selection is not None:
-        looked = looks(recipe.selection, recipe.steps, show=show, see=seen,
-                       key=lambda state: _key(state._replace(step=0), _LOOK))
-    return Distillation(init, sample, fetch, step, run, decode, looked)
+def _averaged(recipe: Recipe, state: DistillState, params: PyTree, finite: jax.Array) -> PyTree:
+    if recipe.average is None:
+        return state.average
+    share = 1 - recipe.average
+    return jax.tree.map(lambda a, p: jnp.where(finite, a + share * (p - a), a), state.average,
+                        params)
+
+
+def _advanced(
+    recipe: Recipe, validate: Validation | None, state: DistillState, data: RealData
+) -> tuple[DistillState, dict]:
+    """One step and, where it is due, a validation."""
+    state, metrics = _step(recipe, state, fetch(data, _sample(recipe, state, data)))
+    if validate is None:
+        return state, metrics
+    state = jax.lax.cond(validate.due(state), lambda s: _validated(validate, s, data),
+                         lambda s: s, state)
+    return state, {**metrics, "best_score": state.best.score}
+
+
+def _run(
+    recipe: Recipe, validate: Validation | None, state: DistillState, data: RealData,
+    count: jax.Array, length: int,
+):
+    # A loop of traced length: one compilation, and the same bits, however steps are grouped.
+    advanced = partial(_advanced, recipe, validate)
+    shapes = jax.eval_shape(lambda s: advanced(s, data)[1], state)
+    buffers = jax.tree.map(lambda m: jnp.zeros((length,), m.dtype), shapes)
+
+    def go_on(carry):
+        i, state, _, finite = carry
+        on = (i < count) & finite
+        return on if validate is None else on & ~validate.ended(state)
+
+    def body(carry):
+        i, state, buffers, _ = carry
+        state, metrics = advanced(state, data)
+        buffers = jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
+        return i + 1, state, buffers, metrics["finite"] > 0
+
+    start = (jnp.zeros((), jnp.int32), state, buffers, jnp.asarray(True))
+    done, state, buffers, _ = jax.lax.while_loop(go_on, body, start)
+    return state, buffers, done
+
+
+def _show(recipe: Recipe, state: DistillState) -> tuple[PyTree, SyntheticSet]:
+    """The last parameters, or their average, and the set that they stand for."""
+    params, decay = state.params, recipe.average
+    if decay is not None:
+        # The weights of t steps sum to 1 - decay^t; before the first there is no average.
+        weight = -jnp.expm1(jnp.maximum(state.step, 1).astype(jnp.float32) * math.log(decay))
+
+        def mean(group, total, last):
+            if group == "constant":  # to the bit, which a mean of equal numbers is not
+                return last
+            return jnp.where(state.step > 0, total / weight, last)
+
+        groups = recipe.parameterization.groups(params)
+        params = jax.tree.map(mean, groups, state.average, params)
+    return params, recipe.parameterization.decode(params, _key(state, _DECODE))
+
+
+def _decode(recipe: Recipe, state: DistillState) -> SyntheticSet:
+    if recipe.best_so_far is None:
+        return _show(recipe, state)[1]
+    return recipe.parameterization.decode(
+        state.best.params, _key(state._replace(step=state.best.step), _DECODE))

@@ -8,8 +8,8 @@ Differs from the official code:
     501), and momentum starts anew at every stage of that test, too (there it is carried over);
   - networks that stages start from are trained anew from their first weights on all earlier sets
     (there on from where the stage before left them, which is the same training at another time);
-    only recipes with `restarted` have such networks, trajectory methods so far: others are
-    conditioned on the earlier images alone;
+    only plans with `later` have such networks, those of trajectory methods so far: others, and
+    recipes that are complete already, are conditioned on the earlier images alone;
   - where inner batches are the whole set (`batch_size=None`, as in MTT's presets), an inner step
     takes the images of all stages (there as many as stage 1 has, drawn from all alike: give the
     recipe that `batch_size`);
@@ -29,9 +29,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax.distill.recipe import Recipe, part_key
+from dd_jax.distill.plan import Plan, as_plan, complete, store_beside
+from dd_jax.distill.recipe import Recipe, part_key, with_objective
 from dd_jax.distill.run import as_key, distill
-from dd_jax.distill.wrap import with_objective
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.evaluate import loss_for
 from dd_jax.evaluate.progressive import equal_budget, trained_on
@@ -42,12 +42,13 @@ from dd_jax.types import RealData, Split, SyntheticSet
 
 
 def progressive(
-    recipe: Recipe,
+    plan: Plan | Recipe,
     data: RealData | Split,
     *,
     stages: int,
     key: int | jax.Array = 0,
     workdir: str | pathlib.Path | None = None,
+    artefacts: Any = None,
     **options: Any,
 ) -> DistilledSet:
     """Distils in stages: each adds the recipe's images to those of the stages before, now frozen.
@@ -57,12 +58,12 @@ def progressive(
     it, and the same call continues a run that was stopped.
 
     Args:
-      recipe: of one stage.
+      plan: of one stage, or its recipe.
       data: the real training set.
       stages: P.
       key: seed or PRNG key; stage 1 uses it as it is.
       workdir: folder of the run.
-      **options: of every stage, as for `distill`.
+      artefacts, **options: of every stage, as for `distill`.
 
     Returns:
       The `DistilledSet` of all stages, with a learning rate for each if the recipe learns one; it
@@ -82,17 +83,21 @@ def progressive(
       (4, 8, 8, 1)
     """
     require_whole("stages", stages, example=5)
-    for reason in (recipe.fixed_images, recipe.label_kind == "representations" and
+    real = data.train if isinstance(data, Split) else data
+    store = store_beside(artefacts, workdir)
+    recipe = complete(plan, real, artefacts=store, show_progress=options.get("show_progress"))
+    for reason in (recipe.objective.bound, recipe.labels.kind == "representations" and
                    "its images have no classes"):
         if reason and stages > 1:
             raise ConfigError(f"the recipe of {recipe.method} has no stages: {reason}",
                               fix="choose another method")
     key, whole, rates, sets = as_key(key), None, [], []
-    spec = (data.train if isinstance(data, Split) else data).spec
+    spec = real.spec
     for stage in range(stages):
-        now = recipe if stage == 0 else next_stage(recipe, sets, spec, stage, stages)
+        now = recipe if stage == 0 else next_stage(plan, recipe, sets, spec, stage, stages)
         folder = None if workdir is None else pathlib.Path(workdir) / f"stage_{stage + 1}"
-        found = distill(now, data, key=part_key(key, stage), workdir=folder, **options)
+        found = distill(now, data, key=part_key(key, stage), workdir=folder,
+                        artefacts=store, **options)
         new = jax.tree.map(np.asarray, found.synthetic)
         whole = new if whole is None else jax.tree.map(np.asarray,
                                                        joined(whole, new, spec.num_classes))
@@ -110,19 +115,30 @@ def progressive(
 
 
 def next_stage(
-    recipe: Recipe, sets: list[SyntheticSet], spec: Any, stage: int, stages: int
-) -> Recipe:
-    """The recipe of one more set, given the growing ones before it."""
-    digest = hashlib.sha256(np.asarray(sets[-1].images).tobytes()
-                            + np.asarray(sets[-1].labels).tobytes()).hexdigest()
-    if recipe.restarted is not None:
+    plan: Plan | Recipe, recipe: Recipe, sets: list[SyntheticSet], spec: Any, stage: int,
+    stages: int,
+) -> Plan:
+    """The plan of one more set, given the growing ones before it.
+
+    Args:
+      plan: of one stage.
+      recipe: its complete recipe.
+      sets: those of the stages before, each with all images so far.
+      spec: of the data.
+      stage, stages: the number of this one, from 0, and of all.
+    """
+    plan, earlier = as_plan(plan), sets[-1]
+    digest = hashlib.sha256(np.asarray(earlier.images).tobytes()
+                            + np.asarray(earlier.labels).tobytes()).hexdigest()
+    if plan.later is not None:
         protocol = recipe.evaluation
         protocol = dataclasses.replace(protocol, epochs=equal_budget(protocol.epochs, stages))
 
         def start(network):
             return trained_on(network, sets, protocol, shape=spec.shape,
-                              loss=loss_for(recipe.label_kind, protocol))
+                              loss=loss_for(recipe.labels.kind, protocol))
 
-        recipe = dataclasses.replace(recipe, prepare=recipe.restarted(start, digest), prepared="")
-    return with_objective(recipe, lambda o: conditioned(o, sets[-1], spec.num_classes),
-                          {"stage": stage + 1, "earlier": digest})
+        plan = plan.later(start, digest)
+    return plan.then(lambda one: with_objective(
+        one, lambda o: conditioned(o, earlier, spec.num_classes),
+        {"stage": stage + 1, "earlier": digest}))

@@ -6,8 +6,7 @@ Source: Liu et al., DREAM: Efficient Dataset Distillation by Representative Matc
 from __future__ import annotations
 
 from dd_jax.data import require_on_device
-from dd_jax.distill.recipe import Recipe
-from dd_jax.distill.wrap import with_objective
+from dd_jax.distill.recipe import Recipe, with_objective
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import build_network
 from dd_jax.objectives.representative import check_refresh, representative_batches
@@ -26,13 +25,13 @@ def representative(
     """The recipe with real batches that represent their classes, as DREAM does it to any method.
 
     Embeddings come from the objective's own network; for one without, from freshly initialised
-    networks of the recipe's evaluation protocol. A recipe that needs a preparation keeps it, and
-    its objective changes when it is complete.
+    networks of the recipe's evaluation protocol.
 
     Args:
       recipe: any that uses real batches.
       data: the real training set, on the device.
-      every: iterations for which representatives are kept; an iteration has `recipe.turns` steps.
+      every: iterations for which representatives are kept; an iteration has `objective.turns`
+        steps.
       candidates: random images of each class among which they are chosen; None for all.
       iterations: of k-means.
       subsample: images for each cluster, the nearest ones of its centre.
@@ -57,8 +56,8 @@ def representative(
     if "representative" in recipe.settings:
         raise ConfigError(f"the recipe of {recipe.method} has representative batches already",
                           fix="start from the plain recipe")
-    if not recipe.real_batches:
-        reason = f": {recipe.fixed_images}" if recipe.fixed_images else ""
+    if not recipe.objective.real:
+        reason = f": {recipe.objective.bound}" if recipe.objective.bound else ""
         raise ConfigError(f"the recipe of {recipe.method} takes no real batches{reason}",
                           fix="choose another method")
     options = dict(every=every, candidates=candidates, iterations=iterations, subsample=subsample)
@@ -69,6 +68,6 @@ def representative(
         network = None if objective.embed else build_network(recipe.evaluation, data.spec)
         return representative_batches(objective, data, normaliser=recipe.normaliser,
                                       network=network,
-                                      **{**options, "every": every * recipe.turns})
+                                      **{**options, "every": every * recipe.objective.turns})
 
     return with_objective(recipe, wrap, {"representative": options}, judge=False)

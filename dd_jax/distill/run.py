@@ -15,18 +15,20 @@ import numpy as np
 
 from dd_jax.data import as_index, fingerprint
 from dd_jax.data.fetch import is_stored
+from dd_jax.distill.best_so_far import best_notes
 from dd_jax.distill.outer import Distillation, DistillState, all_finite, distillation
-from dd_jax.distill.prepare import prepare_in
+from dd_jax.distill.plan import Plan, complete, store_beside
 from dd_jax.distill.recipe import Recipe
-from dd_jax.distill.selection import selection_notes
 from dd_jax.distill.stepper import Stepper, memory_told, report_memory
 from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped, require_whole
+from dd_jax.run.lock import prepare_folder
 from dd_jax.run.metrics import MetricsWriter
 from dd_jax.run.progress import progress, safe_callback
 from dd_jax.run.still import StillWatch
 from dd_jax.run.stop import StopSignals
 from dd_jax.run.workdir import open_workdir
 from dd_jax.store import DistilledSet, save
+from dd_jax.store.artefacts import ArtefactStore
 from dd_jax.store.record import Stored
 from dd_jax.store.trajectories import normaliser_digest
 from dd_jax.types import Batch, PyTree, RealData, Split
@@ -63,8 +65,8 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> tuple[PyT
         # As in the run: objectives may look at images, but not at those on the host.
         seen = as_index(data) if isinstance(data.images, np.ndarray) else data
         rows = jax.eval_shape(d.sample, like, seen)
-        if d.looks is not None:
-            jax.eval_shape(d.looks.sample, like, seen)
+        if d.validation is not None:
+            jax.eval_shape(d.validation.sample, like, seen)
         batch = jax.tree.map(lambda r: _fetched(data, r), rows, is_leaf=is_stored)
         after = jax.eval_shape(d.step, like, batch)[0]
     except DDJaxError:
@@ -82,31 +84,54 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> tuple[PyT
     return like, stored or isinstance(data.images, np.ndarray)
 
 
+def identity_of(recipe: Recipe, data: RealData, key: jax.Array, log_every: int) -> dict[str, Any]:
+    """What must be equal for a folder to be continued: every value that shapes the run."""
+    identity = {
+        "method": recipe.method,
+        "settings": dict(recipe.settings),
+        "steps": recipe.steps,
+        "labels": [recipe.labels.kind, recipe.labels.scale],
+        "evaluation": dataclasses.asdict(recipe.evaluation),
+        "normaliser": normaliser_digest(recipe.normaliser),
+        "average": recipe.average,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "data": fingerprint(data),
+        "log_every": log_every,
+    }
+    if recipe.best_so_far is not None:
+        identity["best_so_far"] = [recipe.best_so_far.every, recipe.best_so_far.patience]
+    return identity
+
+
 def distill(
-    recipe: Recipe,
+    plan: Plan | Recipe,
     data: RealData | Split,
     *,
     key: int | jax.Array = 0,
     workdir: str | pathlib.Path | None = None,
+    artefacts: ArtefactStore | str | pathlib.Path | None = None,
     log_every: int = 10,
     save_seconds: float = 60.0,
     save_every: int | None = None,
     show_progress: bool | None = None,
     callbacks: Sequence[Callable[[int, Mapping[str, float]], None]] = (),
 ) -> DistilledSet:
-    """Distils `data` by `recipe` and returns the finished set.
+    """Distils `data` by a plan or a complete recipe and returns the finished set.
 
     With a `workdir` the run writes metrics, checkpoints and the set there; the same call continues
     a run that was stopped or killed, to the same bits as if it had not been. A folder belongs to
-    one recipe: after replacing its objective, optimizer or selection by hand, change its `settings`
-    too.
+    one recipe: after replacing its objective, optimizer or best_so_far by hand, change its
+    `settings` too.
 
     Args:
-      recipe: what to do, see `dd_jax.methods.recipe`.
+      plan: what to do, see `dd_jax.methods.plan` and `dd_jax.methods.recipe`. What a plan needs is
+        taken from the store of artefacts, or made there first.
       data: the real set; of a `Split`, its training part. Images kept as NumPy arrays
         (`from_arrays(..., device=False)`) are fed from the host step by step.
       key: an integer seed or a typed PRNG key.
       workdir: the run's folder, or None to keep nothing.
+      artefacts: the store or its folder; by default DD_JAX_ARTEFACTS, or the folder "artefacts"
+        beside the run's, or runs/artefacts.
       log_every: steps between two lines of metrics.jsonl.
       save_seconds: seconds between checkpoints.
       save_every: steps between checkpoints, as well.
@@ -128,48 +153,23 @@ def distill(
       >>> rng = np.random.default_rng(0)
       >>> real = dd.data.from_arrays(rng.integers(0, 256, (8, 8, 8, 1), np.uint8),
       ...                            np.arange(8) % 2)
-      >>> recipe = dd.methods.recipe("dm", real, depth=1, width=4, batch_size=4, steps=2)
-      >>> distill(recipe, real, show_progress=False).synthetic.images.shape
+      >>> plan = dd.methods.plan("dm", real, depth=1, width=4, batch_size=4, steps=2)
+      >>> distill(plan, real, show_progress=False).synthetic.images.shape
       (2, 8, 8, 1)
     """
     real = data.train if isinstance(data, Split) else data
     for label, value in (("log_every", log_every), ("save_every", save_every or 1)):
         require_whole(label, value, example=10)
     key = as_key(key)
-    identity = {
-        "method": recipe.method,
-        "settings": dict(recipe.settings),
-        "steps": recipe.steps,
-        "labels": [recipe.label_kind, recipe.label_scale],
-        "evaluation": dataclasses.asdict(recipe.evaluation),
-        "normaliser": normaliser_digest(recipe.normaliser),
-        "average": recipe.average,
-        "prepared": recipe.prepared,
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "data": fingerprint(real),
-        "log_every": log_every,
-    }
-    if recipe.selection is not None:  # absent from runs of before there was one
-        identity["selection"] = [recipe.selection.every, recipe.selection.patience]
+    recipe = _completed(plan, real, artefacts, workdir, show_progress)
+    identity = identity_of(recipe, real, key, log_every)
     with open_workdir(workdir, identity) as folder, StopSignals() as stop:
         folder.check_owner()
-        recipe = prepare_in(folder.path, recipe, real, key, show_progress=show_progress)
-        if stop.requested:
-            raise RunStopped(f"stopped by {stop.signal_name} during the preparation",
-                             fix="run the same command again to continue")
         d = distillation(recipe)
         like, from_host = _checked_state(d, key, real)
         restored = folder.restore(like)
         stepper = Stepper(d, real, from_host=from_host)
-        if restored is None:
-            # Copied, because the loop donates its state and may not donate what the user holds.
-            # Not jitted for images on the host: jit would send all of them to the device.
-            init = d.init if isinstance(real.images, np.ndarray) else jax.jit(d.init)
-            with memory_told(recipe, stepper):
-                state = jax.tree.map(jnp.copy, init(key, real))
-            step = 0
-        else:
-            step, state = restored
+        step, state = restored or (0, _first_state(recipe, d, stepper, key, real))
         if step < recipe.steps and not stepper.ended(state):
             with memory_told(recipe, stepper):
                 report_memory(recipe, stepper, state, real, from_host=from_host,
@@ -178,17 +178,43 @@ def distill(
         state = _loop(recipe, stepper, state, step, folder=folder, writer=writer, stop=stop,
                       log_every=log_every, save_seconds=save_seconds, save_every=save_every,
                       show_progress=show_progress, callbacks=[safe_callback(c) for c in callbacks])
-        synthetic = d.decode(state)
-        if recipe.finalise is not None:
-            synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
-        stored = recipe.parameterization.cost(state.params)
-        told = {} if recipe.selection is None else selection_notes(state, recipe.steps)
-        finished = package(recipe, synthetic, real, stored_bytes=stored, notes=told,
-                           stored=_stored_form(recipe, state))
+        finished = _finished(recipe, d, state, real, key)
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
             folder.note_time(int(state.step))
         return finished
+
+
+def _completed(plan, real: RealData, artefacts, workdir, show_progress) -> Recipe:
+    """The plan's recipe; a signal while something is made ends the run as one in the loop does."""
+    if isinstance(plan, Recipe):
+        return plan
+    if workdir is not None:
+        prepare_folder(workdir)  # a place that cannot be written is refused before hours of work
+    with StopSignals() as stop:
+        recipe = complete(plan, real, artefacts=store_beside(artefacts, workdir),
+                          show_progress=show_progress)
+        if stop.requested:
+            raise RunStopped(f"stopped by {stop.signal_name} before the first step",
+                             fix="run the same command again to continue")
+    return recipe
+
+
+def _first_state(recipe: Recipe, d: Distillation, stepper: Stepper, key, real) -> DistillState:
+    # Copied, because the loop donates its state and may not donate what the user holds.
+    # Not jitted for images on the host: jit would send all of them to the device.
+    init = d.init if isinstance(real.images, np.ndarray) else jax.jit(d.init)
+    with memory_told(recipe, stepper):
+        return jax.tree.map(jnp.copy, init(key, real))
+
+
+def _finished(recipe: Recipe, d: Distillation, state: DistillState, real: RealData, key):
+    synthetic = d.decode(state)
+    if recipe.finalise is not None:
+        synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
+    told = {} if recipe.best_so_far is None else best_notes(state, recipe.steps)
+    return package(recipe, synthetic, real, notes=told, stored=_stored_form(recipe, state),
+                   stored_bytes=recipe.parameterization.cost(state.params))
 
 
 def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop, log_every,
@@ -252,7 +278,7 @@ def _stored_form(recipe: Recipe, state: DistillState) -> Stored | None:
     record = recipe.parameterization.record
     if record is None or recipe.average is not None or recipe.finalise is not None:
         return None
-    params = state.params if recipe.selection is None else state.best.params
+    params = state.params if recipe.best_so_far is None else state.best.params
     return Stored(*record, jax.tree.map(lambda x: np.asarray(x, np.float32), params))
 
 
@@ -279,8 +305,6 @@ def package(
       A `DistilledSet`, ready for `store.save` and `evaluate`.
     """
     evaluation = dataclasses.asdict(recipe.evaluation)
-    if recipe.read_out is not None:
-        evaluation["read_out"] = dataclasses.asdict(recipe.read_out)
     noted = {"shown_images": int(synthetic.images.shape[0])}
     if stored_bytes is not None:
         noted["stored_bytes"] = int(stored_bytes)
@@ -288,8 +312,8 @@ def package(
     return DistilledSet(
         synthetic=jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic),
         normaliser=recipe.normaliser,
-        label_kind=recipe.label_kind,
-        label_scale=recipe.label_scale,
+        label_kind=recipe.labels.kind,
+        label_scale=recipe.labels.scale,
         spec=data.spec,
         recipe={"method": recipe.method, **recipe.settings, "steps": recipe.steps, **noted},
         evaluation=evaluation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import time
@@ -31,7 +32,7 @@ class Stepper:
         self._sample = jax.jit(d.sample)
         if from_host:
             self._step = jax.jit(d.step, donate_argnums=0)
-            self._looks = jax.tree.map(jax.jit, d.looks)
+            self._validation = jax.tree.map(jax.jit, d.validation)
             self.advance = self._from_host
         else:
             self._run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
@@ -62,8 +63,8 @@ class Stepper:
         return state, buffers
 
     def ended(self, state: DistillState) -> bool:
-        """Whether the run ends before its last step, because a selection's patience did."""
-        return self._d.looks is not None and bool(self._d.looks.ended(state))
+        """Whether the run ends before its last step, because the patience of `best_so_far` did."""
+        return self._d.validation is not None and bool(self._d.validation.ended(state))
 
     def rows(self, state: DistillState) -> dict[str, np.ndarray]:
         """What the next step is fed with, by its place in the tree of rows."""
@@ -80,11 +81,11 @@ class Stepper:
     def _from_host(self, state: DistillState, limit: int):
         del limit
         state, metrics = _called(self._step, state, self._batch(state))
-        looks = self._looks
-        if looks is not None:
-            if looks.due(state):
-                rows = self._rows(looks.sample, state)
-                state = looks.take(state, self._d.fetch(self._data, rows))
+        validation = self._validation
+        if validation is not None:
+            if validation.due(state):
+                rows = self._rows(validation.sample, state)
+                state = validation.take(state, self._d.fetch(self._data, rows))
             metrics["best_score"] = state.best.score
         return state, {k: np.asarray(v)[None] for k, v in metrics.items()}
 
@@ -134,7 +135,8 @@ def memory_told(recipe: Recipe, stepper: Stepper, kept: str = "") -> Iterator[No
         needed, free = stepper.needed, free_bytes()
         told = "" if needed is None else f"; a step needs {_size(needed)} of working memory"
         told += "" if free is None else f", {_size(free)} are free"
-        lighter = [*recipe.lighter, "a smaller batch_size", "a smaller ipc", "a narrower network"]
+        lighter = [*recipe.objective.variants, "a smaller batch_size", "a smaller ipc",
+                   "a narrower network"]
         raise DeviceMemoryError(
             f"{recipe.method}: the device is out of memory{kept}{told}: "
             f"{str(error).splitlines()[0]}", fix=f"choose {' or '.join(lighter[:4])}",
@@ -153,7 +155,7 @@ def report_memory(
     """Compiles the step and says on stderr what it needs.
 
     If that is more than there is, it says so even where it should be quiet, and which of the
-    recipe's lighter variants would do.
+    objective's variants would do.
     """
     start = time.perf_counter()
     needed = stepper.compile(state)
@@ -168,9 +170,10 @@ def report_memory(
         return
     print(f"{recipe.method}: a step needs {_size(needed)}, but only {_size(free)} are free",
           file=sys.stderr)
-    for name, build in recipe.lighter.items():
+    for name, build in recipe.objective.variants.items():
         try:
-            other = Stepper(distillation(build()), data, from_host=from_host).compile(state)
+            varied = dataclasses.replace(recipe, objective=build())
+            other = Stepper(distillation(varied), data, from_host=from_host).compile(state)
         except Exception as error:  # a hint must not end a run that may have memory enough
             print(f"{recipe.method}: what {name} needs cannot be said: {error}", file=sys.stderr)
             continue

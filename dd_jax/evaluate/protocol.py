@@ -97,6 +97,7 @@ class Protocol:
     learned_rate: bool = False
     order: str = "random"
     start_seed: int | None = None
+    read_out: object = None
 
     def __post_init__(self):
         if isinstance(self.learning_rate, list):  # out of a file
@@ -135,6 +136,11 @@ class Protocol:
         if not 0.0 < self.output_scale < float("inf"):
             raise ConfigError(f"protocol output_scale is {self.output_scale!r}, expected > 0",
                               fix="pass output_scale=1.0 for plain outputs")
+
+
+def protocol(name: str, **settings) -> Protocol:
+    """A protocol by its name and settings."""
+    return Protocol(name=name, **settings)
 
 
 def build_network(protocol: Protocol, spec: DataSpec) -> Network:

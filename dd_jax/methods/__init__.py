@@ -1,84 +1,70 @@
-"""One short file per paper: a composition of the library's parts, with its settings and figures."""
+"""One short file per paper: its settings, and how the library's parts make its recipe."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from dd_jax.distill.plan import Plan, complete
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import unknown
-from dd_jax.methods import (
-    ast,
-    att,
-    cafe,
-    datadam,
-    datm,
-    dc,
-    dcc,
-    dd,
-    dm,
-    dream,
-    dsa,
-    frepo,
-    ftd,
-    fyi,
-    idc,
-    idm,
-    kip,
-    krr_st,
-    label_distillation,
-    label_solve,
-    linba,
-    m3d,
-    mtt,
-    ncfm,
-    podd,
-    rat_bptt,
-    rcig,
-    rfad,
-    soft_label_dd,
-    tesla,
-    wmdd,
-)
-from dd_jax.methods.record import Method, Published, preset
+from dd_jax.methods.frame import METHODS, Method, Published, Settings, get, plan_of
+from dd_jax.methods.frame.settings import preset as _preset
 from dd_jax.types import RealData, Split
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        frepo.METHOD, kip.METHOD, label_solve.METHOD, rfad.METHOD, rcig.METHOD, krr_st.METHOD,
-        dm.METHOD, dc.METHOD, dsa.METHOD, dcc.METHOD, dcc.DSAC_METHOD, idc.METHOD, dream.METHOD,
-        fyi.METHOD, cafe.METHOD, datadam.METHOD, idm.METHOD, m3d.METHOD,
-        ncfm.METHOD, wmdd.METHOD, mtt.METHOD, ftd.METHOD, tesla.METHOD, datm.METHOD, att.METHOD,
-        ast.METHOD, dd.METHOD, soft_label_dd.METHOD, label_distillation.METHOD, rat_bptt.METHOD,
-        linba.METHOD, podd.METHOD,
-    )
-}
 
-
-def get(name: str) -> Method:
-    """The record of a method.
+def preset(method: str | Method, protocol: str = "official", ipc: float = 1, **changes) -> Settings:
+    """The settings of a method for a protocol and a budget, with single ones changed.
 
     Raises:
-      ConfigError: unknown name, with the nearest ones.
-
-    Example:
-      >>> get("dm").title
-      'Dataset Condensation with Distribution Matching'
+      ConfigError: unknown method, protocol or setting.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    return METHODS[name]
+    method = get(method) if isinstance(method, str) else method
+    return _preset(method.settings, protocol, ipc, **changes)
 
 
-def recipe(
+def plan(
     name: str, data: RealData | Split, *, protocol: str = "official", ipc: float = 1, **changes
-) -> Recipe:
-    """The recipe of a method for this data.
+) -> Plan:
+    """The plan of a method for this data: what it needs first, and how its recipe follows.
 
     Args:
-      name: of the method, see `METHODS`.
+      name: of the method, see `METHODS`, or a file of your own that declares one.
       data: the real set (of a `Split`, its training part).
       protocol: "official" or "cpu".
       ipc: images per class.
-      **changes: any setting of the method's config.
+      **changes: any setting of the method.
+
+    Returns:
+      A `Plan`, for `dd_jax.distill`.
+
+    Raises:
+      ConfigError: unknown method, protocol or setting, or a value that cannot be.
+
+    Example:
+      >>> import numpy as np, dd_jax as dd
+      >>> real = dd.data.from_arrays(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 0, 1, 1]))
+      >>> sorted(plan("wmdd", real, protocol="cpu").needs)
+      ['targets', 'teacher']
+    """
+    method = get(name)
+    return plan_with(method, preset(method, protocol, ipc, **changes), data)
+
+
+def plan_with(method: str | Method, settings: Settings, data: RealData | Split) -> Plan:
+    """The plan of a method with given settings."""
+    method = get(method) if isinstance(method, str) else method
+    train = data.train if isinstance(data, Split) else data
+    return plan_of(settings, train, citation=method.citation)
+
+
+def recipe(
+    name: str, data: RealData | Split, *, protocol: str = "official", ipc: float = 1,
+    artefacts: Any = None, **changes,
+) -> Recipe:
+    """The complete recipe of a method for this data; what it needs comes from the store.
+
+    Args:
+      name, data, protocol, ipc, **changes: as for `plan`.
+      artefacts: the store or its folder, see `distill.complete`.
 
     Returns:
       A `Recipe`; vary it further by `dataclasses.replace`.
@@ -92,9 +78,10 @@ def recipe(
       >>> recipe("dm", real, protocol="cpu", steps=5).steps
       5
     """
-    method = get(name)
     train = data.train if isinstance(data, Split) else data
-    return method.recipe(preset(method, protocol, ipc, **changes), train)
+    return complete(plan(name, train, protocol=protocol, ipc=ipc, **changes), train,
+                    artefacts=artefacts)
 
 
-__all__ = ["METHODS", "Method", "Published", "get", "preset", "recipe"]
+__all__ = ["METHODS", "Method", "Published", "Settings", "get", "plan", "plan_with", "preset",
+           "recipe"]

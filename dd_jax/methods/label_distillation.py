@@ -18,41 +18,21 @@ Differs from the official code:
 
 from __future__ import annotations
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 import optax
 
 from dd_jax import pools
-from dd_jax.data import normalisers
-from dd_jax.distill.recipe import Recipe
-from dd_jax.evaluate.protocol import Protocol
-from dd_jax.methods.record import Method, Published, default_depth
-from dd_jax.methods.unrolling import (
-    UnrollingSettings,
-    adjoint_of,
-    check,
-    check_images,
-    lighter,
-    network_of,
-)
+from dd_jax.methods.families.unrolling import Unrolling
+from dd_jax.methods.frame import Rate, Site, Start, Whole
 from dd_jax.objectives import unrolled
-from dd_jax.synthetic import class_start, pixels
+from dd_jax.synthetic import Labels, pixels
 from dd_jax.synthetic.fixed_images import fixed_images
 from dd_jax.train import student
-from dd_jax.transforms.simplex import kept_probabilities
-from dd_jax.types import RealData, SyntheticSet
-
-_CITATION = (
-    "O. Bohdal, Y. Yang, T. Hospedales. Flexible Dataset Distillation: Learn Labels Instead of "
-    "Images. NeurIPS 2020 workshop on meta-learning."
-)
+from dd_jax.transforms import kept_probabilities
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelDistillation(UnrollingSettings):
-    """Settings of label distillation, beside those of `UnrollingSettings`.
+class LabelDistillation(Unrolling):
+    """Settings of label distillation, beside those of `Unrolling`.
 
     Attributes:
       start: "real", "noise" or "class_means".
@@ -61,97 +41,51 @@ class LabelDistillation(UnrollingSettings):
       label_rate: of the Adam on labels.
       network_rate: of the Adam on networks, in distillation and in the test.
       window: errors whose mean says whether a network stands still.
-      evaluation_steps: of the networks that test the set.
-      evaluation_seeds: networks that test it.
+      evaluation_steps, evaluation_seeds: of the networks that test the set, and how many.
     """
 
-    start: str = "real"
-    inner_batch_size: int = 50
-    inner_rate: float = 0.01
-    label_rate: float = 1e-3
-    network_rate: float = 1e-3
-    window: int = 50
-    evaluation_steps: int = 300
-    evaluation_seeds: int = 20
+    start: Start = "real"
+    inner_batch_size: Whole = 50
+    inner_rate: Rate = 0.01
+    label_rate: Rate = 1e-3
+    network_rate: Rate = 1e-3
+    window: Whole = 50
+    evaluation_steps: Whole = 300
+    evaluation_seeds: Whole = 20
 
+    presets = {
+        "official": {},  # for MNIST
+        "cpu": {0: dict(batch_size=256, width=32, label_rate=1e-2, evaluation_seeds=5),
+                1: dict(steps=1500), 2: dict(steps=900)},
+    }
 
-def official(ipc: int) -> LabelDistillation:
-    """The settings of the official code for MNIST."""
-    return LabelDistillation(ipc=ipc)
+    def check(self, at: Site) -> None:
+        self.adjoint_of(self.adjoint, plain=True)
 
+    def build(self, at: Site) -> dict:
+        network, real = at.convnet(), at.start()
+        pool = pools.restarted_pool(network, optimizer=optax.adam(self.network_rate),
+                                    batch_size=self.inner_batch_size, window=self.window)
 
-def cpu(ipc: int) -> LabelDistillation:
-    """Settings for five minutes on one or two CPU cores."""
-    return LabelDistillation(ipc=ipc, steps=1500 if ipc == 1 else 900, batch_size=256, width=32,
-                             label_rate=1e-2, evaluation_seeds=5)
+        def objective(adjoint: str):
+            learner = student(network, steps=1, batch_size=self.inner_batch_size,
+                              adjoint=self.adjoint_of(adjoint, plain=True))
+            return unrolled(learner, pool=pool, rate=self.inner_rate,
+                            batch_size=at.rows(self.batch_size))
 
+        def start(data, key):
+            given = real(data, key)
+            return given._replace(labels=jnp.full_like(given.labels, 1 / at.classes))
 
-def recipe(config: LabelDistillation, data: RealData) -> Recipe:
-    """Label distillation as a composition of the library's parts.
-
-    Args:
-      config: the settings.
-      data: the real training set.
-
-    Returns:
-      A `Recipe`.
-
-    Raises:
-      ConfigError: a setting that cannot be.
-    """
-    check_images(config, data)
-    check(config, whole=("inner_batch_size", "window", "evaluation_steps",
-                               "evaluation_seeds"),
-          rates=("inner_rate", "label_rate", "network_rate"))
-    spec = data.spec
-    images = config.ipc * spec.num_classes
-    network, normaliser = network_of(config, spec), normalisers(config.normaliser, data)
-    learner = student(network, steps=1, batch_size=config.inner_batch_size,
-                      adjoint=adjoint_of(config, plain=True))
-    pool = pools.restarted_pool(network, optimizer=optax.adam(config.network_rate),
-                                batch_size=config.inner_batch_size, window=config.window)
-    real = class_start(config.start, normaliser=normaliser, ipc=config.ipc, kind="one_hot")
-
-    def initialise(data: RealData, key: jax.Array) -> SyntheticSet:
-        given = real(data, key)
-        return given._replace(labels=jnp.full_like(given.labels, 1 / spec.num_classes))
-
-    batch = min(config.inner_batch_size, images)
-    return Recipe(
-        method="label_distillation",
-        settings=dataclasses.asdict(config),
-        initialise=initialise,
-        parameterization=fixed_images(pixels(labels="learned")),
-        objective=unrolled(learner, pool=pool, rate=config.inner_rate,
-                           batch_size=min(config.batch_size, data.labels.shape[0])),
-        optimizer={"labels": optax.chain(optax.adam(config.label_rate), kept_probabilities())},
-        steps=config.steps,
-        normaliser=normaliser,
-        label_kind="probabilities",
-        evaluation=Protocol(
-            name="label_distillation", depth=default_depth(spec, config.depth), width=config.width,
-            optimizer="adam", learning_rate=config.network_rate, schedule="constant",
-            epochs=-(-config.evaluation_steps // -(-images // batch)), batch_size=batch,
-            seeds=config.evaluation_seeds),
-        lighter=lighter(config, data, recipe, "recursive"),
-        citation=_CITATION,
-    )
-
-
-_SOURCE = "label distillation, second-order (not re-checked)"
-METHOD = Method(
-    name="label_distillation",
-    title="Flexible Dataset Distillation: Learn Labels Instead of Images",
-    config=LabelDistillation,
-    presets={"official": official, "cpu": cpu},
-    recipe=recipe,
-    published={
-        ("mnist", 1): Published(60.9, 3.2, _SOURCE),
-        ("mnist", 10): Published(87.3, 0.7, _SOURCE),
-        ("mnist", 50): Published(93.3, 0.3, _SOURCE),
-        ("cifar10", 1): Published(25.7, 0.7, _SOURCE),
-        ("cifar10", 10): Published(38.3, 0.4, _SOURCE),
-        ("cifar10", 50): Published(42.5, 0.4, _SOURCE),
-    },
-    citation=_CITATION,
-)
+        batch = min(self.inner_batch_size, at.images)
+        return dict(
+            objective=self.with_variants(objective),
+            start=start,
+            parameterization=fixed_images(pixels(labels="learned")),
+            optimizer={"labels": optax.chain(optax.adam(self.label_rate), kept_probabilities())},
+            labels=Labels("probabilities"),
+            evaluation=at.protocol(
+                "label_distillation", width=self.width, optimizer="adam", schedule="constant",
+                learning_rate=self.network_rate, batch_size=batch, seeds=self.evaluation_seeds,
+                epochs=-(-self.evaluation_steps // -(-at.images // batch))),
+        )

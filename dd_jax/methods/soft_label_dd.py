@@ -12,58 +12,13 @@ network, initialisation="fixed".
 
 from __future__ import annotations
 
-import dataclasses
-
-from dd_jax.distill.recipe import Recipe
 from dd_jax.methods import dd
-from dd_jax.methods.record import Method
-from dd_jax.types import RealData
-
-_CITATION = (
-    "I. Sucholutsky, M. Schonlau. Soft-Label Dataset Distillation and Text Dataset Distillation. "
-    "IJCNN 2021."
-)
 
 
-@dataclasses.dataclass(frozen=True)
 class SoftLabelDD(dd.DD):
     """Settings of soft-label DD, those of `dd.DD`."""
 
+    presets = dd.DD.presets
 
-def official(ipc: int) -> SoftLabelDD:
-    """The settings of the official code for MNIST."""
-    return SoftLabelDD(**dataclasses.asdict(dd.official(ipc)))
-
-
-def cpu(ipc: int) -> SoftLabelDD:
-    """Settings for five minutes on one or two CPU cores."""
-    return SoftLabelDD(**dataclasses.asdict(dd.cpu(ipc)))
-
-
-def recipe(config: SoftLabelDD, data: RealData) -> Recipe:
-    """Soft-label DD as a composition of the library's parts.
-
-    Args:
-      config: the settings.
-      data: the real training set.
-
-    Returns:
-      A `Recipe`.
-
-    Raises:
-      ConfigError: a setting that cannot be.
-    """
-    return dd.ordered_recipe(config, data, method="soft_label_dd", citation=_CITATION,
-                             build=recipe, labels="learned", kind="logits",
-                             loss="free_cross_entropy")
-
-
-METHOD = Method(
-    name="soft_label_dd",
-    title="Soft-Label Dataset Distillation and Text Dataset Distillation",
-    config=SoftLabelDD,
-    presets={"official": official, "cpu": cpu},
-    recipe=recipe,
-    published={},
-    citation=_CITATION,
-)
+    def labels(self) -> dict:
+        return dict(labels="learned", kind="logits", loss="free_cross_entropy")

@@ -26,50 +26,40 @@ Differs from the official code:
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from typing import Annotated
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from dd_jax.augment.block import crop_flip_roll
 from dd_jax.backend import in_chunks
-from dd_jax.data import Normaliser, gather, grey, normalise, rows_uniform, standardise
-from dd_jax.distill.recipe import Preparation, Recipe
-from dd_jax.errors import require_above_zero, require_probability, require_whole, unknown
-from dd_jax.evaluate.protocol import Protocol
-from dd_jax.methods.record import (
-    Method,
-    Published,
-    default_depth,
-    require_positive,
-    require_rate,
-    unprepared,
+from dd_jax.data import grey
+from dd_jax.distill.needs import arrays, teacher
+from dd_jax.methods.families.teachers import Taught
+from dd_jax.methods.frame import (
+    Norm,
+    Rate,
+    Seed,
+    Share,
+    Site,
+    Tested,
+    Whole,
+    above_zero,
+    one_of,
 )
-from dd_jax.methods.teacher import teacher_network
 from dd_jax.objectives.barycentre_matching import DISTANCES, barycentre_matching
-from dd_jax.synthetic import check_start, class_start, pixels
+from dd_jax.synthetic import Labels, class_start
 from dd_jax.train.class_targets import class_targets
+from dd_jax.train.settled import settled
 from dd_jax.train.teachers import train_supervised
-from dd_jax.transforms.momentum import decayed_momentum
-from dd_jax.transforms.pixel_space import kept_between
-from dd_jax.types import Augmentation, Network, PyTree, RealData, SyntheticSet
-
-_CITATION = (
-    "H. Liu, Y. Li, T. Xing, P. Wang, V. Dalal, L. Li, J. He, H. Wang. Dataset Distillation via "
-    "the Wasserstein Metric. ICCV 2025."
-)
-LABELS = ("soft", "hard")
-_SETTLING = 50  # batches whose statistics are averaged after the training
+from dd_jax.transforms import decayed_momentum, kept_between
 
 
-@dataclasses.dataclass(frozen=True)
-class WMDD:
+class WMDD(Taught, Tested):
     """Settings of WMDD; the defaults are the official ones for ImageNet and its parts.
 
     Attributes:
-      ipc: images per class.
       steps: of Adam, whose rate falls to 0 by a cosine.
       learning_rate: its first rate, in model space; 0.1 for Tiny-ImageNet.
       statistics_weight: of the batch-normalisation statistics; 500 for Tiny-ImageNet.
@@ -80,201 +70,113 @@ class WMDD:
       area, roll, mirror_views: smallest area of the crops, largest roll in pixels (None: a seventh
         of a side, 32 of 224) and mirroring, through which the teacher sees the images; without the
         roll also those that it is trained on.
-      teacher: "resnet18" or "convnet", with `teacher_width` channels in its first stage.
-      teacher_epochs, teacher_batch_size, teacher_rate, teacher_decay: of its SGD of momentum 0.9,
-        whose rate falls to 0 by a cosine.
+      teacher_epochs, teacher_rate, teacher_decay: of its SGD of momentum 0.9, whose rate falls to 0
+        by a cosine.
       labels: "soft" or "hard".
       temperature: of the soft labels and, in the evaluation, of the students' outputs.
-      augmentation, mix: of the evaluation: a name in `augment.by_name`, and the probability of
-        CutMix per batch.
-      evaluation_norm, evaluation_width, evaluation_epochs: of the networks that test the set; they
-        have the teacher's architecture.
+      mix: the probability of CutMix per batch, of the evaluation.
+      evaluation_norm: of the networks that test the set; they have the teacher's architecture.
     """
 
     ipc: int = 10
-    steps: int = 2000
-    learning_rate: float = 0.25
-    statistics_weight: float = 10.0
-    label_weight: float = 1.0
-    distance: str = "unsquared"
+    steps: Whole = 2000
+    learning_rate: Rate = 0.25
+    statistics_weight: Rate = 10.0
+    label_weight: Rate = 1.0
+    distance: Annotated[str, one_of(DISTANCES)] = "unsquared"
     learn_weights: bool = False
-    block_images: int = 100
+    block_images: Whole = 100
     area: float = 0.08
-    roll: int | None = None
+    roll: Seed | None = None
     mirror_views: bool = True
-    teacher: str = "resnet18"
-    teacher_width: int = 64
-    teacher_epochs: float = 50
-    teacher_batch_size: int = 32
-    teacher_rate: float = 0.025
-    teacher_decay: float = 1e-4
-    labels: str = "soft"
-    temperature: float = 20.0
-    augmentation: str = "dsa"
-    mix: float = 1.0
-    evaluation_norm: str = "batch"
-    evaluation_width: int = 64
-    evaluation_epochs: int = 300
+    teacher_epochs: Rate = 50
+    teacher_batch_size: Whole = 32
+    teacher_rate: Rate = 0.025
+    teacher_decay: Rate = 1e-4
+    labels: Annotated[str, one_of(("soft", "hard"))] = "soft"
+    temperature: Annotated[float, above_zero("scores are divided by it", 20.0)] = 20.0
+    mix: Share = 1.0
+    evaluation_norm: Norm = "batch"
+    evaluation_width: Whole = 64
+    evaluation_epochs: Whole = 300
 
+    presets = {
+        "official": {},  # for images of 224 pixels
+        "cpu": {0: dict(area=1.0, roll=0, mirror_views=False, teacher="convnet", teacher_width=32,
+                        teacher_epochs=2, teacher_batch_size=128, teacher_rate=0.1,
+                        temperature=4.0, mix=0.0, evaluation_norm="instance",
+                        evaluation_width=32),
+                1: dict(evaluation_epochs=1000), 2: dict(steps=500)},
+    }
 
-def official(ipc: int) -> WMDD:
-    """The settings of the official code, for images of 224 pixels."""
-    return WMDD(ipc=ipc)
+    def _views(self, at: Site, roll: int):
+        return crop_flip_roll(at.spec.shape, area=self.area, flip=self.mirror_views, roll=roll)
 
+    def check(self, at: Site) -> None:
+        self._views(at, 0)
 
-def cpu(ipc: int) -> WMDD:
-    """Settings for five minutes on two CPU cores: a narrow ConvNet as the teacher, whole images."""
-    return WMDD(ipc=ipc, steps=2000 if ipc == 1 else 500, area=1.0, roll=0, mirror_views=False,
-                teacher="convnet", teacher_width=32, teacher_epochs=2, teacher_batch_size=128,
-                teacher_rate=0.1, temperature=4.0, mix=0.0, evaluation_norm="instance",
-                evaluation_width=32, evaluation_epochs=1000 if ipc == 1 else 300)
+    def needs(self, at: Site) -> dict:
+        network, views = self.teacher_network(at), self._views(at, 0)
+        batch_size = at.rows(self.teacher_batch_size)
+        steps = max(1, math.ceil(self.teacher_epochs * at.data.labels.shape[0] / batch_size))
+        trainer = decayed_momentum(optax.cosine_decay_schedule(self.teacher_rate, steps),
+                                   weight_decay=self.teacher_decay)
 
+        def train(data, key, normaliser):
+            train_key, settle_key = jax.random.split(key)
+            common = dict(normaliser=normaliser, batch_size=batch_size, augmentation=views)
+            variables = train_supervised(network, data, key=train_key, steps=steps,
+                                         optimizer=trainer, **common)[1]
+            return settled(network, variables, data, key=settle_key, **common)
 
-def _check(config: WMDD, data: RealData) -> None:
-    require_positive(config, "ipc", "steps", "block_images", "teacher_width", "teacher_batch_size",
-                     "evaluation_width", "evaluation_epochs")
-    require_rate(config, "learning_rate", "statistics_weight", "label_weight", "teacher_epochs",
-                 "teacher_rate", "teacher_decay", "temperature")
-    require_probability("mix", config.mix)
-    require_whole("roll", 0 if config.roll is None else config.roll, least=0)
-    for name, valid in (("labels", LABELS), ("distance", DISTANCES)):
-        if getattr(config, name) not in valid:
-            raise unknown(name, getattr(config, name), valid)
-    require_above_zero("temperature", config.temperature, why="scores are divided by it",
-                       example=20.0)
-    check_start("noise", data, config.ipc)
+        settings = dict(steps=steps, batch_size=batch_size, rate=self.teacher_rate,
+                        decay=self.teacher_decay, area=self.area, flip=self.mirror_views)
+        taught = teacher(network, train, settings=settings, normaliser=at.whitening,
+                         seed=self.teacher_seed)
 
+        def targets(data, key, normaliser, teacher):
+            return class_targets(network, teacher, data, self.ipc, normaliser=normaliser, key=key,
+                                 learn_weights=self.learn_weights)
 
-def settled(
-    network: Network,
-    variables: PyTree,
-    data: RealData,
-    *,
-    normaliser: Normaliser,
-    key: jax.Array,
-    batch_size: int,
-    augmentation: Augmentation,
-) -> PyTree:
-    """The variables with running statistics that are averages over batches, not the last ones."""
-    batch_size = min(batch_size, data.labels.shape[0])
+        def like():
+            variables = jax.eval_shape(network.init, jax.random.key(0))
+            return jax.eval_shape(targets, at.data, jax.random.key(0), at.whitening.value,
+                                  variables)
 
-    @jax.jit
-    def run(variables, data, normaliser, key):
-        def step(stats, key):
-            rows_key, augment_key = jax.random.split(key)
-            rows = rows_uniform(data, rows_key, batch_size)
-            images = normalise(normaliser, gather(data, rows)[0])
-            images = augmentation.apply(augmentation.draw(augment_key, batch_size), images)
-            stats = network.apply({**variables, "batch_stats": stats}, images, True).batch_stats
-            return stats, stats
+        wanted = dict(count=self.ipc, learn_weights=self.learn_weights)
+        return {"teacher": taught, "targets": arrays(
+            "class_targets", wanted, targets, like, seed=self.teacher_seed,
+            needs={"normaliser": at.whitening, "teacher": taught})}
 
-        keys = jax.random.split(key, _SETTLING)
-        each = jax.lax.scan(step, variables["batch_stats"], keys)[1]
-        return {**variables, "batch_stats": jax.tree.map(lambda x: jnp.mean(x, axis=0), each)}
-
-    return run(variables, data, normaliser, key)
-
-
-def recipe(config: WMDD, data: RealData) -> Recipe:
-    """WMDD as a composition of the library's parts; `prepare` trains its teacher.
-
-    Args:
-      config: the settings.
-      data: the real training set.
-
-    Returns:
-      A `Recipe` that `distill.prepared` completes.
-
-    Raises:
-      ConfigError: a setting that cannot be.
-    """
-    _check(config, data)
-    spec, normaliser = data.spec, standardise(data)
-    network = teacher_network(config.teacher, spec, width=config.teacher_width)
-    black, white = (grey(normaliser, level) for level in (0.0, 1.0))
-    roll = min(spec.shape[:2]) // 7 if config.roll is None else config.roll
-    views, seen = (crop_flip_roll(spec.shape, area=config.area, flip=config.mirror_views, roll=most)
-                   for most in (0, roll))
-    batch_size = min(config.teacher_batch_size, data.labels.shape[0])
-    teacher_steps = max(1, math.ceil(config.teacher_epochs * data.labels.shape[0] / batch_size))
-
-    def compute(data: RealData, key: jax.Array) -> dict:
-        train_key, settle_key, targets_key = jax.random.split(key, 3)
-        rate = optax.cosine_decay_schedule(config.teacher_rate, teacher_steps)
-        variables = train_supervised(
-            network, data, normaliser=normaliser, key=train_key, steps=teacher_steps,
-            batch_size=batch_size, augmentation=views,
-            optimizer=decayed_momentum(rate, weight_decay=config.teacher_decay),
-        )[1]
-        variables = settled(network, variables, data, normaliser=normaliser, key=settle_key,
-                            batch_size=batch_size, augmentation=views)
-        targets = class_targets(network, variables, data, config.ipc, normaliser=normaliser,
-                                key=targets_key, learn_weights=config.learn_weights)
-        return {"variables": variables, "targets": targets}
-
-    def complete(recipe: Recipe, arrays: dict) -> Recipe:
-        variables = arrays["variables"]
+    def build(self, at: Site) -> dict:
+        network, variables = self.teacher_network(at), at.have["teacher"]
+        black, white = (grey(at.normaliser, level) for level in (0.0, 1.0))
+        roll = min(at.spec.shape[:2]) // 7 if self.roll is None else self.roll
+        soft = self.labels == "soft"
 
         @jax.jit
         def soft_labels(images: jax.Array) -> jax.Array:
             logits = in_chunks(lambda x: network.apply(variables, x).logits, images)
-            return jax.nn.softmax(logits / config.temperature)
+            return jax.nn.softmax(logits / self.temperature)
 
-        def finalise(synthetic: SyntheticSet, data: RealData, key: jax.Array) -> SyntheticSet:
+        def finalise(synthetic, data, key):
             return synthetic._replace(labels=soft_labels(synthetic.images))
 
+        adam = optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps), 0.5, 0.9)
         objective = barycentre_matching(
-            network, variables, arrays["targets"], distance=config.distance,
-            block=max(1, config.block_images // config.ipc), augmentation=seen,
-            label_weight=config.label_weight, statistics_weight=config.statistics_weight,
+            network, variables, at.have["targets"], distance=self.distance,
+            block=max(1, self.block_images // self.ipc), augmentation=self._views(at, roll),
+            label_weight=self.label_weight, statistics_weight=self.statistics_weight)
+        return dict(
+            objective=objective._replace(
+                bound="each of its images has its own point of a barycentre", real=False),
+            start=class_start("noise", normaliser=at.normaliser, ipc=self.ipc, kind="one_hot"),
+            optimizer=optax.chain(adam, kept_between(black, white)),
+            labels=Labels("probabilities" if soft else "one_hot"),
+            finalise=finalise if soft else None,
+            evaluation=at.protocol(
+                "wmdd", network=self.teacher, norm=self.evaluation_norm, optimizer="adamw",
+                weight_decay=0.01, learning_rate=1e-3, schedule="warmup_cosine", warmup=0,
+                final_fraction=0.0, batch_size=100, cutmix=self.mix,
+                output_scale=self.temperature if soft else 1.0),
         )
-        return dataclasses.replace(recipe, objective=objective,
-                                   finalise=finalise if config.labels == "soft" else None)
-
-    soft = config.labels == "soft"
-    adam = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps), 0.5, 0.9)
-    return Recipe(
-        method="wmdd",
-        settings=dataclasses.asdict(config),
-        initialise=class_start("noise", normaliser=normaliser, ipc=config.ipc, kind="one_hot"),
-        parameterization=pixels(labels="fixed"),
-        objective=unprepared("wmdd", "teacher"),
-        optimizer=optax.chain(adam, kept_between(black, white)),
-        steps=config.steps,
-        normaliser=normaliser,
-        label_kind="probabilities" if soft else "one_hot",
-        evaluation=Protocol(
-            name="wmdd", network=config.teacher, depth=default_depth(spec),
-            width=config.evaluation_width, norm=config.evaluation_norm, optimizer="adamw",
-            weight_decay=0.01, learning_rate=1e-3, schedule="warmup_cosine", warmup=0,
-            final_fraction=0.0,
-            epochs=config.evaluation_epochs, batch_size=100, augmentation=config.augmentation,
-            cutmix=config.mix, output_scale=config.temperature if soft else 1.0,
-        ),
-        prepare=Preparation(compute, complete),
-        fixed_images="each of its images has its own point of a barycentre",
-        real_batches=False,
-        citation=_CITATION,
-    )
-
-
-def _published() -> dict[tuple[str, int], Published]:
-    rows = {
-        "imagenette": {1: (40.2, 0.6), 10: (64.8, 0.4), 50: (83.5, 0.3), 100: (87.1, 0.3)},
-        "tiny_imagenet": {1: (7.6, 0.2), 10: (41.8, 0.1), 50: (59.4, 0.5), 100: (61.0, 0.3)},
-        "imagenet": {1: (3.2, 0.3), 10: (38.2, 0.2), 50: (57.6, 0.5), 100: (60.7, 0.2)},
-    }
-    source = "WMDD, project page, ResNet-18 on the teacher's labels of crops"
-    return {(name, ipc): Published(*figures, source)
-            for name, row in rows.items() for ipc, figures in row.items()}
-
-
-METHOD = Method(
-    name="wmdd",
-    title="Dataset Distillation via the Wasserstein Metric",
-    config=WMDD,
-    presets={"official": official, "cpu": cpu},
-    recipe=recipe,
-    published=_published(),
-    citation=_CITATION,
-)

@@ -5,7 +5,7 @@ from dd_jax.synthetic.bases import hallucinated
 from dd_jax.synthetic.class_order import class_order, mean_image_distances
 from dd_jax.synthetic.frequency import frequency, frequency_masks
 from dd_jax.synthetic.joined import joined, stage_sets
-from dd_jax.synthetic.labels import LABEL_KINDS, class_major_labels, targets
+from dd_jax.synthetic.labels import LABEL_KINDS, Labels, class_major_labels, targets
 from dd_jax.synthetic.mirrors import with_mirrors
 from dd_jax.synthetic.multi_formation import multi_formation, paste
 from dd_jax.synthetic.pixels import pixels
@@ -20,7 +20,7 @@ from dd_jax.synthetic.start import (
     start_images,
 )
 
-__all__ = ["LABEL_KINDS", "STARTS", "address_rows", "addressed", "check_start",
+__all__ = ["LABEL_KINDS", "Labels", "STARTS", "address_rows", "addressed", "check_start",
            "class_major_labels", "class_order", "class_start", "frequency", "frequency_masks",
            "hallucinated", "joined", "mean_image_distances", "multi_formation", "paste",
            "pasted_start", "patch_counts", "pixels", "poster", "poster_image", "poster_shape",

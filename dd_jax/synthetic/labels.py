@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import unknown
+from dd_jax.errors import ConfigError, unknown
 
 # "representations" are a teacher's outputs of any length, not one number for each class.
 LABEL_KINDS = ("one_hot", "centred", "probabilities", "logits", "representations")
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What the labels of a set mean.
+
+    Attributes:
+      kind: one of `LABEL_KINDS`.
+      scale: what centred labels were multiplied by, above 0.
+    """
+
+    kind: str = "one_hot"
+    scale: float = 1.0
+
+    def __post_init__(self):
+        if self.kind not in LABEL_KINDS:
+            raise unknown("label kind", self.kind, LABEL_KINDS)
+        if not 0 < self.scale < float("inf"):
+            raise ConfigError(f"label scale is {self.scale!r}, expected a number above 0",
+                              fix="pass scale=1.0")
 
 
 def targets(labels: jax.Array, num_classes: int, *, kind: str, scale: float = 1.0) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The best set of a run instead of the last one, by an objective that is looked at now and then."""
+"""The best set of a run instead of the last one, judged now and then by an objective."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dd_jax.errors import ConfigError, require_whole
 from dd_jax.types import Objective, PyTree, RealData, SyntheticSet
 
 
-class Selection(NamedTuple):
+class BestSoFar(NamedTuple):
     """How the best set of a run is found.
 
     Attributes:
       objective: whose loss the best set has least of; of a fresh state, with the same real images
-        and the same keys in every look. Metrics call the least so far "best_score".
-      every: steps between two looks; the start and the end are looked at, too.
-      patience: a run ends at the first look more than so many steps after that of the best set;
-        None: it never does.
+        and the same keys in every validation. Metrics call the least so far "best_score".
+      every: steps between two validations; the start and the end are validated, too.
+      patience: a run ends at the first validation more than so many steps after that of the best
+        set; None: it never does.
     """
 
     objective: Objective
@@ -44,14 +44,14 @@ class Best(NamedTuple):
     step: jax.Array
 
 
-class Looks(NamedTuple):
-    """The pure functions of a selection, on a run's state.
+class Validation(NamedTuple):
+    """The pure functions of a `BestSoFar`, on a run's state.
 
     Attributes:
-      due: (state) -> [] bool, whether the state is to be looked at.
-      sample: (state, data) -> rows of what a look needs, the same in every look.
+      due: (state) -> [] bool, whether the state is to be validated.
+      sample: (state, data) -> rows of what a validation needs, the same every time.
       take: (state, what is stored at these rows) -> the state, whose `best` it is if it is better.
-      ended: (state) -> [] bool, whether the run's patience has; after a look.
+      ended: (state) -> [] bool, whether the run's patience has; asked after a validation.
     """
 
     due: Callable[[Any], jax.Array]
@@ -60,31 +60,27 @@ class Looks(NamedTuple):
     ended: Callable[[Any], jax.Array]
 
 
-def check_selection(selection: Selection) -> None:
-    """Refuses what is no selection.
-
-    Raises:
-      ConfigError: as said.
-    """
-    if not isinstance(selection, Selection):
-        raise ConfigError(f"selection is a {type(selection).__name__}, expected a Selection",
-                          fix="pass selection=distill.Selection(objective, every=40) or None")
-    require_whole("selection's every", selection.every, example=40)
-    if selection.patience is not None:
-        require_whole("selection's patience", selection.patience, example=1000)
+def check_best_so_far(best: BestSoFar) -> None:
+    """Raises ConfigError if it is no `BestSoFar` or its numbers cannot be."""
+    if not isinstance(best, BestSoFar):
+        raise ConfigError(f"best_so_far is a {type(best).__name__}, expected a BestSoFar",
+                          fix="pass best_so_far=distill.BestSoFar(objective, every=40) or None")
+    require_whole("best_so_far's every", best.every, example=40)
+    if best.patience is not None:
+        require_whole("best_so_far's patience", best.patience, example=1000)
 
 
 # Not infinity: a state that is not finite is not saved.
 _WORST = jnp.finfo(jnp.float32).max
 
 
-def unlooked(params: PyTree) -> Best:
-    """What any look is better than."""
+def nothing_yet(params: PyTree) -> Best:
+    """What any validated set is better than."""
     return Best(params, jnp.asarray(_WORST, jnp.float32), jnp.zeros((), jnp.int32))
 
 
-def selection_notes(state: Any, steps: int) -> dict[str, Any]:
-    """What a finished run's set tells of the selection: the best step and its score.
+def best_notes(state: Any, steps: int) -> dict[str, Any]:
+    """What a finished run's set tells of its best step and the score there.
 
     Args:
       state: the last one.
@@ -92,40 +88,37 @@ def selection_notes(state: Any, steps: int) -> dict[str, Any]:
     """
     step, score = int(state.best.step), float(state.best.score)
     if score == _WORST:
-        warnings.warn("no look's loss was finite: the set is the one that the run started from",
-                      stacklevel=3)
+        warnings.warn("no validation's loss was finite: the set is the one that the run started "
+                      "from", stacklevel=3)
         score = None
     ended = {} if int(state.step) == steps else {"ended_after": int(state.step)}
     return {"best_step": step, "best_score": score, **ended}
 
 
-def looks(
-    selection: Selection,
+def validation(
+    best_so_far: BestSoFar,
     steps: int,
     *,
     show: Callable[[Any], tuple[PyTree, SyntheticSet]],
     see: Callable[[PyTree], PyTree],
     key: Callable[[Any], jax.Array],
-) -> Looks:
-    """A selection as functions of a run's state.
+) -> Validation:
+    """A `BestSoFar` as functions of a run's state.
 
     Args:
-      selection: what to look at and when.
+      best_so_far: what to judge by and when.
       steps: of the run.
       show: (state) -> (parameters, the set they stand for).
       see: what is stored -> a batch in model space.
-      key: (state) -> the key of looks, the same in every step.
-
-    Returns:
-      `Looks`.
+      key: (state) -> the key of validations, the same in every step.
     """
-    judge = selection.objective
+    judge = best_so_far.objective
 
     def keys(state) -> jax.Array:
         return jax.random.split(key(state), 3)
 
     def due(state) -> jax.Array:
-        return (state.step % selection.every == 0) | (state.step == steps)
+        return (state.step % best_so_far.every == 0) | (state.step == steps)
 
     def sample(state, data: RealData) -> PyTree:
         return judge.sample(data, judge.init(keys(state)[0], show(state)[1]), keys(state)[1])
@@ -134,16 +127,16 @@ def looks(
         params, synthetic = show(state)
         fresh = judge.init(keys(state)[0], synthetic)
         score, _ = judge.loss(synthetic, fresh, see(stored), keys(state)[2])
-        require_scalar("the selection's loss", score)
+        require_scalar("best_so_far's loss", score)
         found = Best(params, jnp.asarray(score, jnp.float32), state.step)
         better = jnp.isfinite(score) & (score < state.best.score)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, state.best)
         return state._replace(best=best)
 
     def ended(state) -> jax.Array:
-        if selection.patience is None:
+        if best_so_far.patience is None:
             return jnp.asarray(False)
-        looked = state.step % selection.every == 0
-        return looked & (state.step - state.best.step > selection.patience)
+        validated = state.step % best_so_far.every == 0
+        return validated & (state.step - state.best.step > best_so_far.patience)
 
-    return Looks(due, sample, take, ended)
+    return Validation(due, sample, take, ended)

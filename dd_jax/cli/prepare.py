@@ -1,0 +1,32 @@
+"""`python -m dd_jax prepare METHOD`: make what a method needs from the real data, and no more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from dd_jax import methods
+from dd_jax.cli.options import load_data, method_command
+from dd_jax.distill.plan import complete, store_beside
+from dd_jax.run.stop import StopSignals
+
+
+def run(words: Sequence[str]) -> int:
+    """Parses the words after `prepare` and does it; returns the exit code."""
+    parsed = method_command("prepare", words)
+    if parsed is None:
+        return 0
+    method, command = parsed
+    data = load_data(command.run.data).train
+    plan = methods.plan_with(method, command.settings, data)
+    if not plan.needs:
+        print(f"{method.name} needs nothing from the real data beforehand")
+        return 0
+    store = store_beside(command.run.artefacts, command.run.workdir)
+    print(f"{method.name}: {', '.join(sorted(plan.needs))} on {data.spec.name}, in {store.folder}",
+          file=sys.stderr)
+    with StopSignals():
+        complete(plan, data, artefacts=store)
+    for name, how, seconds in store.report:
+        print(f"{name}: {how} in {seconds:.1f} s")
+    return 0

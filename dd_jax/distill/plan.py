@@ -1,0 +1,103 @@
+"""A plan: what a recipe needs from the real data first, and how the recipe follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from dd_jax.distill.recipe import Recipe
+from dd_jax.store.artefacts import (
+    DEFAULT_FOLDER,
+    FOLDER_VARIABLE,
+    Artefact,
+    ArtefactStore,
+)
+from dd_jax.types import Network, RealData
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A recipe as a pure function of artefacts; a method without needs is a plan with none.
+
+    Attributes:
+      needs: name -> `Artefact`, made once and shared by every plan that asks for the same.
+      build: (name -> what the artefact holds) -> Recipe, always complete.
+      later: (network -> the network with other initial parameters, a name for these) -> the plan
+        of a later stage, whose artefacts start from there; None for a plan whose artefacts do not
+        depend on earlier stages.
+    """
+
+    needs: Mapping[str, Artefact]
+    build: Callable[[Mapping[str, Any]], Recipe]
+    later: Callable[[Callable[[Network], Network], str], Plan] | None = None
+
+    def then(self, change: Callable[[Recipe], Recipe]) -> Plan:
+        """The plan whose recipe is `change` of this one's: any combinator of recipes.
+
+        Example:
+          >>> import numpy as np, dd_jax as dd
+          >>> real = dd.data.from_arrays(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 0, 1, 1]))
+          >>> plan = dd.methods.plan("dm", real, protocol="cpu").then(dd.distill.flipped)
+          >>> complete(plan, real).settings["flipped"]
+          True
+        """
+        later = self.later
+        return Plan(
+            self.needs, lambda have: change(self.build(have)),
+            None if later is None else lambda start, note: later(start, note).then(change))
+
+
+def as_plan(plan: Plan | Recipe) -> Plan:
+    """The plan itself, or a complete recipe as a plan without needs."""
+    return plan if isinstance(plan, Plan) else Plan(MappingProxyType({}), lambda have: plan)
+
+
+def complete(
+    plan: Plan | Recipe,
+    data: RealData,
+    *,
+    artefacts: ArtefactStore | str | pathlib.Path | None = None,
+    show_progress: bool | None = None,
+) -> Recipe:
+    """The recipe of a plan: what it needs is taken from the store, or made there.
+
+    Args:
+      plan: of a method; a complete recipe is returned as it is.
+      data: the real training set.
+      artefacts: the store or its folder; by default DD_JAX_ARTEFACTS or runs/artefacts.
+      show_progress: of what has to be made; by default when there is somebody to see it.
+
+    Returns:
+      A `Recipe` whose settings name the address of every need under "needs".
+
+    Raises:
+      CheckpointError: a stored artefact is damaged.
+    """
+    if isinstance(plan, Recipe):
+        return plan
+    if not plan.needs:
+        return plan.build({})
+    store = as_store(artefacts)
+    have = {name: store.get(need, data, show_progress=show_progress)
+            for name, need in plan.needs.items()}
+    recipe = plan.build(have)
+    addresses = {name: need.address(data) for name, need in sorted(plan.needs.items())}
+    return dataclasses.replace(recipe, settings={**recipe.settings, "needs": addresses})
+
+
+def store_beside(
+    artefacts: ArtefactStore | str | pathlib.Path | None, workdir: str | pathlib.Path | None
+) -> ArtefactStore:
+    """The store of a run: the given one, that of DD_JAX_ARTEFACTS, or the one beside its folder."""
+    if artefacts is None and workdir is not None and not os.environ.get(FOLDER_VARIABLE):
+        artefacts = pathlib.Path(workdir).absolute().parent / DEFAULT_FOLDER.name
+    return as_store(artefacts)
+
+
+def as_store(artefacts: ArtefactStore | str | pathlib.Path | None) -> ArtefactStore:
+    """The store itself, or the one of a folder; None is the default folder's."""
+    return artefacts if isinstance(artefacts, ArtefactStore) else ArtefactStore(artefacts)

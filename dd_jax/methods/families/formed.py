@@ -1,0 +1,56 @@
+"""The stored form and the order of steps that IDC introduced and several later papers took over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from dd_jax.data import grey, real_rows
+from dd_jax.methods.frame import Settings, Site, Whole
+from dd_jax.objectives import class_by_class
+from dd_jax.synthetic import check_start, multi_formation, pasted_start, pixels
+from dd_jax.types import Objective, RealData
+
+
+class Formed(Settings):
+    """Settings of sets whose stored images show several each.
+
+    Attributes:
+      factor: patches per side of a stored image, which shows factor^2 images to networks.
+      in_turn: a step of the optimizer for every class, instead of one for all.
+    """
+
+    factor: Whole = 2
+    in_turn: bool = True
+
+    def check(self, at: Site) -> None:
+        check_start("real", at.data, self.ipc * self.factor**2)
+
+    def formed(
+        self, at: Site, objective: Objective, iterations: int, *,
+        interpolation: str = "nearest",
+        choose: Callable[[RealData, jax.Array, int], jax.Array] = real_rows,
+    ) -> dict[str, Any]:
+        """Fields of a recipe: the start, the stored form, and one step for every class in turn.
+
+        Args:
+          at: the site.
+          objective: of all classes.
+          iterations: how often every class is stepped.
+          interpolation, choose: of the start, see `synthetic.pasted_start`.
+        """
+        turns = at.classes if self.in_turn else 1
+        if self.in_turn:
+            objective = class_by_class(objective)._replace(turns=turns)
+        return {**self.stored(at, interpolation=interpolation, choose=choose),
+                "objective": objective, "steps": iterations * turns}
+
+    def stored(self, at: Site, **options: Any) -> dict[str, Any]:
+        """Fields of a recipe: standardised pixels, each stored image showing factor^2 of them."""
+        return {
+            "start": pasted_start(at.normaliser, ipc=self.ipc, factor=self.factor, **options),
+            "parameterization": multi_formation(pixels(labels="fixed"), factor=self.factor,
+                                                fill=grey(at.normaliser, 0.5)),
+        }

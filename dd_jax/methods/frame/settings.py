@@ -1,0 +1,338 @@
+"""What a method declares, and how the frame turns the declaration into a plan.
+
+A method is a class of settings in a file of its own: fields with their official values, presets as
+tables, `needs` (what has to be computed from the real data first) and `build` (the recipe's parts).
+Everything else is filled in here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from dd_jax import augment, nets
+from dd_jax.data import Normaliser
+from dd_jax.distill.needs import normaliser_of
+from dd_jax.distill.plan import Plan
+from dd_jax.distill.recipe import Recipe
+from dd_jax.errors import ConfigError, require_whole, unknown
+from dd_jax.evaluate.protocol import Protocol, protocol
+from dd_jax.methods.frame.fields import (
+    Norm,
+    Normalisation,
+    Start,
+    Views,
+    Whole,
+    check_fields,
+)
+from dd_jax.store.artefacts import Artefact
+from dd_jax.synthetic import Labels, check_start, class_start, pixels
+from dd_jax.types import Augmentation, DataSpec, Network, RealData, SyntheticSet
+
+
+@typing.dataclass_transform(frozen_default=True)
+class Settings:
+    """The base of every method's declaration; subclasses are frozen dataclasses by themselves.
+
+    A subclass may set, beside its fields:
+      presets: protocol name -> table of changes by images per class. The entry of 0 always holds,
+        then that of the largest published budget that is not above; a value may be a function of
+        the budget. "official" is on top of the fields' defaults, every other one on top of
+        "official", or of the one that its entry "over" names.
+      fractional: whether `ipc` may be a fraction, because classes share what is stored.
+      title, citation: of a method outside the package; those inside are in papers.toml.
+
+    Attributes:
+      ipc: images per class.
+    """
+
+    presets: typing.ClassVar[Mapping[str, Mapping]] = {}
+    fractional: typing.ClassVar[bool] = False
+    ipc: int = 1
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True)(cls)
+
+    def check(self, at: Site) -> None:
+        """Refuses settings that contradict each other or the data, before anything is computed."""
+
+    def needs(self, at: Site) -> Mapping[str, Artefact]:
+        """What has to be computed from the real data first, see `distill.needs`."""
+        return {}
+
+    def build(self, at: Site) -> Mapping[str, Any]:
+        """Fields of the recipe; "objective", "optimizer" and "evaluation" at least."""
+        raise NotImplementedError
+
+    def finish(self, recipe: Recipe, at: Site) -> Recipe:
+        """A combinator that is part of the method, such as `distill.flipped`."""
+        return recipe
+
+    def later(self, at: Site) -> Callable | None:
+        """For plans whose artefacts start from networks of earlier stages, see `Plan.later`."""
+        return None
+
+
+dataclasses.dataclass(frozen=True)(Settings)
+
+
+class Pixels(Settings):
+    """Settings of a set that is stored image by image.
+
+    Attributes:
+      start: "real", "noise" or "class_means".
+      normaliser: a name in `data.normalisers`.
+    """
+
+    start: Start = "real"
+    normaliser: Normalisation = "standardise"
+
+
+class Whitened(Settings):
+    """The same, whitened where images have colours.
+
+    Attributes:
+      start: "real", "noise" or "class_means".
+      normaliser: a name in `data.normalisers`; None: standardise grey images, whiten colour ones.
+    """
+
+    whitening: typing.ClassVar[str] = "zca"
+    start: Start = "real"
+    normaliser: Normalisation | None = None
+
+
+class ConvNets(Settings):
+    """Settings of the ConvNets that a method looks through.
+
+    Attributes:
+      width, depth: channels and blocks; depth None follows the image size.
+    """
+
+    width: Whole = 128
+    depth: Whole | None = None
+
+
+class NormedConvNets(ConvNets):
+    """The same with any normalisation.
+
+    Attributes:
+      norm: "instance", "batch", "layer", "group" or "none".
+    """
+
+    norm: Norm = "instance"
+
+
+class Tested(Settings):
+    """Settings of the networks that test the set.
+
+    Attributes:
+      augmentation: a name in `augment.by_name`, used when networks are trained on the set;
+        "dsa_digits" has no flip.
+      evaluation_width, evaluation_epochs: their width, and the epochs that they are trained for.
+    """
+
+    augmentation: Views = "dsa"
+    evaluation_width: Whole = 128
+    evaluation_epochs: Whole = 1001
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """What a declaration is given: the data, and the parts that most methods build from.
+
+    Attributes:
+      settings: the method's.
+      data: the real training set.
+      whitening: the normaliser as an artefact, for what needs it.
+      have: name -> opened artefact; empty before they are there.
+    """
+
+    settings: Any
+    data: RealData
+    whitening: Artefact
+    have: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def spec(self) -> DataSpec:
+        """The static description of the data."""
+        return self.data.spec
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.spec.num_classes
+
+    @property
+    def colour(self) -> bool:
+        """Whether images have more than one channel."""
+        return self.spec.shape[-1] > 1
+
+    @property
+    def images(self) -> int:
+        """How many images the set stores."""
+        return self.settings.ipc * self.classes
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """From stored images to model space; there once artefacts are."""
+        return self.have["normaliser"]
+
+    @functools.cached_property
+    def depth(self) -> int:
+        """Blocks of a ConvNet: the setting, or as many as end at 4x4 maps."""
+        return default_depth(self.spec, getattr(self.settings, "depth", None))
+
+    def rows(self, count: int) -> int:
+        """`count`, or as many real images as there are."""
+        return min(count, self.data.labels.shape[0])
+
+    def convnet(self, **options) -> Network:
+        """The ConvNet of the settings."""
+        given = {"depth": self.depth, "width": self.settings.width,
+                 "norm": getattr(self.settings, "norm", "instance"), **options}
+        return nets.convnet(self.spec, **given)
+
+    def augmentation(self, name: str | None = None) -> Augmentation:
+        """The augmentation of that name, or of the settings."""
+        return augment.by_name(name or self.settings.augmentation, self.spec.shape)
+
+    def start(self, kind: str = "one_hot", **options) -> Callable[..., SyntheticSet]:
+        """The start that the settings name, with hard labels of that kind."""
+        return class_start(getattr(self.settings, "start", "real"), normaliser=self.normaliser,
+                           ipc=self.settings.ipc, kind=kind, **options)
+
+    def protocol(self, name: str, **options) -> Protocol:
+        """The test of the set: the settings' width, epochs and augmentation, and `options`."""
+        usual = {"depth": self.depth}
+        for field, setting in (("width", "evaluation_width"), ("epochs", "evaluation_epochs"),
+                               ("norm", "norm"), ("augmentation", "augmentation")):
+            if hasattr(self.settings, setting):
+                usual[field] = getattr(self.settings, setting)
+        return protocol(name, **{**usual, **options})
+
+
+def default_depth(spec: DataSpec, given: int | None = None) -> int:
+    """Blocks of a ConvNet that end at 4x4 maps: 3 for 28 and 32 pixels, 4 for 64, 5 for 128.
+
+    Where a number is given, that one.
+
+    Example:
+      >>> default_depth(DataSpec("toy", (28, 28, 1), 2, ("a", "b")))
+      3
+    """
+    if given is not None:
+        return given
+    height, width, channels = spec.shape
+    side = min(height, width) + (4 if channels == 1 else 0)
+    return max(1, round(math.log2(max(side, 4) / 4)))
+
+
+def preset(kind: type[Settings], protocol: str, ipc: float, **changes) -> Settings:
+    """The settings of a protocol and a budget, with single fields changed.
+
+    Raises:
+      ConfigError: unknown protocol or field, ipc that cannot be.
+    """
+    name = method_name(kind)
+    if protocol not in kind.presets:
+        raise unknown(f"protocol of {name}", protocol, kind.presets)
+    check_budget(kind, ipc)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    for change in changes:
+        if change not in fields:
+            raise unknown(f"setting of {name}", change, fields)
+    return kind(**{**_preset(kind, protocol, ipc), "ipc": ipc, **changes})
+
+
+def check_budget(kind: type[Settings], ipc: Any) -> None:
+    """Raises ConfigError if the method cannot have so many images per class."""
+    if not kind.fractional:
+        require_whole("ipc", ipc)
+    elif not isinstance(ipc, (int, float)) or isinstance(ipc, bool) or not 0 < ipc < math.inf:
+        raise ConfigError(f"ipc is {ipc!r}, expected a number above 0", fix="pass ipc=0.5")
+
+
+def _preset(kind: type[Settings], protocol: str, ipc: float) -> dict[str, Any]:
+    table = kind.presets[protocol]
+    base = {} if protocol == "official" else _preset(kind, table.get("over", "official"), ipc)
+    budgets = [budget for budget in table if budget != "over" and 0 < budget <= ipc]
+    chosen = {**table.get(0, {}), **(table[max(budgets)] if budgets else {})}
+    return {**base, **{name: value(ipc) if callable(value) else value
+                       for name, value in chosen.items()}}
+
+
+def method_name(kind: type[Settings]) -> str:
+    """The name of a method: of its file, or what its class says."""
+    return kind.__dict__.get("name") or kind.__module__.rsplit(".", 1)[-1].rstrip("_")
+
+
+def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
+    """A method's declaration as a plan: checked, with defaults filled in.
+
+    Args:
+      settings: of the method.
+      data: the real training set.
+      citation: of the recipe.
+
+    Raises:
+      ConfigError: a setting that cannot be.
+      DataError: classes without the images that the start asks for.
+    """
+    check_budget(type(settings), settings.ipc)
+    check_fields(settings)
+    if hasattr(settings, "start"):
+        check_start(settings.start, data, settings.ipc)
+    site = Site(settings, data, normaliser_of(_normaliser_name(settings, data), data))
+    settings.check(site)
+    needs = {"normaliser": site.whitening, **settings.needs(site)}
+    later = settings.later(site)
+    made = {name: need.value for name, need in needs.items() if need.make is None}
+    still = {name: need for name, need in needs.items() if need.make is not None}
+
+    def build(have: Mapping[str, Any]) -> Recipe:
+        return _recipe(settings, dataclasses.replace(site, have={**made, **have}), citation)
+
+    def later_plan(start, note):
+        changed = {**still, **later(start, note)}
+        return Plan(changed, build, later_plan)
+
+    return Plan(still, build, None if later is None else later_plan)
+
+
+def _normaliser_name(settings: Settings, data: RealData) -> str | None:
+    name = getattr(settings, "normaliser", "standardise")
+    if name is None and data.spec.shape[-1] > 1:
+        return settings.whitening
+    return name or "standardise"
+
+
+def _recipe(settings: Settings, site: Site, citation: str) -> Recipe:
+    fields = dict(settings.build(site))
+    labels = fields.setdefault("labels", Labels())
+    if "start" not in fields:
+        fields["start"] = site.start(labels.kind, scale=labels.scale)
+    usual = {
+        "method": method_name(type(settings)), "settings": dataclasses.asdict(settings),
+        "parameterization": pixels(labels="fixed"), "normaliser": site.normaliser,
+        "steps": getattr(settings, "steps", 0), "citation": citation,
+    }
+    return settings.finish(Recipe(**{**usual, **fields}), site)
+
+
+def with_rate(
+    start: Callable[[RealData, jax.Array], SyntheticSet], rate: Any
+) -> Callable[[RealData, jax.Array], SyntheticSet]:
+    """The start with a learning rate of the student, or with one for each of its steps."""
+
+    def started(data: RealData, key: jax.Array) -> SyntheticSet:
+        return start(data, key)._replace(
+            learning_rate=jax.numpy.asarray(rate, jax.numpy.float32))
+
+    return started

@@ -1,0 +1,298 @@
+"""What is computed once from real data, kept in a folder by what made it, and shared.
+
+The address of an artefact is a hash of its kind, its settings, the data, its seed and the addresses
+of what it needs itself; never of a path or a clock. So every run that asks for the same finds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dd_jax.data import fingerprint
+from dd_jax.errors import CheckpointError
+from dd_jax.store.atomic import PathLike, write_atomically
+from dd_jax.store.checks import plain
+from dd_jax.store.container import canonical
+from dd_jax.types import RealData
+from dd_jax.versions import versions
+
+FORMAT = 1
+MANIFEST = "artefact.json"
+FOLDER_VARIABLE = "DD_JAX_ARTEFACTS"
+DEFAULT_FOLDER = pathlib.Path("runs") / "artefacts"
+_log = logging.getLogger("dd_jax")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Artefact:
+    """Something that is computed once from real data: experts, a teacher, a whitening.
+
+    Attributes:
+      kind: what it is, part of its folder's name: "teacher".
+      settings: JSON-able; every value that shapes it.
+      make: (data, key, folder, needs, show_progress=None) -> None, fills the folder with files; of
+        a folder that a killed process left, it goes on where that one stopped.
+      open: (folder) -> what `Plan.build` and the artefacts that need this one are given.
+      needs: artefacts that `make` is given, opened, by these names.
+      seed: of the key that `make` is given.
+      whole: (folder) -> bool, whether a finished folder holds all that is asked for; None where a
+        finished one always does. One that does not is made again from where it is.
+      value: what is given, for an artefact that is there already and never made; `settings` then
+        have to say what it holds.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    make: Callable[..., None] | None = None
+    open: Callable[[pathlib.Path], Any] | None = None
+    needs: Mapping[str, Artefact] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    whole: Callable[[pathlib.Path], bool] | None = None
+    value: Any = None
+
+    def address(self, data: RealData) -> str:
+        """24 hexadecimal digits, equal for equal kind, settings, data, seed and needs."""
+        return self._address(fingerprint(data))
+
+    def identity(self, data_hash: str) -> dict[str, Any]:
+        """What the address is the hash of."""
+        return {
+            "format": FORMAT, "kind": self.kind, "settings": plain(dict(self.settings), "settings"),
+            "data": data_hash, "seed": self.seed,
+            "needs": {name: need._address(data_hash) for name, need in self.needs.items()},
+        }
+
+    def _address(self, data_hash: str) -> str:
+        return hashlib.sha256(canonical(self.identity(data_hash)).encode()).hexdigest()[:24]
+
+
+class Entry(NamedTuple):
+    """One artefact as it lies in a store.
+
+    Attributes:
+      name: of its folder, the kind and the address.
+      bytes: of its files.
+      finished: whether it was made to its end.
+      settings: that made it; empty where it is not finished or not readable.
+    """
+
+    name: str
+    bytes: int
+    finished: bool
+    settings: Mapping[str, Any]
+
+
+class ArtefactStore:
+    """A folder of artefacts, shared by every run that is given it.
+
+    Args:
+      folder: of the artefacts; by default what the environment variable DD_JAX_ARTEFACTS says, or
+        runs/artefacts in the current folder. It is made when something is written.
+
+    Attributes:
+      folder: the same, absolute.
+      report: [(name, "made" or "reused", seconds), ...] of what this object was asked for.
+
+    Example:
+      >>> import tempfile, numpy as np
+      >>> from dd_jax.data import from_arrays
+      >>> def make(data, key, folder, needs, show_progress=None):
+      ...     _ = (folder / "mean.txt").write_text(str(int(np.mean(data.images))))
+      >>> mean = Artefact("mean", {}, make, lambda folder: (folder / "mean.txt").read_text())
+      >>> store = ArtefactStore(tempfile.mkdtemp())
+      >>> data = from_arrays(np.full((2, 2, 2), 7, np.uint8), [0, 1])
+      >>> [store.get(mean, data) for _ in range(2)], [how for _, how, _ in store.report]
+      (['7', '7'], ['made', 'reused'])
+    """
+
+    def __init__(self, folder: PathLike | None = None):
+        chosen = folder or os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER
+        self.folder = pathlib.Path(chosen).absolute()
+        self.report: list[tuple[str, str, float]] = []
+
+    def get(
+        self, artefact: Artefact, data: RealData, *, show_progress: bool | None = None
+    ) -> Any:
+        """What the artefact holds: opened where it was made before, otherwise made now.
+
+        A second process that asks for what is being made waits for the first one.
+
+        Args:
+          artefact: what is wanted.
+          data: the real set that it is computed from.
+          show_progress: of its making; by default when there is somebody to see it.
+
+        Raises:
+          CheckpointError: the stored files are damaged; they are made again only when asked, by
+            `remove`.
+        """
+        if artefact.make is None:
+            return artefact.value
+        return self._get(artefact, data, fingerprint(data), show_progress)
+
+    def _get(self, artefact: Artefact, data: RealData, data_hash: str, show_progress) -> Any:
+        if artefact.make is None:
+            return artefact.value
+        start = time.perf_counter()
+        name = f"{artefact.kind}-{artefact._address(data_hash)}"
+        path = self.folder / name
+        made = not _finished(path, artefact)
+        if made:
+            needs = {key: self._get(need, data, data_hash, show_progress)
+                     for key, need in artefact.needs.items()}
+            self._make(artefact, data, data_hash, path, needs, show_progress)
+        _check_files(path)
+        value = artefact.open(path)
+        seconds = time.perf_counter() - start
+        how = "made" if made else "reused"
+        self.report.append((name, how, seconds))
+        _log.info("%s: %s (%.1f s)", name, how, seconds)
+        return value
+
+    def _make(self, artefact, data, data_hash, path, needs, show_progress) -> None:
+        import jax
+
+        # Locked against a second maker; the system drops the lock of a process that dies.
+        with locked(path, waiting=f"another process is making {path.name}: waiting for it"):
+            if _finished(path, artefact):
+                return
+            path.mkdir(parents=True, exist_ok=True)
+            (path / MANIFEST).unlink(missing_ok=True)
+            key = jax.random.fold_in(jax.random.key(artefact.seed), _consumer(artefact.kind))
+            artefact.make(data, key, path, needs, show_progress=show_progress)
+            manifest = {
+                "identity": artefact.identity(data_hash), "versions": versions(),
+                "files": {file.name: file.stat().st_size for file in _files(path)},
+            }
+            text = canonical({**manifest, "sha256": _hash(manifest)})
+            write_atomically(path / MANIFEST, lambda file: file.write(text.encode()))
+
+    def entries(self) -> list[Entry]:
+        """All artefacts of the store, finished or not, by name."""
+        if not self.folder.is_dir():
+            return []
+        return [_entry(path) for path in sorted(self.folder.iterdir())
+                if path.is_dir() and not path.is_symlink()]
+
+    def remove(self, name: str) -> None:
+        """Deletes one artefact, so that it is made again when something asks for it.
+
+        Raises:
+          CheckpointError: there is none of that name, or it is being made.
+        """
+        if name not in {entry.name for entry in self.entries()}:
+            raise CheckpointError(f"{self.folder} holds no artefact {name!r}",
+                                  fix="list them by: python -m dd_jax artefacts")
+        with locked(self.folder / name, timeout=0):
+            shutil.rmtree(self.folder / name)
+
+    def prune(self, kept: Callable[[Entry], bool] = lambda entry: entry.finished) -> list[Entry]:
+        """Deletes the artefacts for which `kept` is false, unfinished ones by default.
+
+        Returns:
+          What was deleted. An artefact that is being made stays.
+        """
+        gone = []
+        for entry in self.entries():
+            if not kept(entry):
+                try:
+                    self.remove(entry.name)
+                except CheckpointError:
+                    continue
+                gone.append(entry)
+        return gone
+
+
+def locked(path: pathlib.Path, *, timeout: float = -1, waiting: str = ""):
+    """A lock beside `path` for a `with` block; -1 waits for whoever holds it, and says so.
+
+    Raises:
+      CheckpointError: somebody else holds it when `timeout` seconds have passed.
+    """
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if timeout == 0:
+            raise CheckpointError(f"{path} is being made by another process",
+                                  fix="wait until it has finished") from None
+        _log.warning("%s", waiting)
+        return lock.acquire(timeout=timeout)
+
+
+def _consumer(kind: str) -> int:
+    """A label for the keys of each kind, so that two kinds of one seed share no key."""
+    return int.from_bytes(hashlib.sha256(kind.encode()).digest()[:4], "big") >> 1
+
+
+def _hash(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(canonical(rest).encode()).hexdigest()
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(file for file in path.iterdir()
+                  if file.is_file() and file.name != MANIFEST
+                  and not file.name.startswith(".") and file.suffix != ".lock")
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    """The manifest of a finished artefact.
+
+    Raises:
+      CheckpointError: it is damaged.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        whole = manifest["sha256"] == _hash(manifest) and isinstance(manifest["files"], dict)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(path, f"its {MANIFEST} cannot be read ({type(error).__name__})") from error
+    if not whole:
+        raise damaged(path, f"its {MANIFEST} does not match its own hash")
+    return manifest
+
+
+def _finished(path: pathlib.Path, artefact: Artefact) -> bool:
+    if not (path / MANIFEST).exists():
+        return False
+    return artefact.whole is None or artefact.whole(path)
+
+
+def _check_files(path: pathlib.Path) -> None:
+    """Refuses a folder whose files are not all there in their sizes; contents have own hashes."""
+    for name, size in _read_manifest(path)["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise damaged(path, f"its file {name} is missing")
+        if file.stat().st_size != size:
+            raise damaged(path, f"its file {name} has {file.stat().st_size} bytes, expected {size}")
+
+
+def _entry(path: pathlib.Path) -> Entry:
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    finished, settings = (path / MANIFEST).exists(), {}
+    if finished:
+        try:
+            settings = _read_manifest(path)["identity"]["settings"]
+        except (CheckpointError, KeyError, TypeError):
+            pass
+    return Entry(path.name, size, finished, settings)
+
+
+def damaged(path: pathlib.Path, problem: str) -> CheckpointError:
+    """The error of an artefact that is not as it was made."""
+    return CheckpointError(
+        f"the artefact {path} is damaged: {problem}",
+        fix=f"make it again: python -m dd_jax artefacts --store {path.parent} --remove {path.name}")
