@@ -82,7 +82,7 @@ class Batch(NamedTuple):
     rows: Optional[jax.Array] = None
 
 
-class Store(Protocol):
+class HostStore(Protocol):
     """Arrays that stay on the host and are read by number, such as stored trajectories.
 
     Hashable by identity, since it is static where it travels through compiled functions.
@@ -97,16 +97,16 @@ class Store(Protocol):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class StoredRows:
-    """What a step needs out of a store; stands among rows as int32 arrays stand for real images.
+class HostRows:
+    """What a step needs out of a store on the host, as int32 rows say which real images it needs.
 
     Attributes:
       index: what the store is asked for.
-      store: that it is read from.
+      store: where it is read.
     """
 
     index: PyTree
-    store: Store = dataclasses.field(metadata=dict(static=True))
+    store: HostStore = dataclasses.field(metadata=dict(static=True))
 
 
 class SyntheticSet(NamedTuple):
@@ -133,7 +133,7 @@ class Parameterization(NamedTuple):
       init: (key, start: SyntheticSet) -> params.
       decode: (params, key) -> SyntheticSet; differentiable in the learned leaves.
       cost: (params) -> int, the bytes that the stored form of `params` takes.
-      groups: (params) -> tree of str like `params`: the name of the optimiser group of each
+      groups: (params) -> tree of str like `params`: the name of the optimizer group of each
         leaf ("images", "labels", ...); leaves in group "constant" are never updated.
       record: (kind, JSON-able arguments) by which a set's file can say how to decode its params,
         see `dd_jax.store.stored`; None where the file holds the images themselves.
@@ -266,10 +266,10 @@ class Objective(NamedTuple):
     Attributes:
       loss: (synthetic, state, batch, key) -> (scalar, metrics dict of scalars), where `batch` is
         the `Batch` (or the same pytree of them) gathered at the rows of `sample`, with what a store
-        gave in the places of `StoredRows`.
+        gave in the places of `HostRows`.
       init: (key, synthetic) -> state.
       sample: (data: RealData, state, key) -> int32 rows, a pytree: which real data a step needs. Of
-        a set that the host feeds it sees no images. `StoredRows` among them are read from a store.
+        a set that the host feeds it sees no images. `HostRows` among them are read from a store.
       advance: (synthetic, state, batch, key) -> state of the same tree, shapes and dtypes.
       embed: (state, images [B, H, W, C], key) -> [B, P], features by a network that the state
         stands for, without derivative; None for an objective without networks.

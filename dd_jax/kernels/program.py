@@ -35,7 +35,7 @@ def program(layers: Sequence[Layer], kind: str = "ntk", *, name: str = "") -> Ke
     """The kernel of an infinitely wide network, in closed form.
 
     NNGP: the covariance K of the outputs at initialisation. NTK: Theta, the inner product of their
-    gradients, in the 'ntk' parameterisation.
+    gradients, in the 'ntk' parameterization.
 
     Args:
       layers: see `dd_jax.kernels.layers`.

@@ -34,7 +34,7 @@ from dd_jax.methods.trajectory import (
     trajectory_recipe,
     with_rate,
 )
-from dd_jax.objectives.reach import WAYPOINT_WEIGHTS, waypoints
+from dd_jax.objectives.trajectory_loss import WAYPOINT_WEIGHTS, waypoints
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.train.expert_rules import smooth
 from dd_jax.train.expert_starts import representative_start
@@ -128,8 +128,8 @@ def recipe(config: AST, data: RealData) -> Recipe:
         segments = Segments(trajectories, config.span, waypoints=True)
         objective = trajectory_matching(
             learner, segments, starts=starts, shake=config.shake,
-            reach=waypoints(config.waypoint_weights),
-            pace=balance(config.max_start) if config.balanced else None,
+            loss=waypoints(config.waypoint_weights),
+            rate_schedule=balance(config.max_start) if config.balanced else None,
         )
         if not config.representative_start:
             return {"objective": objective}

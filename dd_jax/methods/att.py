@@ -20,7 +20,7 @@ from dd_jax.methods.trajectory import (
     student_of,
     trajectory_recipe,
 )
-from dd_jax.objectives.reach import nearest
+from dd_jax.objectives.trajectory_loss import nearest
 from dd_jax.train.segments import StartEpochs
 from dd_jax.types import RealData
 
@@ -78,7 +78,7 @@ def recipe(config: ATT, data: RealData) -> Recipe:
     learner, starts = student_of(config, data), StartEpochs(0, config.max_start)
     return trajectory_recipe(
         config, data, method="att", citation=_CITATION, learner=learner, starts=starts,
-        parts=matching(config, learner, starts, reach=nearest()), build=recipe,
+        parts=matching(config, learner, starts, loss=nearest()), build=recipe,
         average=config.average,
     )
 

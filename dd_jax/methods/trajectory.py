@@ -24,7 +24,7 @@ from dd_jax.methods.record import (
     unprepared,
 )
 from dd_jax.methods.unrolling import adjoint_of, lighter, network_of
-from dd_jax.objectives.reach import Reach
+from dd_jax.objectives.trajectory_loss import TrajectoryLoss
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.run.experts import train_experts
 from dd_jax.store.trajectories import Trajectories, open_trajectories
@@ -122,18 +122,18 @@ def student_of(
 
 
 def matching(
-    config: Any, learner: Student, starts: StartEpochs, *, reach: Reach | None = None
+    config: Any, learner: Student, starts: StartEpochs, *, loss: TrajectoryLoss | None = None
 ) -> Callable[[Trajectories, Normaliser], Mapping[str, Any]]:
     """The `parts` of a method that differs from MTT in what it compares, if at all.
 
     Args:
       config, learner, starts: as for `trajectory_recipe`.
-      reach: of the objective; None for the end points.
+      loss: of the objective; None for the end points.
     """
 
     def parts(trajectories: Trajectories, normaliser: Normaliser) -> Mapping[str, Any]:
         segments = Segments(trajectories, config.span)
-        return {"objective": trajectory_matching(learner, segments, starts=starts, reach=reach)}
+        return {"objective": trajectory_matching(learner, segments, starts=starts, loss=loss)}
 
     return parts
 

@@ -1,8 +1,8 @@
-"""One class in every step, so that the optimiser takes a step for each.
+"""One class in every step, so that the optimizer takes a step for each.
 
   step t of an iteration: L = l_t(S_t),  t = 0, ..., K - 1,  where the objective is sum_c l_c(S_c)
 
-That is not the sum with another rate: the momentum of an optimiser that holds the whole set moves
+That is not the sum with another rate: the momentum of an optimizer that holds the whole set moves
 every class on while the others have their turn, and adaptive moments decay K times an iteration.
 
 Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022.

@@ -53,7 +53,7 @@ class DistributionState(NamedTuple):
     Attributes:
       pool: of the pool.
       probe: parameters of the discrepancy's probe.
-      ascent: of the probe's optimiser, or () where it is not learned.
+      ascent: of the probe's optimizer, or () where it is not learned.
     """
 
     pool: PyTree

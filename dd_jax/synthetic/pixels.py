@@ -1,4 +1,4 @@
-"""The plainest parameterisation: every pixel of every image is a number of its own."""
+"""The plainest parameterization: every pixel of every image is a number of its own."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def poster(
     the start that is given only learning rate and temperature are used; its images and labels must
     be of the right size.
 
-    The set is not class-major, and its labels are probabilities. Learned ones need an optimiser
+    The set is not class-major, and its labels are probabilities. Learned ones need an optimizer
     that keeps the map at 0 or above, such as one that ends in `kept_between(0.0, jnp.inf)`.
 
     Args:

@@ -23,7 +23,7 @@ def preconditioned(parameterization: Parameterization) -> Parameterization:
     """Another parameterization, its images multiplied by a learned [d, d] matrix.
 
     The matrix is shared by all images and has H * W * C rows: 2.5 MB for 28x28 grey images, 38 MB
-    for 32x32 colour ones, and two moments of the same size in the optimiser.
+    for 32x32 colour ones, and two moments of the same size in the optimizer.
 
     Args:
       parameterization: makes the images before the map, such as `pixels()`; its params are a dict.

@@ -232,8 +232,8 @@ def _restarted():
 def _waypoints():
     """A shaken kernel, heavy ball, and a rate that follows the epoch."""
     return _trajectory_matching(
-        one_convolution(), waypoints=True, reach=objectives.waypoints("adaptive"), shake=0.1,
-        optimizer=optax.trace(0.5), pace=lambda epoch: 1.0 + 0.5 * epoch)
+        one_convolution(), waypoints=True, loss=objectives.waypoints("adaptive"), shake=0.1,
+        optimizer=optax.trace(0.5), rate_schedule=lambda epoch: 1.0 + 0.5 * epoch)
 
 
 def one_convolution(width=8):
@@ -326,7 +326,7 @@ OBJECTIVES = {
     "representative/feature_ridge": _representative_feature_ridge,
     "representative/mean_embedding": _representative_mean_embedding,
     "trajectory_matching": lambda: _trajectory_matching(batch_size=3),
-    "trajectory_matching/nearest": lambda: _trajectory_matching(reach=objectives.nearest()),
+    "trajectory_matching/nearest": lambda: _trajectory_matching(loss=objectives.nearest()),
     "trajectory_matching/relabel": lambda: _trajectory_matching(relabel=True),
     "trajectory_matching/two_pass": lambda: _trajectory_matching(adjoint="two_pass"),
     "trajectory_matching/waypoints": _waypoints,
