@@ -132,7 +132,6 @@ class Parameterization(NamedTuple):
     Attributes:
       init: (key, start: SyntheticSet) -> params.
       decode: (params, key) -> SyntheticSet; differentiable in the learned leaves.
-      cost: (params) -> int, the bytes that the stored form of `params` takes.
       groups: (params) -> tree of str like `params`: the name of the optimizer group of each
         leaf ("images", "labels", ...); leaves in group "constant" are never updated.
       record: (kind, JSON-able arguments) by which a set's file can say how to decode its params,
@@ -141,7 +140,6 @@ class Parameterization(NamedTuple):
 
     init: Callable[..., PyTree]
     decode: Callable[..., SyntheticSet]
-    cost: Callable[[PyTree], int]
     groups: Callable[[PyTree], PyTree]
     record: Optional[tuple[str, Mapping[str, Any]]] = None
 

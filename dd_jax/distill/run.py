@@ -29,6 +29,7 @@ from dd_jax.run.workdir import open_workdir
 from dd_jax.store import DistilledSet, save
 from dd_jax.store.record import Stored
 from dd_jax.store.trajectories import normaliser_digest
+from dd_jax.synthetic import stored_bytes
 from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
 
@@ -181,7 +182,7 @@ def distill(
         synthetic = d.decode(state)
         if recipe.finalise is not None:
             synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
-        stored = recipe.parameterization.cost(state.params)
+        stored = stored_bytes(state.params)
         told = {} if recipe.selection is None else selection_notes(state, recipe.steps)
         finished = package(recipe, synthetic, real, stored_bytes=stored, notes=told,
                            stored=_stored_form(recipe, state))

@@ -41,8 +41,8 @@ def preconditioned(parameterization: Parameterization) -> Parameterization:
       >>> learned = preconditioned(pixels())
       >>> start = SyntheticSet(jnp.ones((2, 3, 3, 1)), jnp.eye(2))
       >>> params = learned.init(jax.random.key(0), start)
-      >>> params["preconditioner"].shape, learned.cost(params)
-      ((9, 9), 412)
+      >>> params["preconditioner"].shape
+      (9, 9)
     """
 
     def inner(params: dict) -> dict:
@@ -65,11 +65,7 @@ def preconditioned(parameterization: Parameterization) -> Parameterization:
         images = jnp.matmul(flat, params[_LEAF], precision="highest")
         return synthetic._replace(images=images.reshape(synthetic.images.shape))
 
-    def cost(params: dict) -> int:
-        matrix = params[_LEAF]
-        return parameterization.cost(inner(params)) + int(matrix.size) * matrix.dtype.itemsize
-
     def groups(params: dict) -> dict:
         return {**parameterization.groups(inner(params)), _LEAF: _LEAF}
 
-    return Parameterization(init=init, decode=decode, cost=cost, groups=groups)
+    return Parameterization(init=init, decode=decode, groups=groups)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from dd_jax import augment, kernels, nets, objectives, pools, synthetic, train
+from dd_jax import augment, contrib, kernels, nets, objectives, pools, synthetic, train
 from dd_jax.data import from_arrays, normalise, standardise
 from dd_jax.pools.queue import accuracy_percent
 from dd_jax.types import DataSpec, Network, SyntheticSet
@@ -357,8 +357,8 @@ PARAMETERIZATIONS = {
     "multi_formation": lambda: synthetic.multi_formation(synthetic.pixels(labels="learned")),
     "multi_formation/multi": lambda: synthetic.multi_formation(synthetic.pixels(), factor=3,
                                                                variant="multi"),
-    "frequency": lambda: synthetic.frequency(np.ones((2, 8, 8), bool), labels="soft"),
-    "hallucinated": lambda: synthetic.hallucinated(synthetic.pixels(), hallucinators=2),
+    "frequency": lambda: contrib.frequency(np.ones((2, 8, 8), bool), labels="soft"),
+    "hallucinated": lambda: contrib.hallucinated(synthetic.pixels(), hallucinators=2),
     "poster": lambda: synthetic.poster(shape=(10, 12), image_shape=(8, 8, 1), patches=(3, 5),
                                        class_grid=(1, 2)),
     "poster/learned": lambda: synthetic.poster(
