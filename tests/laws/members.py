@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from dd_jax import augment, contrib, kernels, nets, objectives, pools, synthetic, train
 from dd_jax.data import from_arrays, normalise, standardise
 from dd_jax.pools.queue import accuracy_percent
-from dd_jax.types import DataSpec, Network, SyntheticSet
+from dd_jax.types import DataSpec, Network, Objective, SyntheticSet
 
 SHAPE = (8, 8, 1)
 CLASSES = 2
@@ -281,6 +281,17 @@ def _gradient_matching(norm="instance", **options):
     return _on_probabilities(matching)
 
 
+def _loss_alone():
+    """Nothing but a loss: the class means of pixels meet those of a class-balanced batch."""
+
+    def loss(synthetic, state, batch, key):
+        made, real = (jnp.mean(x.reshape(CLASSES, -1, *SHAPE), axis=1)
+                      for x in (synthetic.images, batch.images))
+        return jnp.sum((made - real) ** 2), {}
+
+    return Objective(loss)
+
+
 OBJECTIVES = {
     "gradient_matching": _gradient_matching,
     "gradient_matching/batch_norm": lambda: _gradient_matching("batch", distance="squared"),
@@ -319,6 +330,7 @@ OBJECTIVES = {
     "mean_embedding/batch_norm": _mean_embedding_batch_norm,
     "kernel_ridge": _kernel_ridge,
     "kernel_ridge/blockwise": _kernel_ridge_blockwise,
+    "loss_alone": _loss_alone,
     "linearised_ridge/exact": lambda: _linearised_ridge(cap=False, solver="cg", solver_steps=60),
     "linearised_ridge/official": _linearised_ridge,
     "random_feature_ridge": _random_feature_ridge,
@@ -348,6 +360,17 @@ BIASED = {
     "trajectory_matching/two_pass": "every step takes the adjoint of the last one",
     "unrolled/window": "the steps before the window are constants of the derivative",
     "linearised_ridge/official": "both systems are solved in part, and the implicit part is capped",
+}
+
+# What makes an objective of one objective, whose traits it keeps.
+COMBINATORS = {
+    "class_by_class": objectives.class_by_class,
+    "compared": lambda objective: objectives.compared(objective, objective),
+    "conditioned": lambda objective: objectives.conditioned(objective, start(), CLASSES),
+    "mirrored": objectives.mirrored,
+    "representative_batches": lambda objective: objectives.representative_batches(
+        objective, toy_data(), normaliser=standardise(toy_data()), candidates=16),
+    "weighted_sum": lambda objective: objectives.weighted_sum([objective], [1.0]),
 }
 
 PARAMETERIZATIONS = {
