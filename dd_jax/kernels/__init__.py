@@ -1,7 +1,8 @@
 """Kernels: analytic NNGP and NTK, blockwise evaluation, and adapters.
 
 `named("convnet3")` gives a kernel of the field, `program([...])` one of another architecture,
-`as_kernel(fn)` one of any function; `blockwise` bounds the memory of each.
+`as_kernel(fn)` one of any function; `blockwise` bounds the memory of each. The maths and the words
+of this room are explained in `docs/kernels.md`.
 """
 
 from dd_jax.kernels import architectures, layers, neural_tangents

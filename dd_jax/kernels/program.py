@@ -3,6 +3,8 @@
   flatten first               [n1, n2]                                  fully connected
   flatten after convolutions  offsets in a band, often just 0           Conv-L, ConvNet
   global average pool         all offsets                               ConvNet with "gap", Myrtle
+
+The recurrences and the layouts are explained in `docs/kernels.md`.
 """
 
 from __future__ import annotations
