@@ -103,8 +103,9 @@ def distribution_matching(
       `DistributionState`.
 
     Raises:
-      ConfigError: unknown mapping, a count that cannot be, a factory in the place of what it
-        returns.
+      ConfigError: if `classes` is unknown, if a count is below 1 or `scale` below 0, or if the
+        pool, the discrepancy or the augmentation is something else, such as its factory; from the
+        loss: if batch normalisation is given some of the classes only.
 
     Example:
       >>> from dd_jax import nets, objectives, pools

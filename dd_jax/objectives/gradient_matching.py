@@ -86,9 +86,9 @@ def gradient_matching(
       `train_rows`, over {"match": that, "train": Batch of [train_rows]}; its state is the pool's.
 
     Raises:
-      ConfigError: unknown distance or mapping, a count that cannot be, a pool that watches; in
-        `init`: a set of one class; in `loss`: a distance of convolution weights for a network that
-        has none.
+      ConfigError: if the distance or the mapping is unknown, a count is too small, or the pool
+        looks at real images; from `init`: if there is one class only; from `loss`: if the distance
+        is one of convolution weights and the network has none.
 
     Example:
       >>> from dd_jax import nets, pools

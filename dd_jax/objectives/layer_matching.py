@@ -80,8 +80,10 @@ def layer_matching(
       the pool's. Metrics: the "matching" and the "discrimination" part of the loss.
 
     Raises:
-      ConfigError: a weight or size that cannot be; in `init`: another number of taps than weights,
-        or batch normalisation, or one class with a discrimination.
+      ConfigError: if a weight is negative, a size too small, or `measure_size` does not fit the
+        pool; from `init`: if the network has another number of taps than there are weights, or
+        batch normalisation, or if there is one class only and a discrimination; from `loss`: if
+        some classes only are given and there is a discrimination.
 
     Example:
       >>> from dd_jax import nets, pools

@@ -66,10 +66,10 @@ def _with_head(leaf: jax.Array, head: jax.Array) -> jax.Array:
 
 
 def check_refresh(*, every: int, **selection) -> None:
-    """Refuses settings of `representative_batches` that cannot be, before there is any data.
+    """Checks the settings of `representative_batches`, before there is any data.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if one of them is out of its range.
     """
     require_whole("every", every, example=10)
     check_selection(None, **selection)
@@ -112,9 +112,11 @@ def representative_batches(
       have to be on the device, and its batches have to carry their rows.
 
     Raises:
-      ConfigError: settings that cannot be, images not on the device, no network to embed by; in
-        `init`: nothing to replace, or counts that do not fit the settings.
-      DataError: an empty class.
+      ConfigError: if a setting is out of its range, if the images are not on the device, or if
+        there is no network to embed by; from `init`: if the objective samples nothing that
+        representatives can replace, or counts do not fit the settings; from `advance`: if a batch
+        does not carry its rows.
+      DataError: if a class is empty.
 
     Example:
       >>> import numpy as np

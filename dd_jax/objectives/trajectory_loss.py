@@ -8,7 +8,7 @@ or points on the way as well. A `TrajectoryLoss` is a function
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,16 @@ from dd_jax.train.student import Student
 from dd_jax.train.training_step import StepInput
 from dd_jax.types import PyTree, SyntheticSet
 
-TrajectoryLoss = Callable[[Student, Segment, StepInput, SyntheticSet], tuple[jax.Array, dict]]
 WAYPOINT_WEIGHTS = ("aggregate", "adaptive")
+
+
+class TrajectoryLoss(Protocol):
+    """How far a student, trained on the synthetic set, is from what an expert did."""
+
+    def __call__(
+        self, student: Student, segment: Segment, inputs: StepInput, synthetic: SyntheticSet, /
+    ) -> tuple[jax.Array, dict]:
+        """Returns a scalar and metrics; `segment` holds trees of parameters."""
 
 
 def squared_distance(a: PyTree, b: PyTree) -> jax.Array:

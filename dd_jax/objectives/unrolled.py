@@ -84,9 +84,9 @@ def unrolled(
       and "window", n0. An inner loop that explodes has a loss that is not finite.
 
     Raises:
-      ConfigError: a window of another horizon than the student's steps; a number that cannot be;
-        a factory in the place of what it returns; at `init`, a set without a rate, or with another
-        number of rates than steps.
+      ConfigError: if the window's horizon is not the number of the student's steps, if a number is
+        out of its range, or if a record is something else, such as its factory; from `init`: if the
+        set has no rate, or another number of rates than steps.
 
     Example:
       >>> from dd_jax import nets, pools
