@@ -17,9 +17,9 @@ from typing import Any
 
 from dd_jax.versions import __version__
 
-_MODULES = ("augment", "backend", "data", "distill", "errors", "evaluate", "kernels", "methods",
-            "nets", "objectives", "pools", "report", "run", "solvers", "store", "synthetic",
-            "train", "transforms", "types")
+_MODULES = ("augment", "backend", "contrib", "data", "distill", "errors", "evaluate", "kernels",
+            "methods", "nets", "objectives", "pools", "report", "run", "solvers", "store",
+            "synthetic", "train", "transforms", "types")
 _NAMES = {
     "distillation": "dd_jax.distill",
     "Plan": "dd_jax.distill",

@@ -82,7 +82,7 @@ class Batch(NamedTuple):
     rows: Optional[jax.Array] = None
 
 
-class Store(Protocol):
+class HostStore(Protocol):
     """Arrays that stay on the host and are read by number, such as stored trajectories.
 
     Hashable by identity, since it is static where it travels through compiled functions.
@@ -97,16 +97,16 @@ class Store(Protocol):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class StoredRows:
-    """What a step needs out of a store; stands among rows as int32 arrays stand for real images.
+class HostRows:
+    """What a step needs out of a store on the host, as int32 rows say which real images it needs.
 
     Attributes:
       index: what the store is asked for.
-      store: that it is read from.
+      store: where it is read.
     """
 
     index: PyTree
-    store: Store = dataclasses.field(metadata=dict(static=True))
+    store: HostStore = dataclasses.field(metadata=dict(static=True))
 
 
 class SyntheticSet(NamedTuple):
@@ -126,22 +126,34 @@ class SyntheticSet(NamedTuple):
     log_temperature: Optional[jax.Array] = None
 
 
+class StoreSet(Protocol):
+    """`Parameterization.init`: the stored form of a first set."""
+
+    def __call__(self, key: jax.Array, start: SyntheticSet, /) -> PyTree:
+        """Returns the params."""
+
+
+class DecodeSet(Protocol):
+    """`Parameterization.decode`: the set that the stored form stands for."""
+
+    def __call__(self, params: PyTree, key: jax.Array, /) -> SyntheticSet:
+        """Returns the set, differentiable in the learned leaves."""
+
+
 class Parameterization(NamedTuple):
     """How a synthetic set is stored and learned.
 
     Attributes:
       init: (key, start: SyntheticSet) -> params.
       decode: (params, key) -> SyntheticSet; differentiable in the learned leaves.
-      cost: (params) -> int, the bytes that the stored form of `params` takes.
-      groups: (params) -> tree of str like `params`: the name of the optimiser group of each
+      groups: (params) -> tree of str like `params`: the name of the optimizer group of each
         leaf ("images", "labels", ...); leaves in group "constant" are never updated.
       record: (kind, JSON-able arguments) by which a set's file can say how to decode its params,
         see `dd_jax.store.stored`; None where the file holds the images themselves.
     """
 
-    init: Callable[..., PyTree]
-    decode: Callable[..., SyntheticSet]
-    cost: Callable[[PyTree], int]
+    init: StoreSet
+    decode: DecodeSet
     groups: Callable[[PyTree], PyTree]
     record: Optional[tuple[str, Mapping[str, Any]]] = None
 
@@ -205,6 +217,29 @@ class Kernel:
         return self.gram(x1) if x2 is None else self.pair(x1, x2)
 
 
+class Init(Protocol):
+    """`init` of a pool and of an objective: the state at the start."""
+
+    def __call__(self, key: jax.Array, synthetic: SyntheticSet, /) -> PyTree:
+        """Returns the state."""
+
+
+class DrawNetwork(Protocol):
+    """`Pool.draw`: the network of a step."""
+
+    def __call__(self, state: PyTree, key: jax.Array, /) -> PyTree:
+        """Returns the variables of a network."""
+
+
+class AdvancePool(Protocol):
+    """`Pool.advance`: the state after a step."""
+
+    def __call__(
+        self, state: PyTree, synthetic: SyntheticSet, key: jax.Array, /, *real: Batch
+    ) -> PyTree:
+        """Returns the next state; `real` is one batch for a pool that watches, else nothing."""
+
+
 class Pool(NamedTuple):
     """Where the networks of one step come from.
 
@@ -216,10 +251,24 @@ class Pool(NamedTuple):
       watches: whether it does, as `plateau_pool` and `restarted_pool` do.
     """
 
-    init: Callable[..., PyTree]
-    draw: Callable[..., PyTree]
-    advance: Callable[..., PyTree]
+    init: Init
+    draw: DrawNetwork
+    advance: AdvancePool
     watches: bool = False
+
+
+class DrawTransformations(Protocol):
+    """`Augmentation.draw`: random transformations."""
+
+    def __call__(self, key: jax.Array, count: int, /) -> PyTree:
+        """Returns params with leading axis `count`."""
+
+
+class ApplyTransformations(Protocol):
+    """`Augmentation.apply`: images, transformed as was drawn."""
+
+    def __call__(self, params: PyTree, images: jax.Array, /) -> jax.Array:
+        """Returns images, differentiable in those that are given."""
 
 
 class Augmentation(NamedTuple):
@@ -231,8 +280,40 @@ class Augmentation(NamedTuple):
       apply: (params, images [B, H, W, C]) -> images; differentiable in the images.
     """
 
-    draw: Callable[..., PyTree]
-    apply: Callable[..., jax.Array]
+    draw: DrawTransformations
+    apply: ApplyTransformations
+
+
+class Loss(Protocol):
+    """`Objective.loss`: what is minimised."""
+
+    def __call__(
+        self, synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array, /
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        """Returns a scalar and metrics, which are scalars, too."""
+
+
+class Sample(Protocol):
+    """`Objective.sample`: which real data a step needs."""
+
+    def __call__(self, data: RealData, state: PyTree, key: jax.Array, /) -> PyTree:
+        """Returns int32 rows, or `HostRows`, in any tree."""
+
+
+class Advance(Protocol):
+    """`Objective.advance`: the state after a step."""
+
+    def __call__(
+        self, synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array, /
+    ) -> PyTree:
+        """Returns a state of the same tree, shapes and dtypes."""
+
+
+class Embed(Protocol):
+    """`Objective.embed`: features of images by a network that the state stands for."""
+
+    def __call__(self, state: PyTree, images: jax.Array, key: jax.Array, /) -> jax.Array:
+        """Returns [B, P], without derivative."""
 
 
 def no_state(key: jax.Array, synthetic: SyntheticSet) -> PyTree:
@@ -266,10 +347,10 @@ class Objective(NamedTuple):
     Attributes:
       loss: (synthetic, state, batch, key) -> (scalar, metrics dict of scalars), where `batch` is
         the `Batch` (or the same pytree of them) gathered at the rows of `sample`, with what a store
-        gave in the places of `StoredRows`.
+        gave in the places of `HostRows`.
       init: (key, synthetic) -> state.
       sample: (data: RealData, state, key) -> int32 rows, a pytree: which real data a step needs. Of
-        a set that the host feeds it sees no images. `StoredRows` among them are read from a store.
+        a set that the host feeds it sees no images. `HostRows` among them are read from a store.
       advance: (synthetic, state, batch, key) -> state of the same tree, shapes and dtypes.
       embed: (state, images [B, H, W, C], key) -> [B, P], features by a network that the state
         stands for, without derivative; None for an objective without networks.
@@ -281,11 +362,11 @@ class Objective(NamedTuple):
       real: whether steps look at real images, which could be chosen.
     """
 
-    loss: Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
-    init: Callable[..., PyTree] = no_state
-    sample: Callable[..., PyTree] = balanced_rows
-    advance: Callable[..., PyTree] = unchanged
-    embed: Optional[Callable[..., jax.Array]] = None
+    loss: Loss
+    init: Init = no_state
+    sample: Sample = balanced_rows
+    advance: Advance = unchanged
+    embed: Optional[Embed] = None
     turns: int = 1
     variants: Mapping[str, Callable[[], Objective]] = MappingProxyType({})
     bound: str = ""

@@ -69,7 +69,7 @@ def main(options: Options) -> None:
                 raise SystemExit(f"not finite after step {int(state.step)}: lower the rate")
             spent += time.perf_counter() - start
         distilled = dd.distill.package(recipe, d.decode(state), data.train,
-                                       stored_bytes=recipe.parameterization.cost(state.params))
+                                       stored_bytes=dd.synthetic.stored_bytes(state.params))
         seeds = options.networks if point == options.points else 1
         tested = evaluate.evaluate(distilled, data.test, seeds=seeds, **common)
         times.append(round(spent / 60, 2))

@@ -6,18 +6,18 @@ import jax
 
 from dd_jax.data.arrays import gather
 from dd_jax.data.normalise import Normaliser, normalise
-from dd_jax.types import Batch, PyTree, RealData, StoredRows
+from dd_jax.types import Batch, HostRows, PyTree, RealData
 
 
 def is_stored(rows: PyTree) -> bool:
     """Whether these are rows of a store on the host and not of the real set."""
-    return isinstance(rows, StoredRows)
+    return isinstance(rows, HostRows)
 
 
 def fetch(data: RealData, rows: PyTree) -> PyTree:
     """Stored images and labels at `rows`, one `Batch` for each leaf of `rows`.
 
-    In the places of `StoredRows` is what their store gives, read on the host while the program
+    In the places of `HostRows` is what their store gives, read on the host while the program
     runs.
     """
 

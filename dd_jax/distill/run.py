@@ -31,6 +31,7 @@ from dd_jax.store import DistilledSet, save
 from dd_jax.store.artefacts import ArtefactStore
 from dd_jax.store.record import Stored
 from dd_jax.store.trajectories import normaliser_digest
+from dd_jax.synthetic import stored_bytes
 from dd_jax.types import Batch, PyTree, RealData, Split
 from dd_jax.versions import versions
 
@@ -214,7 +215,7 @@ def _finished(recipe: Recipe, d: Distillation, state: DistillState, real: RealDa
         synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
     told = {} if recipe.best_so_far is None else best_notes(state, recipe.steps)
     return package(recipe, synthetic, real, notes=told, stored=_stored_form(recipe, state),
-                   stored_bytes=recipe.parameterization.cost(state.params))
+                   stored_bytes=stored_bytes(state.params))
 
 
 def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop, log_every,

@@ -8,7 +8,7 @@ code. So, for the time of the import and no longer:
   * names that are gone (`jax.util`, `zeros_like_p`) are lent stand-ins that nothing calls;
   * the `experimental` subpackage, which wants TensorFlow, is an empty module.
 
-neural_tangents' own empirical kernels stay broken: use `dd_jax.kernels.empirical_ntk`.
+neural_tangents' own empirical kernels stay broken: use `dd_jax.contrib.empirical_ntk`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ second goes over the same blocks again and pulls back each block's cotangent. No
 approximated; the price is one more evaluation.
 
 A Gram matrix evaluates the blocks of its lower half only: with G the cotangent of K, block (i, j)
-off the diagonal receives G_ij + G_ji^T.
+off the diagonal receives G_ij + G_ji^T. See `docs/kernels.md`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What becomes of tiles: a mean over all of them, or a 2x2 average pool."""
+"""What becomes of tiles: a mean over all of them, or a 2x2 average pool.
+
+The words are explained in `docs/kernels.md`.
+"""
 
 from __future__ import annotations
 

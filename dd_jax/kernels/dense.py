@@ -1,4 +1,4 @@
-"""The plain layout [n1, n2]: programs that flatten their images at once."""
+"""The plain layout [n1, n2]: programs that flatten their images at once, see `docs/kernels.md`."""
 
 from __future__ import annotations
 

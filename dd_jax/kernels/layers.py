@@ -3,7 +3,7 @@
     3 * [conv(), relu(), average_pool()] + [flatten(), dense()]
 
 A layer is a record without behaviour; `dd_jax.kernels.program` gives it one in the cheapest layout
-that the whole list allows. Weights and biases are in the 'ntk' parameterisation,
+that the whole list allows. Weights and biases are in the 'ntk' parameterization,
   z = W_std / sqrt(fan_in) * W x + b_std * b,   W, b ~ N(0, 1).
 """
 

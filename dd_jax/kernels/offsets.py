@@ -7,7 +7,7 @@ o = p' - p stays. So pairs are kept offset by offset, and two sets of offsets su
   cyclic  0..n-1 with partner (p + o) mod n: all n^2 pairs and no waste, for global average pools;
           the ends of the image are no neighbours, which `seam` says.
 A 2x2 pool joins p = 2 P + a with p' = 2 P' + b, a, b in {0, 1}: offset o of an even p (a = 0) goes
-to floor(o / 2), of an odd p (a = 1) to ceil(o / 2).
+to floor(o / 2), of an odd p (a = 1) to ceil(o / 2). See `docs/kernels.md` for the layouts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A loop over groups of image pairs that keeps nothing of a group but its result.
 
 The backward pass runs each group again (one more forward) and adds the cotangents of its images in
-place, so memory does not grow with the number of pairs.
+place, so memory does not grow with the number of pairs. See `docs/kernels.md`.
 """
 
 from __future__ import annotations

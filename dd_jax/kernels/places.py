@@ -1,4 +1,7 @@
-"""Where a tile is: one offset of a grid of offsets, and the arrays that belong to it."""
+"""Where a tile is: one offset of a grid of offsets, and the arrays that belong to it.
+
+The words are explained in `docs/kernels.md`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From a list of layers to stages with their offsets, by walking it backwards."""
+"""From a list of layers to stages with their offsets, by walking it backwards.
+
+The layouts that result are explained in `docs/kernels.md`.
+"""
 
 from __future__ import annotations
 

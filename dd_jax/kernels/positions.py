@@ -1,6 +1,7 @@
 """One group of image pairs through a program: stages tile by tile, then the head.
 
-Everything here has the pairs of the group as its last axis, g.
+Everything here has the pairs of the group as its last axis, g. The recurrences and the words are
+explained in `docs/kernels.md`.
 """
 
 from __future__ import annotations

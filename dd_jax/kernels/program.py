@@ -3,6 +3,8 @@
   flatten first               [n1, n2]                                  fully connected
   flatten after convolutions  offsets in a band, often just 0           Conv-L, ConvNet
   global average pool         all offsets                               ConvNet with "gap", Myrtle
+
+The recurrences and the layouts are explained in `docs/kernels.md`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def program(layers: Sequence[Layer], kind: str = "ntk", *, name: str = "") -> Ke
     """The kernel of an infinitely wide network, in closed form.
 
     NNGP: the covariance K of the outputs at initialisation. NTK: Theta, the inner product of their
-    gradients, in the 'ntk' parameterisation.
+    gradients, in the 'ntk' parameterization.
 
     Args:
       layers: see `dd_jax.kernels.layers`.

@@ -7,6 +7,7 @@ Derivatives in closed form (q1 = s1^2, sin = sin(theta)):
   dkdot/dlog s1 = -rho / (2 pi sin); the same for s2.
 K' is smooth; kdot has a cusp where two patches are collinear (theta = 0: constant backgrounds, zero
 padding, duplicates). There the derivative of theta is taken as zero, the mean of its two sides.
+The recurrences of all layers are in `docs/kernels.md`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 `sum_over_offsets(tile, collect, ...)` is what a pooled kernel spends its time in. One tile is an
 array [H, W, g]: all positions of one offset, for g pairs of images side by side, so that every
 shift is along a slow axis and the working set fits a cache. The backward pass computes each tile
-again instead of storing it, and adds cotangents in place.
+again instead of storing it, and adds cotangents in place. The words are explained in
+`docs/kernels.md`.
 """
 
 from __future__ import annotations

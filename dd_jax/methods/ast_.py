@@ -27,7 +27,7 @@ import optax
 from dd_jax.errors import ConfigError
 from dd_jax.methods.families.trajectory import Trajectories, narrow
 from dd_jax.methods.frame import Rate, Site, Whole, one_of, with_rate
-from dd_jax.objectives.reach import WAYPOINT_WEIGHTS, waypoints
+from dd_jax.objectives.trajectory_loss import WAYPOINT_WEIGHTS, waypoints
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.train.expert_rules import smooth
 from dd_jax.train.expert_starts import representative_start
@@ -84,8 +84,8 @@ class AST(Trajectories):
     def matching(self, at: Site, learner):
         return trajectory_matching(
             learner, self.segments(at, waypoints=True), starts=self.starts(), shake=self.shake,
-            reach=waypoints(self.waypoint_weights),
-            pace=balance(self.max_start) if self.balanced else None,
+            loss=waypoints(self.waypoint_weights),
+            rate_schedule=balance(self.max_start) if self.balanced else None,
         )
 
     def build(self, at: Site) -> dict:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dd_jax.methods.families.trajectory import Trajectories, narrow
 from dd_jax.methods.frame import Site, Whole
-from dd_jax.objectives.reach import nearest
+from dd_jax.objectives.trajectory_loss import nearest
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 
 
@@ -39,7 +39,7 @@ class ATT(Trajectories):
 
     def matching(self, at: Site, learner):
         return trajectory_matching(learner, self.segments(at), starts=self.starts(),
-                                   reach=nearest())
+                                   loss=nearest())
 
     def build(self, at: Site) -> dict:
         return dict(super().build(at), average=self.average)

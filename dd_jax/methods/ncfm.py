@@ -155,14 +155,14 @@ class NCFM(Formed, ConvNets, Tested):
         calibration = classification(network, bank_pool(networks, interpolated=False),
                                      augmentation=views)
         if self.in_turn:
-            matching, calibration = (class_by_class(term)._replace(turns=at.classes)
+            matching, calibration = (class_by_class(term, at.classes)
                                      for term in (matching, calibration))
         if not self.calibration:
             return matching
         if not self.in_turn:
             return weighted_sum([matching, calibration], [1.0, self.calibration])
         weighted = weighted_sum([calibration], [self.calibration])
-        return alternating([matching, weighted], [at.classes] * 2)._replace(turns=2 * at.classes)
+        return alternating([matching, weighted], [at.classes] * 2)
 
     def build(self, at: Site) -> dict:
         objective = self._objective(at)

@@ -168,8 +168,7 @@ class WMDD(Taught, Tested):
             block=max(1, self.block_images // self.ipc), augmentation=self._views(at, roll),
             label_weight=self.label_weight, statistics_weight=self.statistics_weight)
         return dict(
-            objective=objective._replace(
-                bound="each of its images has its own point of a barycentre", real=False),
+            objective=objective,
             start=class_start("noise", normaliser=at.normaliser, ipc=self.ipc, kind="one_hot"),
             optimizer=optax.chain(adam, kept_between(black, white)),
             labels=Labels("probabilities" if soft else "one_hot"),

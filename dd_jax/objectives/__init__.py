@@ -21,9 +21,9 @@ from dd_jax.objectives.mean_embedding import mean_embedding, mean_features
 from dd_jax.objectives.mirrored import mirrored
 from dd_jax.objectives.mmd import kernel_means
 from dd_jax.objectives.random_feature_ridge import random_feature_ridge
-from dd_jax.objectives.reach import endpoint, nearest, waypoints
 from dd_jax.objectives.representation_ridge import representation_ridge, representations
 from dd_jax.objectives.representative import representative_batches
+from dd_jax.objectives.trajectory_loss import endpoint, nearest, waypoints
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.objectives.unrolled import UnrolledState, unrolled
 from dd_jax.train.segments import Segment, Segments, StartEpochs

@@ -10,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.objectives.combine import embed_of_parts, part_keys
+from dd_jax.objectives.combine import (
+    embed_of_parts,
+    joined_traits,
+    part_keys,
+    wrapped_variants,
+)
 from dd_jax.types import Objective, PyTree, SyntheticSet
 
 
@@ -37,6 +42,7 @@ def alternating(objectives: Sequence[Objective], steps: Sequence[int]) -> Object
       An `Objective` with `AlternatingState`. Only the part whose turn it is computes a loss and
       advances; every part samples its rows in every step. The metric "part" says whose the loss
       is; the parts' own metrics are left out. It embeds as the first part does that can.
+      Its `turns` are the steps of a round.
 
     Raises:
       ConfigError: fewer than two objectives, another number of counts, a count below 1.
@@ -99,5 +105,10 @@ def alternating(objectives: Sequence[Objective], steps: Sequence[int]) -> Object
     def embed(state: AlternatingState, images: jax.Array, key: jax.Array) -> jax.Array:
         return embed_parts(state.parts, images, key)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance,
-                     embed=embed if embed_parts else None)
+    return Objective(
+        loss=loss, init=init, sample=sample, advance=advance,
+        embed=embed if embed_parts else None,
+        turns=int(ends[-1]),
+        variants=wrapped_variants(objectives, lambda *parts: alternating(parts, steps)),
+        **joined_traits(objectives),
+    )

@@ -29,6 +29,7 @@ from dd_jax.train.class_targets import ClassTargets
 from dd_jax.types import Augmentation, Network, Objective, PyTree, RealData, SyntheticSet
 
 DISTANCES = ("unsquared", "squared")
+_BOUND = "each of its images has its own point of a barycentre"
 
 
 class FixedState(NamedTuple):
@@ -143,8 +144,7 @@ def barycentre_matching(
     def init(key: jax.Array, synthetic: SyntheticSet) -> FixedState:
         return FixedState(variables, targets)
 
-    return Objective(init=init, sample=sample, loss=loss,
-                     advance=lambda synthetic, state, batch, key: state, embed=embed)
+    return Objective(loss=loss, init=init, sample=sample, embed=embed, bound=_BOUND, real=False)
 
 
 def _root(x: jax.Array) -> jax.Array:

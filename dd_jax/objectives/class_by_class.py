@@ -1,8 +1,8 @@
-"""One class in every step, so that the optimiser takes a step for each.
+"""One class in every step, so that the optimizer takes a step for each.
 
   step t of an iteration: L = l_t(S_t),  t = 0, ..., K - 1,  where the objective is sum_c l_c(S_c)
 
-That is not the sum with another rate: the momentum of an optimiser that holds the whole set moves
+That is not the sum with another rate: the momentum of an optimizer that holds the whole set moves
 every class on while the others have their turn, and adaptive moments decay K times an iteration.
 
 Source: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022.
@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_whole
+from dd_jax.objectives.combine import wrapped_variants
 from dd_jax.objectives.matching import CLASS_WISE
 from dd_jax.types import Batch, Objective, PyTree, SyntheticSet
 
@@ -48,7 +49,7 @@ def _of_class(batch: PyTree, turn: jax.Array, classes: int) -> PyTree:
     return tuple(_of_class(part, turn, classes) for part in batch)
 
 
-def class_by_class(objective: Objective) -> Objective:
+def class_by_class(objective: Objective, classes: int | None = None) -> Objective:
     """The objective's classes in turn; its state moves on after the last one's.
 
     A pool that draws by the step's key, as `fresh_pool` does, gives every class its own network.
@@ -60,14 +61,15 @@ def class_by_class(objective: Objective) -> Objective:
         as "match" or "one_of_each", or a tuple of these. In `loss` it is given the images and
         labels of one class and a batch [1, B, ...]: it takes the number of parts from the batch.
         In `advance` it is given all of both.
+      classes: K, where it is known: the `turns` of the result.
 
     Returns:
       An `Objective` with `TurnState`; the metric "class" says whose the loss is. Real batches are
       of all classes in every step all the same.
 
     Raises:
-      ConfigError: in `loss`, a real batch that is not class by class, or an objective that needs
-        all classes together.
+      ConfigError: `classes` below 1; in `loss`, a real batch that is not class by class, or an
+        objective that needs all classes together.
 
     Example:
       >>> from dd_jax import nets, objectives, pools
@@ -76,6 +78,8 @@ def class_by_class(objective: Objective) -> Objective:
       >>> pool = pools.inner_trained_pool(network, uses=5, epochs=0)
       >>> in_turn = class_by_class(objectives.mean_embedding(network, pool))
     """
+    if classes is not None:
+        require_whole("classes", classes, example=10)
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> TurnState:
         return TurnState(objective.init(key, synthetic), jnp.zeros((), jnp.int32))
@@ -84,27 +88,31 @@ def class_by_class(objective: Objective) -> Objective:
         return objective.sample(data, state.inner, key)
 
     def loss(synthetic: SyntheticSet, state: TurnState, batch: PyTree, key: jax.Array):
-        classes = synthetic.labels.shape[-1]
+        count = synthetic.labels.shape[-1]
 
         def part(x):
-            return x.reshape(classes, -1, *x.shape[1:])[state.turn]
+            return x.reshape(count, -1, *x.shape[1:])[state.turn]
 
         mine = synthetic._replace(images=part(synthetic.images), labels=part(synthetic.labels))
-        batch = _of_class(batch, state.turn, classes)
+        batch = _of_class(batch, state.turn, count)
         value, metrics = objective.loss(mine, state.inner, batch, key)
         return value, {**metrics, "class": state.turn}
 
     def advance(synthetic: SyntheticSet, state: TurnState, batch: PyTree, key: jax.Array):
-        classes = synthetic.labels.shape[-1]
+        count = synthetic.labels.shape[-1]
         inner = jax.lax.cond(
-            state.turn == classes - 1,
+            state.turn == count - 1,
             lambda: objective.advance(synthetic, state.inner, batch, key),
             lambda: state.inner,
         )
-        return TurnState(inner, (state.turn + 1) % classes)
+        return TurnState(inner, (state.turn + 1) % count)
 
     def embed(state: TurnState, images: jax.Array, key: jax.Array) -> jax.Array:
         return objective.embed(state.inner, images, key)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance,
-                     embed=None if objective.embed is None else embed)
+    return objective._replace(
+        loss=loss, init=init, sample=sample, advance=advance,
+        embed=None if objective.embed is None else embed,
+        turns=objective.turns if classes is None else classes,
+        variants=wrapped_variants((objective,), lambda other: class_by_class(other, classes)),
+    )

@@ -87,4 +87,4 @@ def classification(
     def embed(state, images: jax.Array, key: jax.Array) -> jax.Array:
         return pool_features(network, pool, state, images, key)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
+    return Objective(loss=loss, init=init, sample=sample, advance=advance, embed=embed, real=False)

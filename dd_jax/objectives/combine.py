@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 
@@ -23,6 +25,40 @@ def embed_of_parts(objectives: Sequence[Objective]) -> Callable[..., jax.Array] 
     return None
 
 
+def wrapped_variants(
+    objectives: Sequence[Objective], wrap: Callable[..., Objective]
+) -> dict[str, Callable[[], Objective]]:
+    """The `variants` of a combination: under each name, of the parts' variants of that name.
+
+    Args:
+      objectives: the parts. One that has no variant of a name enters as it is.
+      wrap: (parts) -> the combination, given as many arguments as there are parts.
+
+    Returns:
+      name -> function of no arguments that builds the combination when it is called.
+
+    Example:
+      >>> heavy = Objective(lambda *args: (0.0, {"kept": 9}))
+      >>> light = heavy._replace(loss=lambda *args: (0.0, {"kept": 1}))
+      >>> heavy = heavy._replace(variants={"kept=1": lambda: light})
+      >>> wrapped_variants([heavy], lambda part: part)["kept=1"]() is light
+      True
+    """
+    names = dict.fromkeys(name for part in objectives for name in part.variants)
+
+    def build(name: str) -> Objective:
+        return wrap(*(part.variants[name]() if name in part.variants else part
+                      for part in objectives))
+
+    return {name: partial(build, name) for name in names}
+
+
+def joined_traits(objectives: Sequence[Objective]) -> dict[str, Any]:
+    """`bound` and `real` of a combination: the first reason there is; whether any part looks."""
+    return dict(bound=next((part.bound for part in objectives if part.bound), ""),
+                real=any(part.real for part in objectives))
+
+
 def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> Objective:
     """The objective L = sum_i weights[i] * L_i; every part keeps its own state and real batch.
 
@@ -32,7 +68,8 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
 
     Returns:
       An `Objective` whose state, rows and batch are tuples; metrics of part i get the suffix "/i",
-      and "loss/i" is its unweighted loss. It embeds as the first part does that can.
+      and "loss/i" is its unweighted loss. It embeds as the first part does that can, and has the
+      largest of their `turns`.
 
     Raises:
       ConfigError: no objectives, or another number of weights.
@@ -75,5 +112,10 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
             for o, s, b, k in zip(objectives, state, batch, keys(key))
         )
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance,
-                     embed=embed_of_parts(objectives))
+    return Objective(
+        loss=loss, init=init, sample=sample, advance=advance,
+        embed=embed_of_parts(objectives),
+        turns=max(part.turns for part in objectives),
+        variants=wrapped_variants(objectives, lambda *parts: weighted_sum(parts, weights)),
+        **joined_traits(objectives),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dd_jax.objectives.combine import wrapped_variants
 from dd_jax.types import Objective, SyntheticSet
 
 
@@ -19,7 +20,7 @@ def compared(objective: Objective, exact: Objective) -> Objective:
       exact: with the same state and batch.
 
     Returns:
-      An `Objective`.
+      An `Objective` with the traits of the first one.
     """
 
     def loss(synthetic: SyntheticSet, state, batch, key):
@@ -37,4 +38,5 @@ def compared(objective: Objective, exact: Objective) -> Objective:
         value, metrics = objective.loss(synthetic, state, batch, key)
         return value, {**metrics, "cosine": cosine}
 
-    return objective._replace(loss=loss)
+    return objective._replace(
+        loss=loss, variants=wrapped_variants((objective,), lambda other: compared(other, exact)))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError
+from dd_jax.objectives.combine import wrapped_variants
 from dd_jax.synthetic.joined import joined
 from dd_jax.types import Objective, PyTree, SyntheticSet
 
@@ -33,7 +34,7 @@ def conditioned(objective: Objective, frozen: SyntheticSet, classes: int) -> Obj
       classes: K.
 
     Returns:
-      An `Objective` with `ConditionedState`.
+      An `Objective` with `ConditionedState` and the traits of the other one.
 
     Raises:
       ConfigError: the frozen set's images are not as many for every class.
@@ -70,5 +71,8 @@ def conditioned(objective: Objective, frozen: SyntheticSet, classes: int) -> Obj
     def embed(state: ConditionedState, images: jax.Array, key: jax.Array) -> jax.Array:
         return objective.embed(state.inner, images, key)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance,
-                     embed=embed if objective.embed else None)
+    return objective._replace(
+        loss=loss, init=init, sample=sample, advance=advance,
+        embed=None if objective.embed is None else embed,
+        variants=wrapped_variants((objective,), lambda other: conditioned(other, frozen, classes)),
+    )

@@ -11,7 +11,9 @@ discrepancies name their own.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -37,7 +39,6 @@ from dd_jax.types import (
     Augmentation,
     Network,
     Objective,
-    Outputs,
     Pool,
     PyTree,
     RealData,
@@ -53,7 +54,7 @@ class DistributionState(NamedTuple):
     Attributes:
       pool: of the pool.
       probe: parameters of the discrepancy's probe.
-      ascent: of the probe's optimiser, or () where it is not learned.
+      ascent: of the probe's optimizer, or () where it is not learned.
     """
 
     pool: PyTree
@@ -102,8 +103,9 @@ def distribution_matching(
       `DistributionState`.
 
     Raises:
-      ConfigError: unknown mapping, a count that cannot be, a factory in the place of what it
-        returns.
+      ConfigError: if `classes` is unknown, if a count is below 1 or `scale` below 0, or if the
+        pool, the discrepancy or the augmentation is something else, such as its factory; from the
+        loss: if batch normalisation is given some of the classes only.
 
     Example:
       >>> from dd_jax import nets, objectives, pools
@@ -121,139 +123,211 @@ def distribution_matching(
     require_at_least_zero("scale", scale, example=1.0)
     require_whole("chunk", 1 if chunk is None else chunk)
     check_mapping(classes)
-    augmentation = augmentation or identity()
-    probe = discrepancy.probe or _NO_PROBE
-    collect = discrepancy.collect
+    matching = _Matching(network, pool, discrepancy, augmentation or identity(), batch_size, scale,
+                         most, supervision, train_rows, classes, chunk)
+    return Objective(
+        loss=partial(_loss, matching),
+        init=partial(_init, matching),
+        sample=partial(_sample, matching),
+        advance=partial(_advance, matching),
+        embed=partial(_embed, matching),
+    )
 
-    def kept_of_real(variables, images: jax.Array, params: PyTree) -> PyTree:
-        def kept(x):
-            return collect(network.apply(variables, augmentation.apply(params, x)))
 
-        each = mean_in_chunks if discrepancy.means else in_chunks
-        return jax.lax.stop_gradient(each(kept, images, size=chunk))
+@dataclasses.dataclass(frozen=True)
+class _Matching:
+    """The checked settings of one `distribution_matching`."""
 
-    def reduced(kept: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: jnp.mean(x, axis=0), kept) if discrepancy.means else kept
+    network: Network
+    pool: Pool
+    discrepancy: Discrepancy
+    augmentation: Augmentation
+    batch_size: int
+    scale: float
+    most: int | None
+    supervision: Callable[[PyTree], jax.Array] | None
+    train_rows: int
+    classes: str
+    chunk: int | None
 
-    def class_pair(variables, part: SyntheticSet, images: jax.Array, key: jax.Array):
-        """What is kept of one class's real and synthetic images, and the latter's class scores."""
+    @property
+    def probe(self) -> Probe:
+        """The discrepancy's probe, or one that draws nothing."""
+        return self.discrepancy.probe or _NO_PROBE
+
+
+class _Step(NamedTuple):
+    """What the loss of a step and the ascent of its probe are computed from.
+
+    Attributes:
+      variables: of the pool's network, constants.
+      parts: the synthetic set class by class, [K, n, ...].
+      images: the real ones, [K, B, ...].
+      keys: [K], for the augmentation and the choice of synthetic images.
+      probe_keys: [K].
+    """
+
+    variables: PyTree
+    parts: SyntheticSet
+    images: jax.Array
+    keys: jax.Array
+    probe_keys: jax.Array
+
+
+def _init(of: _Matching, key: jax.Array, synthetic: SyntheticSet) -> DistributionState:
+    pool_key, probe_key = jax.random.split(key)
+    state = of.pool.init(pool_key, synthetic)
+    if of.discrepancy.probe is None:
+        return DistributionState(state, (), ())
+
+    def kept(images):
+        return of.discrepancy.collect(of.network.apply(of.pool.draw(state, pool_key), images))
+
+    params = of.probe.init(probe_key, jax.eval_shape(kept, synthetic.images[:1]))
+    ascent = () if of.probe.optimizer is None else of.probe.optimizer.init(params)
+    return DistributionState(state, params, ascent)
+
+
+def _sample(of: _Matching, data: RealData, state: DistributionState, key: jax.Array) -> PyTree:
+    return matched_rows(data, key, of.batch_size, of.train_rows)
+
+
+def _loss(of: _Matching, synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key):
+    step = _ingredients(of, synthetic, state, batch, key)
+    weight = ()
+    if of.supervision is not None:
+        weight = jax.lax.stop_gradient(of.supervision(state.pool))
+    if "batch_stats" in step.variables:
+        pairs = _joint_pairs(of, step)
+        params = jax.lax.stop_gradient(state.probe)
+        drawn = map_over(lambda k: of.probe.draw(params, k), step.probe_keys, how=of.classes)
+        return jnp.sum(jax.vmap(lambda *pair: _value(of, *pair, weight))(pairs, drawn)), {}
+    shared = (step.variables, jax.lax.stop_gradient(state.probe), weight)
+    others = (step.images, step.keys, step.probe_keys)
+    return separable_sum(partial(_class_loss, of), shared, step.parts, others, how=of.classes), {}
+
+
+def _advance(of: _Matching, synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key):
+    pool_key, ascent_key = jax.random.split(key)
+    if of.probe.optimizer is not None:
+        state = _ascended(of, state, synthetic, batch, ascent_key)
+    if of.train_rows:
+        synthetic = real_as_set(batch["train"], synthetic.labels.shape[-1])
+    return state._replace(pool=of.pool.advance(state.pool, synthetic, pool_key))
+
+
+def _embed(of: _Matching, state: DistributionState, images: jax.Array, key: jax.Array) -> jax.Array:
+    return pool_features(of.network, of.pool, state.pool, images, key, chunk=of.chunk)
+
+
+def _ingredients(
+    of: _Matching, synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key: jax.Array
+) -> _Step:
+    images = (batch["match"] if of.train_rows else batch).images
+    count = images.shape[0]
+    draw_key, class_key, probe_key = jax.random.split(key, 3)
+    variables = jax.lax.stop_gradient(of.pool.draw(state.pool, draw_key))
+    if "batch_stats" in variables:
+        require_all_classes(count, synthetic, "batch normalisation looks at all of them")
+    parts = by_class(synthetic, count)
+    return _Step(variables, parts, images, jax.random.split(class_key, count),
+                 jax.random.split(probe_key, count))
+
+
+def _class_loss(of: _Matching, shared, part: SyntheticSet, others) -> jax.Array:
+    """The loss of one class."""
+    variables, probe_params, weight = shared
+    images, key, probe_key = others
+    pair = _class_pair(of, variables, part, images, key)
+    return _value(of, pair, of.probe.draw(probe_params, probe_key), weight)
+
+
+def _value(of: _Matching, pair, drawn: PyTree, weight: PyTree) -> jax.Array:
+    """The loss of one class from what is kept of its images."""
+    real, synthetic, (logits, labels) = pair
+    total = of.scale * of.discrepancy.compare(real, synthetic, drawn)
+    if of.supervision is not None:
+        entropies = optax.losses.softmax_cross_entropy(logits, labels)
+        total = total + weight * jnp.mean(entropies)
+    return total
+
+
+def _class_pair(of: _Matching, variables: PyTree, part: SyntheticSet, images: jax.Array, key):
+    """What is kept of one class's real and synthetic images, and the latter's class scores."""
+    draw_key, rows_key = jax.random.split(key)
+    params = of.augmentation.draw(draw_key, 1)
+    part = at_most(part, rows_key, of.most)
+
+    def kept(x):
+        outputs = of.network.apply(variables, of.augmentation.apply(params, x))
+        return of.discrepancy.collect(outputs), outputs.logits
+
+    synthetic, logits = in_chunks(kept, part.images, size=of.chunk)
+    real = _kept_of_real(of, variables, images, params)
+    return real, _reduced(of, synthetic), (logits, part.labels)
+
+
+def _kept_of_real(of: _Matching, variables: PyTree, images: jax.Array, params: PyTree) -> PyTree:
+    """What is kept of one class's real images, or its mean where that is all that is compared."""
+
+    def kept(x):
+        return of.discrepancy.collect(of.network.apply(variables, of.augmentation.apply(params, x)))
+
+    each = mean_in_chunks if of.discrepancy.means else in_chunks
+    return jax.lax.stop_gradient(each(kept, images, size=of.chunk))
+
+
+def _reduced(of: _Matching, kept: PyTree) -> PyTree:
+    """The mean over images, for a discrepancy of means."""
+    if not of.discrepancy.means:
+        return kept
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), kept)
+
+
+def _joint_pairs(of: _Matching, step: _Step):
+    """`_class_pair` of all classes with a network whose layers look at the whole batch."""
+
+    def augmented(args):
+        part, pixels, key = args
         draw_key, rows_key = jax.random.split(key)
-        params = augmentation.draw(draw_key, 1)
-        part = at_most(part, rows_key, most)
+        params = of.augmentation.draw(draw_key, 1)
+        part = at_most(part, rows_key, of.most)
+        part = part._replace(images=of.augmentation.apply(params, part.images))
+        return part, of.augmentation.apply(params, pixels)
 
-        def kept(x):
-            outputs = network.apply(variables, augmentation.apply(params, x))
-            return collect(outputs), outputs.logits
+    def outputs(pixels) -> PyTree:
+        flat = of.network.apply(step.variables, pixels.reshape(-1, *pixels.shape[2:]), True)
+        kept = (of.discrepancy.collect(flat), flat.logits)
+        return jax.tree.map(lambda x: x.reshape(*pixels.shape[:2], *x.shape[1:]), kept)
 
-        synthetic, logits = in_chunks(kept, part.images, size=chunk)
-        real = kept_of_real(variables, images, params)
-        return real, reduced(synthetic), (logits, part.labels)
+    reduced = jax.vmap(partial(_reduced, of))
+    parts, images = map_over(augmented, (step.parts, step.images, step.keys), how=of.classes)
+    real = jax.lax.stop_gradient(outputs(images)[0])
+    synthetic, logits = outputs(parts.images)
+    return reduced(real), reduced(synthetic), (logits, parts.labels)
 
-    def joint_pairs(variables, parts: SyntheticSet, images: jax.Array, keys: jax.Array):
-        """The same for all classes with a network whose layers look at the whole batch."""
 
-        def augmented(args):
-            part, pixels, key = args
-            draw_key, rows_key = jax.random.split(key)
-            params = augmentation.draw(draw_key, 1)
-            part = at_most(part, rows_key, most)
-            part = part._replace(images=augmentation.apply(params, part.images))
-            return part, augmentation.apply(params, pixels)
+def _ascended(
+    of: _Matching, state: DistributionState, synthetic: SyntheticSet, batch: PyTree, key: jax.Array
+) -> DistributionState:
+    """The state after a step of the probe that makes the discrepancy of this batch larger."""
+    step = _ingredients(of, synthetic, state, batch, key)
+    if "batch_stats" in step.variables:
+        real, made, _ = _joint_pairs(of, step)
+    else:
+        def pair(args):
+            return _class_pair(of, step.variables, *args)[:2]
 
-        def outputs(pixels) -> Outputs:
-            flat = network.apply(variables, pixels.reshape(-1, *pixels.shape[2:]), True)
-            kept = (collect(flat), flat.logits)
-            return jax.tree.map(lambda x: x.reshape(*pixels.shape[:2], *x.shape[1:]), kept)
+        real, made = map_over(pair, (step.parts, step.images, step.keys), how=of.classes)
+    real, made = jax.lax.stop_gradient((real, made))
 
-        parts, images = map_over(augmented, (parts, images, keys), how=classes)
-        real = jax.lax.stop_gradient(outputs(images)[0])
-        synthetic, logits = outputs(parts.images)
-        return (jax.vmap(reduced)(real), jax.vmap(reduced)(synthetic), (logits, parts.labels))
+    def negative(params):
+        def one(args):
+            r, m, k = args
+            return of.discrepancy.compare(r, m, of.probe.draw(params, k))
 
-    def value(pair, looked: PyTree, weight: PyTree) -> jax.Array:
-        real, synthetic, (logits, labels) = pair
-        total = scale * discrepancy.compare(real, synthetic, looked)
-        if supervision is not None:
-            entropies = optax.losses.softmax_cross_entropy(logits, labels)
-            total = total + weight * jnp.mean(entropies)
-        return total
+        return -of.scale * jnp.sum(map_over(one, (real, made, step.probe_keys), how=of.classes))
 
-    def class_loss(shared, part: SyntheticSet, others) -> jax.Array:
-        variables, probe_params, weight = shared
-        images, key, probe_key = others
-        pair = class_pair(variables, part, images, key)
-        return value(pair, probe.draw(probe_params, probe_key), weight)
-
-    def ingredients(synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key):
-        images = (batch["match"] if train_rows else batch).images
-        count = images.shape[0]
-        draw_key, class_key, probe_key = jax.random.split(key, 3)
-        variables = jax.lax.stop_gradient(pool.draw(state.pool, draw_key))
-        if "batch_stats" in variables:
-            require_all_classes(count, synthetic, "batch normalisation looks at all of them")
-        parts = by_class(synthetic, count)
-        return (variables, parts, images, jax.random.split(class_key, count),
-                jax.random.split(probe_key, count))
-
-    def init(key: jax.Array, synthetic: SyntheticSet) -> DistributionState:
-        pool_key, probe_key = jax.random.split(key)
-        state = pool.init(pool_key, synthetic)
-        if discrepancy.probe is None:
-            return DistributionState(state, (), ())
-
-        def kept(images):
-            return collect(network.apply(pool.draw(state, pool_key), images))
-
-        params = probe.init(probe_key, jax.eval_shape(kept, synthetic.images[:1]))
-        ascent = () if probe.optimizer is None else probe.optimizer.init(params)
-        return DistributionState(state, params, ascent)
-
-    def sample(data: RealData, state: DistributionState, key: jax.Array) -> PyTree:
-        return matched_rows(data, key, batch_size, train_rows)
-
-    def loss(synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key: jax.Array):
-        variables, parts, images, keys, probe_keys = ingredients(synthetic, state, batch, key)
-        weight = () if supervision is None else jax.lax.stop_gradient(supervision(state.pool))
-        if "batch_stats" in variables:
-            pairs = joint_pairs(variables, parts, images, keys)
-            params = jax.lax.stop_gradient(state.probe)
-            looked = map_over(lambda k: probe.draw(params, k), probe_keys, how=classes)
-            return jnp.sum(jax.vmap(lambda *of: value(*of, weight))(pairs, looked)), {}
-        shared = (variables, jax.lax.stop_gradient(state.probe), weight)
-        return separable_sum(class_loss, shared, parts, (images, keys, probe_keys), how=classes), {}
-
-    def looked_harder(state: DistributionState, synthetic: SyntheticSet, batch: PyTree, key):
-        """The probe after a step that makes the discrepancy of this set and batch larger."""
-        variables, parts, images, keys, probe_keys = ingredients(synthetic, state, batch, key)
-        if "batch_stats" in variables:
-            real, made, _ = joint_pairs(variables, parts, images, keys)
-        else:
-            def pair(args):
-                return class_pair(variables, *args)[:2]
-
-            real, made = map_over(pair, (parts, images, keys), how=classes)
-        real, made = jax.lax.stop_gradient((real, made))
-
-        def negative(params):
-            def one(args):
-                r, m, k = args
-                return discrepancy.compare(r, m, probe.draw(params, k))
-
-            return -scale * jnp.sum(map_over(one, (real, made, probe_keys), how=classes))
-
-        grads = jax.grad(negative)(state.probe)
-        updates, ascent = probe.optimizer.update(grads, state.ascent, state.probe)
-        return state._replace(probe=optax.apply_updates(state.probe, updates), ascent=ascent)
-
-    def advance(synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key: jax.Array):
-        pool_key, ascent_key = jax.random.split(key)
-        if probe.optimizer is not None:
-            state = looked_harder(state, synthetic, batch, ascent_key)
-        if train_rows:
-            synthetic = real_as_set(batch["train"], synthetic.labels.shape[-1])
-        return state._replace(pool=pool.advance(state.pool, synthetic, pool_key))
-
-    def embed(state: DistributionState, images: jax.Array, key: jax.Array) -> jax.Array:
-        return pool_features(network, pool, state.pool, images, key, chunk=chunk)
-
-    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
+    grads = jax.grad(negative)(state.probe)
+    updates, ascent = of.probe.optimizer.update(grads, state.ascent, state.probe)
+    return state._replace(probe=optax.apply_updates(state.probe, updates), ascent=ascent)

@@ -68,7 +68,7 @@ def feature_ridge(
       the pool's. Real targets are centred one-hot vectors.
 
     Raises:
-      ConfigError: a negative ridge, an unknown mode, or what is no pool.
+      ConfigError: if the ridge is negative, the mode unknown, or the pool not a `Pool`.
 
     Example:
       >>> from dd_jax import nets, pools

@@ -91,8 +91,8 @@ def learned_frequencies(
       count / components copies of these, so that means over them are the same.
 
     Raises:
-      ConfigError: an unknown kind, a number that cannot be, or `components` that do not divide the
-        count where they are tiled.
+      ConfigError: if the kind is unknown, if `count` or `components` is below 2, or if components
+        are tiled and their number does not divide the count.
 
     Example:
       >>> probe = learned_frequencies(32)

@@ -12,7 +12,9 @@ class); Lee et al., Dataset Condensation with Contrastive Signals, ICML 2022 (jo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -84,9 +86,9 @@ def gradient_matching(
       `train_rows`, over {"match": that, "train": Batch of [train_rows]}; its state is the pool's.
 
     Raises:
-      ConfigError: unknown distance or mapping, a count that cannot be, a pool that watches; in
-        `init`: a set of one class; in `loss`: a distance of convolution weights for a network that
-        has none.
+      ConfigError: if the distance or the mapping is unknown, a count is too small, or the pool
+        looks at real images; from `init`: if there is one class only; from `loss`: if the distance
+        is one of convolution weights and the network has none.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -101,83 +103,114 @@ def gradient_matching(
         require_whole(name, value)
     require_whole("train_rows", train_rows, least=0)
     check_mapping(classes)
-    augmentation = augmentation or identity()
-    measure = distance_named(distance)
+    matching = _Matching(network, pool, augmentation or identity(), distance_named(distance),
+                         batch_size, class_wise, most, train_rows, classes)
+    return Objective(
+        loss=partial(_loss, matching),
+        init=partial(_init, pool),
+        sample=partial(_sample, matching),
+        advance=partial(_advance, matching),
+        embed=partial(pool_features, network, pool),
+    )
 
-    def class_gradients(variables, synthetic: SyntheticSet, real: Batch, key: jax.Array):
-        """Gradients of one class: constant on its real images, and on its synthetic ones."""
-        draw_key, rows_key = jax.random.split(key)
-        params = augmentation.draw(draw_key, 1)
-        num_classes = synthetic.labels.shape[-1]
-        synthetic = at_most(synthetic, rows_key, most)
 
-        def gradient(images, labels):
-            return batch_gradient(network, variables, augmentation.apply(params, images),
-                                  labels)[0]
+@dataclasses.dataclass(frozen=True)
+class _Matching:
+    """The checked settings of one `gradient_matching`."""
 
-        wanted = gradient(real.images, targets(real.labels, num_classes, kind="one_hot"))
-        return jax.lax.stop_gradient(wanted), gradient(synthetic.images, synthetic.labels)
+    network: Network
+    pool: Pool
+    augmentation: Augmentation
+    distance: Callable[[PyTree, PyTree], jax.Array]
+    batch_size: int
+    class_wise: bool | Callable[[PyTree], jax.Array]
+    most: int | None
+    train_rows: int
+    classes: str
 
-    def class_distance(variables, synthetic, others):
-        return measure(*class_gradients(variables, synthetic, *others))
 
-    def joint_distance(variables, synthetic, others):
-        def pair(part):
-            return class_gradients(variables, part[0], *part[1])
+def _init(pool: Pool, key: jax.Array, synthetic: SyntheticSet) -> PyTree:
+    require_several_classes(synthetic.labels.shape[-1],
+                            "the cross-entropy of one is zero, and so is its gradient",
+                            instead="match distributions, as method 'dm' does")
+    return pool.init(key, synthetic)
 
-        return measure(*_mean_over(pair, (synthetic, others), how=classes))
 
-    def frozen(variables, batch: Batch, synthetic: SyntheticSet):
-        """The network with the running statistics of some real images."""
-        if "batch_stats" not in variables:
-            return variables
-        require_all_classes(batch.images.shape[0], synthetic,
-                            "batch normalisation looks at all of them")
-        images = batch.images[:, :_STATISTICS_IMAGES]
-        images = images.reshape(-1, *images.shape[2:])
-        return with_batch_stats(variables, network.apply(variables, images, True))
+def _sample(of: _Matching, data: RealData, state: PyTree, key: jax.Array) -> PyTree:
+    return matched_rows(data, key, of.batch_size, of.train_rows)
 
-    def init(key: jax.Array, synthetic: SyntheticSet) -> PyTree:
-        require_several_classes(synthetic.labels.shape[-1],
-                                "the cross-entropy of one is zero, and so is its gradient",
-                                instead="match distributions, as method 'dm' does")
-        return pool.init(key, synthetic)
 
-    def sample(data: RealData, state: PyTree, key: jax.Array) -> PyTree:
-        return matched_rows(data, key, batch_size, train_rows)
+def _loss(of: _Matching, synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
+    matched = batch["match"] if of.train_rows else batch
+    num_classes = matched.images.shape[0]
+    if of.class_wise is not True:
+        require_all_classes(num_classes, synthetic, "they are matched jointly")
+    draw_key, class_key = jax.random.split(key)
+    variables = _frozen(of.network, of.pool.draw(state, draw_key), matched, synthetic)
+    variables = jax.lax.stop_gradient(variables)
+    parts = by_class(synthetic, num_classes)
+    others = (matched._replace(rows=None), jax.random.split(class_key, num_classes))
 
-    def loss(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
-        matched = batch["match"] if train_rows else batch
-        num_classes = matched.images.shape[0]
-        if class_wise is not True:
-            require_all_classes(num_classes, synthetic, "they are matched jointly")
-        draw_key, class_key = jax.random.split(key)
-        variables = frozen(pool.draw(state, draw_key), matched, synthetic)
-        variables = jax.lax.stop_gradient(variables)
-        parts = by_class(synthetic, num_classes)
-        others = (matched._replace(rows=None), jax.random.split(class_key, num_classes))
+    def apart():
+        return separable_sum(partial(_class_distance, of), variables, parts, others,
+                             how=of.classes)
 
-        def apart():
-            return separable_sum(class_distance, variables, parts, others, how=classes)
+    def together():
+        return _joint_distance(of, variables, parts, others)
 
-        def together():
-            return joint_distance(variables, parts, others)
+    if callable(of.class_wise):
+        total = jax.lax.cond(of.class_wise(state), apart, together)
+    else:
+        total = apart() if of.class_wise else together()
+    return total, {}
 
-        if callable(class_wise):
-            total = jax.lax.cond(class_wise(state), apart, together)
-        else:
-            total = apart() if class_wise else together()
-        return total, {}
 
-    def advance(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
-        if train_rows:
-            synthetic = real_as_set(batch["train"], synthetic.labels.shape[-1])
-        return pool.advance(state, synthetic, key)
+def _advance(of: _Matching, synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
+    if of.train_rows:
+        synthetic = real_as_set(batch["train"], synthetic.labels.shape[-1])
+    return of.pool.advance(state, synthetic, key)
 
-    def embed(state: PyTree, images: jax.Array, key: jax.Array) -> jax.Array:
-        return pool_features(network, pool, state, images, key)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
+def _class_distance(of: _Matching, variables: PyTree, synthetic: SyntheticSet, others) -> jax.Array:
+    """The distance of one class's two gradients."""
+    return of.distance(*_class_gradients(of, variables, synthetic, *others))
+
+
+def _joint_distance(of: _Matching, variables: PyTree, parts: SyntheticSet, others) -> jax.Array:
+    """The distance of the two gradients that are averaged over classes."""
+
+    def pair(part):
+        return _class_gradients(of, variables, part[0], *part[1])
+
+    return of.distance(*_mean_over(pair, (parts, others), how=of.classes))
+
+
+def _class_gradients(
+    of: _Matching, variables: PyTree, synthetic: SyntheticSet, real: Batch, key: jax.Array
+):
+    """Gradients of one class: constant on its real images, and on its synthetic ones."""
+    draw_key, rows_key = jax.random.split(key)
+    params = of.augmentation.draw(draw_key, 1)
+    num_classes = synthetic.labels.shape[-1]
+    synthetic = at_most(synthetic, rows_key, of.most)
+
+    def gradient(images, labels):
+        return batch_gradient(of.network, variables, of.augmentation.apply(params, images),
+                              labels)[0]
+
+    wanted = gradient(real.images, targets(real.labels, num_classes, kind="one_hot"))
+    return jax.lax.stop_gradient(wanted), gradient(synthetic.images, synthetic.labels)
+
+
+def _frozen(network: Network, variables: PyTree, batch: Batch, synthetic: SyntheticSet) -> PyTree:
+    """The network with the running statistics of some real images."""
+    if "batch_stats" not in variables:
+        return variables
+    require_all_classes(batch.images.shape[0], synthetic,
+                        "batch normalisation looks at all of them")
+    images = batch.images[:, :_STATISTICS_IMAGES]
+    images = images.reshape(-1, *images.shape[2:])
+    return with_batch_stats(variables, network.apply(variables, images, True))
 
 
 def _mean_over(fn: Callable, xs: PyTree, *, how: str) -> PyTree:

@@ -46,8 +46,8 @@ def kernel_ridge(
       An `Objective` over `Batch(images [K, n_t / K, H, W, C], labels [K, n_t / K])` without state.
 
     Raises:
-      ConfigError: a negative ridge or an unknown mode, a kernel that is none; when it is traced,
-        a batch size that the number of classes does not divide.
+      ConfigError: if the ridge is negative, the mode unknown, or `kernel` no kernel; when it is
+        traced: if the number of classes does not divide the batch size.
 
     Example:
       >>> def linear(x1, x2):

@@ -18,7 +18,9 @@ Source: Wang et al., CAFE: Learning to Condense Dataset by Aligning Features, CV
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -78,8 +80,10 @@ def layer_matching(
       the pool's. Metrics: the "matching" and the "discrimination" part of the loss.
 
     Raises:
-      ConfigError: a weight or size that cannot be; in `init`: another number of taps than weights,
-        or batch normalisation, or one class with a discrimination.
+      ConfigError: if a weight is negative, a size too small, or `measure_size` does not fit the
+        pool; from `init`: if the network has another number of taps than there are weights, or
+        batch normalisation, or if there is one class only and a discrimination; from `loss`: if
+        some classes only are given and there is a discrimination.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -95,70 +99,100 @@ def layer_matching(
     require_built("augmentation", augmentation, Augmentation, optional=True)
     require_whole("chunk", 1 if chunk is None else chunk)
     check_mapping(classes)
-    augmentation = augmentation or identity()
+    matching = _Matching(network, pool, augmentation or identity(), weights, feature_weight,
+                         discrimination, batch_size, measure_size, classes, chunk)
+    return Objective(
+        loss=partial(_loss, matching),
+        init=partial(_init, matching),
+        sample=partial(_sample, matching),
+        advance=partial(_advance, matching),
+        embed=partial(pool_features, network, pool, chunk=chunk),
+    )
 
-    def seen(variables, params: PyTree, images: jax.Array):
-        outputs = network.apply(variables, augmentation.apply(params, images))
-        return outputs.taps, outputs.features
 
-    def of_real(variables, images: jax.Array, key: jax.Array):
-        """Of one class: means of maps, and all features [B, P]."""
-        params = augmentation.draw(key, 1)
-        return mean_and_rest_in_chunks(lambda x: seen(variables, params, x), images, size=chunk)
+@dataclasses.dataclass(frozen=True)
+class _Matching:
+    """The checked settings of one `layer_matching`."""
 
-    def of_synthetic(variables, images: jax.Array, key: jax.Array):
-        """Of one class: means of maps, and of features [P]."""
-        maps, features = seen(variables, augmentation.draw(key, 1), images)
-        return _mean_over(maps, 0), jnp.mean(features, axis=0)
+    network: Network
+    pool: Pool
+    augmentation: Augmentation
+    weights: tuple[float, ...]
+    feature_weight: float
+    discrimination: float
+    batch_size: int
+    measure_size: int
+    classes: str
+    chunk: int | None
 
-    def init(key: jax.Array, synthetic: SyntheticSet) -> PyTree:
-        if discrimination:
-            require_several_classes(synthetic.labels.shape[-1], "the discrimination of one is zero",
-                                    instead="discrimination=0.0")
-        state = pool.init(key, synthetic)
-        variables = jax.eval_shape(lambda: pool.draw(state, key))
-        outputs = jax.eval_shape(network.apply, variables, synthetic.images[:1])
-        _check_network(network, variables, outputs.taps, weights)
-        return state
 
-    def sample(data: RealData, state: PyTree, key: jax.Array) -> PyTree:
-        match_key, measure_key = jax.random.split(key)
-        rows = rows_per_class(data, match_key, batch_size)
-        if not measure_size:
-            return rows
-        return {"match": rows, "measure": rows_per_class(data, measure_key, measure_size)}
+def _init(of: _Matching, key: jax.Array, synthetic: SyntheticSet) -> PyTree:
+    if of.discrimination:
+        require_several_classes(synthetic.labels.shape[-1], "the discrimination of one is zero",
+                                instead="discrimination=0.0")
+    state = of.pool.init(key, synthetic)
+    variables = jax.eval_shape(lambda: of.pool.draw(state, key))
+    outputs = jax.eval_shape(of.network.apply, variables, synthetic.images[:1])
+    _check_network(of.network, variables, outputs.taps, of.weights)
+    return state
 
-    def loss(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
-        real: Batch = batch["match"] if measure_size else batch
-        count = real.images.shape[0]
-        if discrimination and count != synthetic.labels.shape[-1]:
-            raise ConfigError(f"layer_matching got {count} of {synthetic.labels.shape[-1]} classes",
-                              fix="pass discrimination=0.0: that term tells all of them apart")
-        draw_key, class_key = jax.random.split(key)
-        variables = jax.lax.stop_gradient(pool.draw(state, draw_key))
-        keys = jax.random.split(class_key, count)
 
-        def mapped(fn, images):
-            return map_over(lambda args: fn(variables, *args), (images, keys), how=classes)
+def _sample(of: _Matching, data: RealData, state: PyTree, key: jax.Array) -> PyTree:
+    match_key, measure_key = jax.random.split(key)
+    rows = rows_per_class(data, match_key, of.batch_size)
+    if not of.measure_size:
+        return rows
+    return {"match": rows, "measure": rows_per_class(data, measure_key, of.measure_size)}
 
-        maps, features = jax.lax.stop_gradient(mapped(of_real, real.images))
-        own_maps, centres = mapped(of_synthetic, by_class(synthetic, count).images)
-        matching = feature_weight * jnp.sum((jnp.mean(features, axis=1) - centres) ** 2)
-        for weight, a, b in zip(weights, maps, own_maps, strict=True):
-            matching = matching + weight * jnp.sum((a - b) ** 2)
-        told_apart = jnp.zeros((), matching.dtype)
-        if discrimination:  # one class's centres tell nothing apart
-            told_apart = discrimination * _entropies(features, centres, real.labels)
-        return matching + told_apart, {"matching": matching, "discrimination": told_apart}
 
-    def advance(synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array) -> PyTree:
-        given = (batch["measure"],) if measure_size else ()
-        return pool.advance(state, synthetic, key, *given)
+def _loss(of: _Matching, synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array):
+    real: Batch = batch["match"] if of.measure_size else batch
+    count = real.images.shape[0]
+    if of.discrimination and count != synthetic.labels.shape[-1]:
+        raise ConfigError(f"layer_matching got {count} of {synthetic.labels.shape[-1]} classes",
+                          fix="pass discrimination=0.0: that term tells all of them apart")
+    draw_key, class_key = jax.random.split(key)
+    variables = jax.lax.stop_gradient(of.pool.draw(state, draw_key))
+    keys = jax.random.split(class_key, count)
 
-    def embed(state: PyTree, images: jax.Array, key: jax.Array) -> jax.Array:
-        return pool_features(network, pool, state, images, key, chunk=chunk)
+    def mapped(fn, images):
+        return map_over(lambda args: fn(of, variables, *args), (images, keys), how=of.classes)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
+    maps, features = jax.lax.stop_gradient(mapped(_of_real, real.images))
+    own_maps, centres = mapped(_of_synthetic, by_class(synthetic, count).images)
+    matching = of.feature_weight * jnp.sum((jnp.mean(features, axis=1) - centres) ** 2)
+    for weight, a, b in zip(of.weights, maps, own_maps, strict=True):
+        matching = matching + weight * jnp.sum((a - b) ** 2)
+    told_apart = jnp.zeros((), matching.dtype)
+    if of.discrimination:  # one class's centres tell nothing apart
+        told_apart = of.discrimination * _entropies(features, centres, real.labels)
+    return matching + told_apart, {"matching": matching, "discrimination": told_apart}
+
+
+def _advance(
+    of: _Matching, synthetic: SyntheticSet, state: PyTree, batch: PyTree, key: jax.Array
+) -> PyTree:
+    given = (batch["measure"],) if of.measure_size else ()
+    return of.pool.advance(state, synthetic, key, *given)
+
+
+def _of_real(of: _Matching, variables: PyTree, images: jax.Array, key: jax.Array):
+    """Of one class: means of maps, and all features [B, P]."""
+    params = of.augmentation.draw(key, 1)
+    return mean_and_rest_in_chunks(lambda x: _seen(of, variables, params, x), images,
+                                   size=of.chunk)
+
+
+def _of_synthetic(of: _Matching, variables: PyTree, images: jax.Array, key: jax.Array):
+    """Of one class: means of maps, and of features [P]."""
+    maps, features = _seen(of, variables, of.augmentation.draw(key, 1), images)
+    return _mean_over(maps, 0), jnp.mean(features, axis=0)
+
+
+def _seen(of: _Matching, variables: PyTree, params: PyTree, images: jax.Array):
+    """The taps and the features of augmented images."""
+    outputs = of.network.apply(variables, of.augmentation.apply(params, images))
+    return outputs.taps, outputs.features
 
 
 def _mean_over(tree: PyTree, axis: int) -> PyTree:

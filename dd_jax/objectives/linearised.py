@@ -31,10 +31,10 @@ from dd_jax.types import Batch, Network, PyTree, SyntheticSet
 
 
 def check_head(network: Network) -> None:
-    """Refuses a network whose last layer is not found at params["head"]["kernel"].
+    """Checks that the last layer of a network is found at params["head"]["kernel"].
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if it is not.
     """
     params = jax.eval_shape(lambda: network.init(jax.random.key(0)))["params"]
     if "kernel" not in params.get("head", {}):

@@ -15,6 +15,9 @@ Source: Loo et al., Dataset Distillation with Convexified Implicit Gradients, IC
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -135,84 +138,123 @@ def linearised_ridge(
     check_pool(pool)
     _check(network, l2_rate, solver, solver_steps)
 
-    def extend(synthetic: SyntheticSet) -> SyntheticSet:
-        return with_mirrors(synthetic) if flip else synthetic
+    ridge = _Ridge(network, pool, batch_size, l2_rate, flip, solver, solver_steps, cap, chunk)
+    # Compiled as a whole also where the caller is not: its loops would else be compiled one by one.
+    meta_gradient = jax.jit(partial(_meta_gradient, ridge))
+    return Objective(
+        loss=partial(_loss, meta_gradient),
+        init=jax.jit(partial(_init, ridge)),
+        sample=partial(_sample, batch_size),
+        advance=jax.jit(partial(_advance, ridge)),
+    )
 
-    def solve(problem: InnerProblem, rhs: PyTree, rate: jax.Array) -> QuadraticSolve:
-        if solver == "cg":
-            return conjugate_gradients(problem.hessian, rhs, steps=solver_steps)
-        return adam_quadratic(problem.hessian, rhs, steps=solver_steps, rate=rate)
 
-    def pose(variables: PyTree, synthetic: SyntheticSet) -> InnerProblem:
-        ridge = l2_rate * synthetic.labels.shape[0]
-        return inner_problem(network, variables, extend(synthetic), ridge=ridge)
+@dataclasses.dataclass(frozen=True)
+class _Ridge:
+    """The checked settings of one `linearised_ridge`, and what they say of its two systems."""
 
-    def predict(variables: PyTree, fit: Fit, synthetic: SyntheticSet, batch: Batch) -> OuterValue:
+    network: Network
+    pool: Pool
+    batch_size: int
+    l2_rate: float
+    flip: bool
+    solver: str
+    solver_steps: int
+    cap: bool
+    chunk: int | None
+
+    def extend(self, synthetic: SyntheticSet) -> SyntheticSet:
+        """The set, with its mirror images where these take part."""
+        return with_mirrors(synthetic) if self.flip else synthetic
+
+    def pose(self, variables: PyTree, synthetic: SyntheticSet) -> InnerProblem:
+        """The regression on the set of the network linearised at `variables`."""
+        ridge = self.l2_rate * synthetic.labels.shape[0]
+        return inner_problem(self.network, variables, self.extend(synthetic), ridge=ridge)
+
+    def solve(self, problem: InnerProblem, rhs: PyTree, rate: jax.Array) -> QuadraticSolve:
+        """H x = rhs by the chosen solver; `rate` is Adam's."""
+        if self.solver == "cg":
+            return conjugate_gradients(problem.hessian, rhs, steps=self.solver_steps)
+        return adam_quadratic(problem.hessian, rhs, steps=self.solver_steps, rate=rate)
+
+    def predict(
+        self, variables: PyTree, fit: Fit, synthetic: SyntheticSet, batch: Batch
+    ) -> OuterValue:
+        """The loss of real images under the fitted model, and its cotangents."""
         tau = synthetic.log_temperature
         tau = jnp.zeros((), synthetic.labels.dtype) if tau is None else tau
-        return outer_value(network, variables, fit.omega, fit.weights, tau, batch, chunk=chunk)
+        return outer_value(self.network, variables, fit.omega, fit.weights, tau, batch,
+                           chunk=self.chunk)
 
-    def init(key: jax.Array, synthetic: SyntheticSet) -> LinearisedState:
-        pool_key, draw_key = jax.random.split(key)
-        state = pool.init(pool_key, synthetic)
-        if solver == "cg":
-            return LinearisedState(state, solver_rate(0.0), jnp.float32(0.0))
-        variables = pool.draw(state, draw_key)
-        problem = pose(variables, synthetic)
-        rhs = problem.right_hand_side()
-        inner = probe_rate(lambda rate: solve(problem, rhs, rate).monitor, _START_INNER)
-        fit = fitted(problem, solve(problem, rhs, inner).solution)
-        # No real batch at hand: any gradient of the right kind serves to find the rate.
-        own = Batch(synthetic.images, jnp.argmax(synthetic.labels, axis=-1))
-        side, _ = adjoint_side(problem, predict(variables, fit, synthetic, own))
-        adjoint = probe_rate(lambda rate: solve(problem, side, rate).monitor, _START_ADJOINT)
-        return LinearisedState(state, solver_rate(inner), adjoint)
 
-    def sample(data: RealData, state: LinearisedState, key: jax.Array) -> jax.Array:
-        return rows_uniform(data, key, batch_size)
+def _init(of: _Ridge, key: jax.Array, synthetic: SyntheticSet) -> LinearisedState:
+    pool_key, draw_key = jax.random.split(key)
+    state = of.pool.init(pool_key, synthetic)
+    if of.solver == "cg":
+        return LinearisedState(state, solver_rate(0.0), jnp.float32(0.0))
+    variables = of.pool.draw(state, draw_key)
+    problem = of.pose(variables, synthetic)
+    rhs = problem.right_hand_side()
+    inner = probe_rate(lambda rate: of.solve(problem, rhs, rate).monitor, _START_INNER)
+    fit = fitted(problem, of.solve(problem, rhs, inner).solution)
+    # No real batch at hand: any gradient of the right kind serves to find the rate.
+    own = Batch(synthetic.images, jnp.argmax(synthetic.labels, axis=-1))
+    side, _ = adjoint_side(problem, of.predict(variables, fit, synthetic, own))
+    adjoint = probe_rate(lambda rate: of.solve(problem, side, rate).monitor, _START_ADJOINT)
+    return LinearisedState(state, solver_rate(inner), adjoint)
 
-    def meta_gradient(synthetic: SyntheticSet, state: LinearisedState, batch: Batch, key):
-        variables = pool.draw(state.pool, key)
-        problem = pose(variables, synthetic)
-        rhs = problem.right_hand_side()
-        inner = solve(problem, rhs, state.inner.rate)
-        fit = fitted(problem, inner.solution)
-        outer = predict(variables, fit, synthetic, batch)
-        side, beta = adjoint_side(problem, outer)
-        adjoint = solve(problem, side, state.adjoint)
-        direct, implicit = gradient_parts(
-            network, variables, synthetic, extend,
-            problem=problem, fit=fit, outer=outer, beta=beta, v=adjoint.solution,
-        )
-        margin, slope = jax.value_and_grad(_margin)(synthetic.labels)
-        direct = direct._replace(labels=direct.labels - slope)
-        metrics = {
-            "cross_entropy": outer.loss,
-            "accuracy": outer.accuracy,
-            "label_margin": margin,
-            "inner_rate": state.inner.rate,
-            "inner_residual": _ratio(inner.residual, rhs),
-            "adjoint_residual": _ratio(adjoint.residual, side),
-            "implicit_ratio": _ratio(optax.tree.norm(implicit.images), direct.images),
-            "jitter_steps": problem.jitter_steps,
-        }
-        implicit = capped(implicit, direct) if cap else implicit
-        return outer.loss - margin, jax.tree.map(jnp.add, direct, implicit), metrics
 
-    # Compiled as a whole also where the caller is not: its loops would else be compiled one by one.
-    compiled = jax.jit(meta_gradient)
+def _sample(batch_size: int, data: RealData, state: LinearisedState, key: jax.Array) -> jax.Array:
+    return rows_uniform(data, key, batch_size)
 
-    def loss(synthetic: SyntheticSet, state: LinearisedState, batch: Batch, key: jax.Array):
-        fixed, constant = jax.lax.stop_gradient((synthetic, state))
-        value, gradient, metrics = compiled(fixed, constant, batch, key)
-        return attach_gradient(value, synthetic, gradient), metrics
 
-    def advance(synthetic: SyntheticSet, state: LinearisedState, batch: Batch, key: jax.Array):
-        def watched(rate):
-            problem = pose(pool.draw(state.pool, key), synthetic)
-            return solve(problem, problem.right_hand_side(), rate).monitor
+def _loss(
+    meta_gradient: Callable, synthetic: SyntheticSet, state: LinearisedState, batch: Batch, key
+):
+    fixed, constant = jax.lax.stop_gradient((synthetic, state))
+    value, gradient, metrics = meta_gradient(fixed, constant, batch, key)
+    return attach_gradient(value, synthetic, gradient), metrics
 
-        inner = followed(state.inner, watched) if solver == "adam" else state.inner
-        return state._replace(pool=pool.advance(state.pool, synthetic, key), inner=inner)
 
-    return Objective(init=jax.jit(init), sample=sample, loss=loss, advance=jax.jit(advance))
+def _meta_gradient(
+    of: _Ridge, synthetic: SyntheticSet, state: LinearisedState, batch: Batch, key: jax.Array
+):
+    """(loss, its gradient in the set, metrics); the gradient is not that of `jax.grad`."""
+    variables = of.pool.draw(state.pool, key)
+    problem = of.pose(variables, synthetic)
+    rhs = problem.right_hand_side()
+    inner = of.solve(problem, rhs, state.inner.rate)
+    fit = fitted(problem, inner.solution)
+    outer = of.predict(variables, fit, synthetic, batch)
+    side, beta = adjoint_side(problem, outer)
+    adjoint = of.solve(problem, side, state.adjoint)
+    direct, implicit = gradient_parts(
+        of.network, variables, synthetic, of.extend,
+        problem=problem, fit=fit, outer=outer, beta=beta, v=adjoint.solution,
+    )
+    margin, slope = jax.value_and_grad(_margin)(synthetic.labels)
+    direct = direct._replace(labels=direct.labels - slope)
+    metrics = {
+        "cross_entropy": outer.loss,
+        "accuracy": outer.accuracy,
+        "label_margin": margin,
+        "inner_rate": state.inner.rate,
+        "inner_residual": _ratio(inner.residual, rhs),
+        "adjoint_residual": _ratio(adjoint.residual, side),
+        "implicit_ratio": _ratio(optax.tree.norm(implicit.images), direct.images),
+        "jitter_steps": problem.jitter_steps,
+    }
+    implicit = capped(implicit, direct) if of.cap else implicit
+    return outer.loss - margin, jax.tree.map(jnp.add, direct, implicit), metrics
+
+
+def _advance(
+    of: _Ridge, synthetic: SyntheticSet, state: LinearisedState, batch: Batch, key: jax.Array
+) -> LinearisedState:
+    def watched(rate):
+        problem = of.pose(of.pool.draw(state.pool, key), synthetic)
+        return of.solve(problem, problem.right_hand_side(), rate).monitor
+
+    inner = followed(state.inner, watched) if of.solver == "adam" else state.inner
+    return state._replace(pool=of.pool.advance(state.pool, synthetic, key), inner=inner)

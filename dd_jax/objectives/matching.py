@@ -16,14 +16,14 @@ CLASS_WISE = ("match", "one_of_each")
 
 
 def check_pool(pool: Pool, *, real: bool = False) -> None:
-    """Refuses what is no pool, and one that watches where it is given no real images.
+    """Checks the pool of an objective.
 
     Args:
       pool: what the user gave.
       real: whether the objective gives the pool real images.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if it is not a `Pool`, or if it looks at real images and is given none.
     """
     require_built("pool", pool, Pool)
     if pool.watches and not real:
@@ -71,7 +71,7 @@ def by_class(synthetic: SyntheticSet, count: int) -> SyntheticSet:
 
 
 def require_several_classes(count: int, why: str, *, instead: str) -> None:
-    """Refuses data of one class where the loss lives on what tells classes apart.
+    """Checks that there are several classes, for a loss that lives on what tells them apart.
 
     Args:
       count: K.
@@ -79,7 +79,7 @@ def require_several_classes(count: int, why: str, *, instead: str) -> None:
       instead: what to do without other data.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if there is one class.
     """
     if count < 2:
         raise ConfigError(f"the data has {count} class, expected at least 2: {why}",
@@ -87,10 +87,10 @@ def require_several_classes(count: int, why: str, *, instead: str) -> None:
 
 
 def require_all_classes(count: int, synthetic: SyntheticSet, why: str) -> None:
-    """Refuses a part of the classes, such as `class_by_class` gives, where they belong together.
+    """Checks that a loss is given all classes, where they belong together.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if it is given some of them only, as by `class_by_class`.
     """
     if count != synthetic.labels.shape[-1]:
         raise ConfigError(f"got {count} of {synthetic.labels.shape[-1]} classes, but {why}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax
 
+from dd_jax.objectives.combine import wrapped_variants
 from dd_jax.synthetic import with_mirrors
 from dd_jax.types import Objective, SyntheticSet
 
@@ -20,7 +21,7 @@ def mirrored(objective: Objective) -> Objective:
       objective: any, of images whose left-right mirror image has the same label (no digits).
 
     Returns:
-      An `Objective` with the state, rows and metrics of the other one.
+      An `Objective` with the state, rows, metrics and traits of the other one.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -39,4 +40,5 @@ def mirrored(objective: Objective) -> Objective:
     def advance(synthetic: SyntheticSet, state, batch, key: jax.Array):
         return objective.advance(with_mirrors(synthetic), state, batch, key)
 
-    return objective._replace(init=init, loss=loss, advance=advance)
+    return objective._replace(init=init, loss=loss, advance=advance,
+                              variants=wrapped_variants((objective,), mirrored))

@@ -14,7 +14,9 @@ Source: Loo et al., Efficient Dataset Distillation using Random Feature Approxim
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -111,82 +113,107 @@ def random_feature_ridge(
     require_whole("networks", networks, example=8)
     check_ridge(ridge, "trace_mean")
 
-    def embed(variables: PyTree, images: jax.Array) -> jax.Array:
-        return network.apply(variables, images).features
+    regression = _Settings(network, pool, networks, batch_size, ridge, loss, mapping, chunk)
+    return Objective(
+        loss=partial(_loss, regression),
+        init=pool.init,
+        sample=partial(_sample, batch_size),
+        advance=partial(_advance, pool),
+    )
 
-    def support_features(variables: PyTree, images: jax.Array) -> jax.Array:
-        """Features [n, M, F]; each network's activations are computed again going backwards."""
 
-        @jax.checkpoint
-        def one(v):
-            return in_chunks(lambda x: embed(v, x), images, size=chunk)
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The checked settings of one `random_feature_ridge`."""
 
-        return map_over(one, variables, how=mapping)
+    network: Network
+    pool: Pool
+    networks: int
+    batch_size: int
+    ridge: float
+    loss: str
+    mapping: str
+    chunk: int | None
 
-    def real_side(regression: _Regression, variables: PyTree, batch: Batch):
-        """Loss, accuracy and the loss's derivative in `regression`, in one pass over the batch."""
-        total = batch.labels.shape[0]
-        default = chunk_size(total) if on_cpu() else min(total, _LARGEST_CHUNK)
 
-        def chunk_loss(regression, images, labels, weights):
-            def one(args):
-                v, head = args
-                return jnp.matmul(embed(v, images), head, precision="highest")
+def _sample(batch_size: int, data: RealData, state: PyTree, key: jax.Array) -> jax.Array:
+    return rows_uniform(data, key, batch_size)
 
-            parts = map_over(one, (variables, regression.heads), how=mapping)
-            predictions = jnp.sum(parts, axis=0) + regression.bias
-            each = _each_loss(loss, predictions, labels, regression.log_temperature)
-            correct = jnp.argmax(predictions, axis=-1) == labels
-            return jnp.sum(weights * each) / total, jnp.sum(weights * correct) / total
 
-        def add(sums, part):
-            return jax.tree.map(jnp.add, sums, with_derivative(regression, *part)), None
+def _loss(of: _Settings, synthetic: SyntheticSet, state: PyTree, batch: Batch, key: jax.Array):
+    variables = map_over(lambda k: of.pool.draw(state, k), jax.random.split(key, of.networks),
+                         how=of.mapping)
+    variables = jax.lax.stop_gradient(variables)
+    regression, info = _regression(of, synthetic, variables)
+    fixed = jax.lax.stop_gradient(regression)
+    (value, accuracy), slope = _real_side(of, fixed, variables, batch)
+    # Adds exactly zero to the value, and the streamed derivative to the gradient.
+    steps = jax.tree.map(lambda s, a, b: jnp.sum(s * (a - b)), slope, regression, fixed)
+    metrics = {
+        "accuracy": accuracy,
+        "jitter_steps": info.jitter_steps,
+        "condition": info.condition,
+    }
+    if of.loss == "platt":
+        metrics["log_temperature"] = regression.log_temperature
+    return value + sum(steps), metrics
 
-        with_derivative = jax.value_and_grad(chunk_loss, has_aux=True)
-        parts = _padded_chunks(batch, min(chunk or default, total))
-        shapes = jax.eval_shape(with_derivative, regression, *jax.tree.map(lambda x: x[0], parts))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return jax.lax.scan(add, zeros, parts)[0]
 
-    def init(key: jax.Array, synthetic: SyntheticSet):
-        return pool.init(key, synthetic)
+def _advance(pool: Pool, synthetic: SyntheticSet, state: PyTree, batch: Batch, key: jax.Array):
+    return pool.advance(state, synthetic, key)
 
-    def sample(data: RealData, state, key: jax.Array) -> jax.Array:
-        return rows_uniform(data, key, batch_size)
 
-    def evaluate_loss(synthetic: SyntheticSet, state, batch: Batch, key: jax.Array):
-        variables = map_over(lambda k: pool.draw(state, k), jax.random.split(key, networks),
-                             how=mapping)
-        variables = jax.lax.stop_gradient(variables)
-        features = support_features(variables, synthetic.images)
-        _, images, length = features.shape
-        scale = math.sqrt(_WEIGHT_VARIANCE / (networks * length))
-        offset = math.sqrt(_BIAS_VARIANCE)
-        flat = scale * jnp.moveaxis(features, 0, 1).reshape(images, -1)
-        constant = jnp.full((images, 1), offset, flat.dtype)
-        fit = fit_features(jnp.concatenate([flat, constant], axis=1), synthetic.labels, ridge=ridge)
-        log_temperature = synthetic.log_temperature
-        if log_temperature is None:
-            log_temperature = jnp.zeros((), flat.dtype)
-        regression = _Regression(
-            heads=scale * fit.weights[:-1].reshape(networks, length, -1),
-            bias=offset * fit.weights[-1],
-            log_temperature=log_temperature,
-        )
-        fixed = jax.lax.stop_gradient(regression)
-        (value, accuracy), slope = real_side(fixed, variables, batch)
-        # Adds exactly zero to the value, and the streamed derivative to the gradient.
-        steps = jax.tree.map(lambda s, a, b: jnp.sum(s * (a - b)), slope, regression, fixed)
-        metrics = {
-            "accuracy": accuracy,
-            "jitter_steps": fit.info.jitter_steps,
-            "condition": fit.info.condition,
-        }
-        if loss == "platt":
-            metrics["log_temperature"] = log_temperature
-        return value + sum(steps), metrics
+def _regression(of: _Settings, synthetic: SyntheticSet, variables: PyTree):
+    """The regression of the set's labels on its images' features, and how its system was solved."""
+    features = _support_features(of, variables, synthetic.images)
+    _, images, length = features.shape
+    scale = math.sqrt(_WEIGHT_VARIANCE / (of.networks * length))
+    offset = math.sqrt(_BIAS_VARIANCE)
+    flat = scale * jnp.moveaxis(features, 0, 1).reshape(images, -1)
+    constant = jnp.full((images, 1), offset, flat.dtype)
+    fit = fit_features(jnp.concatenate([flat, constant], axis=1), synthetic.labels, ridge=of.ridge)
+    log_temperature = synthetic.log_temperature
+    if log_temperature is None:
+        log_temperature = jnp.zeros((), flat.dtype)
+    regression = _Regression(
+        heads=scale * fit.weights[:-1].reshape(of.networks, length, -1),
+        bias=offset * fit.weights[-1],
+        log_temperature=log_temperature,
+    )
+    return regression, fit.info
 
-    def advance(synthetic: SyntheticSet, state, batch: Batch, key: jax.Array):
-        return pool.advance(state, synthetic, key)
 
-    return Objective(init=init, sample=sample, loss=evaluate_loss, advance=advance)
+def _support_features(of: _Settings, variables: PyTree, images: jax.Array) -> jax.Array:
+    """Features [n, M, F]; each network's activations are computed again going backwards."""
+
+    @jax.checkpoint
+    def one(v):
+        return in_chunks(lambda x: of.network.apply(v, x).features, images, size=of.chunk)
+
+    return map_over(one, variables, how=of.mapping)
+
+
+def _real_side(of: _Settings, regression: _Regression, variables: PyTree, batch: Batch):
+    """Loss, accuracy and the loss's derivative in `regression`, in one pass over the batch."""
+    total = batch.labels.shape[0]
+    default = chunk_size(total) if on_cpu() else min(total, _LARGEST_CHUNK)
+
+    def chunk_loss(regression, images, labels, weights):
+        def one(args):
+            v, head = args
+            return jnp.matmul(of.network.apply(v, images).features, head, precision="highest")
+
+        parts = map_over(one, (variables, regression.heads), how=of.mapping)
+        predictions = jnp.sum(parts, axis=0) + regression.bias
+        each = _each_loss(of.loss, predictions, labels, regression.log_temperature)
+        correct = jnp.argmax(predictions, axis=-1) == labels
+        return jnp.sum(weights * each) / total, jnp.sum(weights * correct) / total
+
+    def add(sums, part):
+        return jax.tree.map(jnp.add, sums, with_derivative(regression, *part)), None
+
+    with_derivative = jax.value_and_grad(chunk_loss, has_aux=True)
+    parts = _padded_chunks(batch, min(of.chunk or default, total))
+    shapes = jax.eval_shape(with_derivative, regression, *jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.scan(add, zeros, parts)[0]

@@ -5,7 +5,10 @@ Source: Liu et al., DREAM: Efficient Dataset Distillation by Representative Matc
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ import jax.numpy as jnp
 from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, as_index, check_classes, require_on_device
 from dd_jax.errors import ConfigError, require_whole
+from dd_jax.objectives.combine import wrapped_variants
 from dd_jax.train.representatives import check_selection, representatives
 from dd_jax.types import Batch, Network, Objective, PyTree, RealData, SyntheticSet
 
@@ -62,10 +66,10 @@ def _with_head(leaf: jax.Array, head: jax.Array) -> jax.Array:
 
 
 def check_refresh(*, every: int, **selection) -> None:
-    """Refuses settings of `representative_batches` that cannot be, before there is any data.
+    """Checks the settings of `representative_batches`, before there is any data.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if one of them is out of its range.
     """
     require_whole("every", every, example=10)
     check_selection(None, **selection)
@@ -108,9 +112,11 @@ def representative_batches(
       have to be on the device, and its batches have to carry their rows.
 
     Raises:
-      ConfigError: settings that cannot be, images not on the device, no network to embed by; in
-        `init`: nothing to replace, or counts that do not fit the settings.
-      DataError: an empty class.
+      ConfigError: if a setting is out of its range, if the images are not on the device, or if
+        there is no network to embed by; from `init`: if the objective samples nothing that
+        representatives can replace, or counts do not fit the settings; from `advance`: if a batch
+        does not carry its rows.
+      DataError: if a class is empty.
 
     Example:
       >>> import numpy as np
@@ -130,72 +136,122 @@ def representative_batches(
     if objective.embed is None and network is None:
         raise ConfigError("the objective has no network to embed real images by",
                           fix="pass network=nets.convnet(data.spec) or another one")
-    classes = data.spec.num_classes
-    # Shapes instead of arrays: what a closure holds becomes a constant of every program.
     index = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), as_index(data))
+    return _built(_Choice(objective, network, index, normaliser, every, options))
 
-    def features(inner: PyTree, images: jax.Array, key: jax.Array) -> jax.Array:
-        if objective.embed is not None:
-            return objective.embed(inner, images, key)
-        variables = network.init(key)
-        return in_chunks(lambda x: network.apply(variables, x).features, images)
 
-    def init(key: jax.Array, synthetic: SyntheticSet) -> RepresentativeState:
-        inner = objective.init(key, synthetic)
-        rows = jax.eval_shape(objective.sample, index, inner, key)
-        for count in filter(None, _counts(rows, classes)):
-            check_selection(count, **options)
-        return RepresentativeState(
-            inner=inner,
-            rows=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), rows),
-            age=jnp.zeros((), jnp.int32),
-        )
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """The checked settings of one `representative_batches`.
 
-    def sample(data: RealData, state: RepresentativeState, key: jax.Array) -> PyTree:
-        rows_key, embed_key, choice_key = jax.random.split(key, 3)
-        random = objective.sample(data, state.inner, rows_key)
-        require_on_device(data, "the choice of representatives")
-        counts = _counts(random, classes)
-        leaves, tree = jax.tree.flatten(random)
+    Attributes:
+      objective: whose batches are chosen.
+      network: that embeds real images where the objective has no `embed`.
+      index: the real set without images, as shapes: what a closure holds becomes a constant of
+        every program.
+      normaliser: of the recipe.
+      every: steps for which representatives are kept.
+      options: of `train.representatives`.
+    """
 
-        def choose():
-            return [representatives(data, lambda x: features(state.inner, x, embed_key),
-                                    count=count, key=jax.random.fold_in(choice_key, i),
-                                    normaliser=normaliser, **options) if count else ()
-                    for i, count in enumerate(counts)]
+    objective: Objective
+    network: Network | None
+    index: RealData
+    normaliser: Normaliser
+    every: int
+    options: Mapping[str, Any]
 
-        def keep():
-            return [_head(x, count, classes) if count else ()
-                    for x, count in zip(jax.tree.leaves(state.rows), counts)]
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.index.spec.num_classes
 
-        def put(leaf, head):
-            if leaf.ndim == 1:
-                return _with_head(leaf, head)
-            # Shapes alone do not tell K batches of any class from one batch of each of K classes.
-            by_class = jnp.all(data.labels[leaf] == jnp.arange(classes)[:, None])
-            return jnp.where(by_class, head, leaf)
+    def features(self, inner: PyTree, images: jax.Array, key: jax.Array) -> jax.Array:
+        """[B, P], by the objective's present network or by the one that was given."""
+        if self.objective.embed is not None:
+            return self.objective.embed(inner, images, key)
+        variables = self.network.init(key)
+        return in_chunks(lambda x: self.network.apply(variables, x).features, images)
 
-        heads = jax.lax.cond(state.age % every == 0, choose, keep)
-        return jax.tree.unflatten(tree, [put(leaf, head) if count else leaf
-                                         for leaf, head, count in zip(leaves, heads, counts)])
 
-    def loss(synthetic: SyntheticSet, state: RepresentativeState, batch: PyTree, key: jax.Array):
-        return objective.loss(synthetic, state.inner, batch, key)
+def _built(of: _Choice) -> Objective:
+    objective = of.objective
+    return objective._replace(
+        loss=partial(_loss, objective),
+        init=partial(_init, of),
+        sample=partial(_sample, of),
+        advance=partial(_advance, objective),
+        embed=None if objective.embed is None else partial(_embed, objective),
+        variants=wrapped_variants(
+            (objective,), lambda other: _built(dataclasses.replace(of, objective=other))),
+    )
 
-    def advance(synthetic: SyntheticSet, state: RepresentativeState, batch: PyTree, key: jax.Array):
-        batches = jax.tree.leaves(batch, is_leaf=lambda b: isinstance(b, Batch))
-        if any(b.rows is None for b in batches):
-            raise ConfigError("the batch does not say which rows it holds",
-                              fix="get it from the fetch of dd_jax.distillation")
-        rows = jax.tree.unflatten(jax.tree.structure(state.rows), [b.rows for b in batches])
-        return RepresentativeState(
-            inner=objective.advance(synthetic, state.inner, batch, key),
-            rows=rows,
-            age=state.age + 1,
-        )
 
-    def embed(state: RepresentativeState, images: jax.Array, key: jax.Array) -> jax.Array:
-        return objective.embed(state.inner, images, key)
+def _init(of: _Choice, key: jax.Array, synthetic: SyntheticSet) -> RepresentativeState:
+    inner = of.objective.init(key, synthetic)
+    rows = jax.eval_shape(of.objective.sample, of.index, inner, key)
+    for count in filter(None, _counts(rows, of.classes)):
+        check_selection(count, **of.options)
+    return RepresentativeState(
+        inner=inner,
+        rows=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), rows),
+        age=jnp.zeros((), jnp.int32),
+    )
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance,
-                     embed=None if objective.embed is None else embed)
+
+def _sample(of: _Choice, data: RealData, state: RepresentativeState, key: jax.Array) -> PyTree:
+    rows_key, embed_key, choice_key = jax.random.split(key, 3)
+    random = of.objective.sample(data, state.inner, rows_key)
+    require_on_device(data, "the choice of representatives")
+    counts = _counts(random, of.classes)
+    leaves, tree = jax.tree.flatten(random)
+
+    def choose():
+        return [representatives(data, lambda x: of.features(state.inner, x, embed_key),
+                                count=count, key=jax.random.fold_in(choice_key, i),
+                                normaliser=of.normaliser, **of.options) if count else ()
+                for i, count in enumerate(counts)]
+
+    def keep():
+        return [_head(x, count, of.classes) if count else ()
+                for x, count in zip(jax.tree.leaves(state.rows), counts)]
+
+    heads = jax.lax.cond(state.age % of.every == 0, choose, keep)
+    return jax.tree.unflatten(tree, [_put(data, leaf, head, of.classes) if count else leaf
+                                     for leaf, head, count in zip(leaves, heads, counts)])
+
+
+def _put(data: RealData, leaf: jax.Array, head: jax.Array, classes: int) -> jax.Array:
+    """Random rows with representatives in their place."""
+    if leaf.ndim == 1:
+        return _with_head(leaf, head)
+    # Shapes alone do not tell K batches of any class from one batch of each of K classes.
+    by_class = jnp.all(data.labels[leaf] == jnp.arange(classes)[:, None])
+    return jnp.where(by_class, head, leaf)
+
+
+def _loss(
+    objective: Objective, synthetic: SyntheticSet, state: RepresentativeState, batch: PyTree, key
+):
+    return objective.loss(synthetic, state.inner, batch, key)
+
+
+def _advance(
+    objective: Objective, synthetic: SyntheticSet, state: RepresentativeState, batch: PyTree, key
+) -> RepresentativeState:
+    batches = jax.tree.leaves(batch, is_leaf=lambda b: isinstance(b, Batch))
+    if any(b.rows is None for b in batches):
+        raise ConfigError("the batch does not say which rows it holds",
+                          fix="get it from the fetch of dd_jax.distillation")
+    rows = jax.tree.unflatten(jax.tree.structure(state.rows), [b.rows for b in batches])
+    return RepresentativeState(
+        inner=objective.advance(synthetic, state.inner, batch, key),
+        rows=rows,
+        age=state.age + 1,
+    )
+
+
+def _embed(
+    objective: Objective, state: RepresentativeState, images: jax.Array, key: jax.Array
+) -> jax.Array:
+    return objective.embed(state.inner, images, key)

@@ -4,7 +4,7 @@ real images, arrived from the same start.
   L = ||theta_N - theta*_{t+span}||^2 / ||theta*_t - theta*_{t+span}||^2,   theta_0 = theta*_t
 
 Sources: Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022, and
-the papers named at `reach.py` and in `methods`.
+the papers named at `trajectory_loss.py` and in `methods`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import require_at_least_zero
-from dd_jax.objectives.reach import Reach, endpoint
+from dd_jax.objectives.trajectory_loss import TrajectoryLoss, endpoint
 from dd_jax.train.experts import unflatten
 from dd_jax.train.segments import Segment, Segments, StartEpochs, check_starts
 from dd_jax.train.student import Student
 from dd_jax.train.student_rates import check_student_rates
-from dd_jax.types import Network, Objective, PyTree, StoredRows, SyntheticSet
+from dd_jax.types import HostRows, Network, Objective, PyTree, SyntheticSet
 
 _EXPERT, _EPOCH = range(2)
 _PLAN, _SHAKE = range(2)
@@ -38,8 +38,8 @@ def trajectory_matching(
     segments: Segments,
     *,
     starts: StartEpochs,
-    reach: Reach | None = None,
-    pace: Callable[[jax.Array], jax.Array] | None = None,
+    loss: TrajectoryLoss | None = None,
+    rate_schedule: Callable[[jax.Array], jax.Array] | None = None,
     shake: float = 0.0,
     relabel: bool = False,
 ) -> Objective:
@@ -49,14 +49,14 @@ def trajectory_matching(
       student: how a network is trained on the set; the set's `learning_rate` is its rate.
       segments: of stored trajectories of the student's network.
       starts: from which epochs segments start, at which step.
-      reach: what is compared, see `reach.py`; None for the end points.
-      pace: start epoch t -> factor of the student's rate.
+      loss: what is compared, see `trajectory_loss.py`; None for the end points.
+      rate_schedule: start epoch t -> factor of the student's rate.
       shake: strength of noise on the start's convolution kernels, w (1 + shake * n / ||n||).
       relabel: labels are the target's probabilities for the images; the set's own are not used.
 
     Returns:
       An `Objective` with `TrajectoryState`; one segment per step. Metrics: "rate" (the mean of
-      several) and those of `reach`. A segment whose expert did not move has loss 0 and counts in
+      several) and those of `loss`. A segment whose expert did not move has loss 0 and counts in
       "dead".
 
     Raises:
@@ -65,7 +65,7 @@ def trajectory_matching(
     """
     check_starts(starts, span=segments.span, epochs=segments.trajectories.epochs)
     require_at_least_zero("shake", shake, example=1.0)
-    reach = reach or endpoint()
+    compare = loss or endpoint()
     experts = len(segments.trajectories.experts)
     like = jax.eval_shape(student.network.init, jax.random.key(0))["params"]
     as_tree = unflatten(like)
@@ -74,13 +74,13 @@ def trajectory_matching(
         check_student_rates(synthetic.learning_rate, student.steps)
         return TrajectoryState(jnp.zeros((), jnp.int32))
 
-    def sample(data, state: TrajectoryState, key: jax.Array) -> StoredRows:
+    def sample(data, state: TrajectoryState, key: jax.Array) -> HostRows:
         draw = [jax.random.fold_in(key, use) for use in (_EXPERT, _EPOCH)]
         expert = jax.random.randint(draw[0], (), 0, experts, jnp.int32)
         epoch = jax.random.randint(draw[1], (), starts.low, starts.now(state.step), jnp.int32)
-        return StoredRows((expert, epoch), segments)
+        return HostRows((expert, epoch), segments)
 
-    def loss(synthetic: SyntheticSet, state: TrajectoryState, batch: Segment, key: jax.Array):
+    def matching(synthetic: SyntheticSet, state: TrajectoryState, batch: Segment, key: jax.Array):
         plan_key, shake_key = (jax.random.fold_in(key, use) for use in (_PLAN, _SHAKE))
         epoch = batch.epoch
         # Stored in float32; a student in float64 starts and ends in float64.
@@ -89,13 +89,13 @@ def trajectory_matching(
         if shake:
             batch = batch._replace(start=shaken(batch.start, shake_key, shake))
         rate = synthetic.learning_rate
-        if pace is not None:
-            synthetic = synthetic._replace(learning_rate=rate * pace(epoch))
+        if rate_schedule is not None:
+            synthetic = synthetic._replace(learning_rate=rate * rate_schedule(epoch))
         if relabel:
             labels = target_labels(student.network, batch.target, synthetic.images)
             synthetic = synthetic._replace(labels=labels)
         inputs = student.plan(plan_key, synthetic.images.shape[0])
-        value, metrics = reach(student, batch, inputs, synthetic)
+        value, metrics = compare(student, batch, inputs, synthetic)
         return value, {"rate": jnp.mean(rate), **metrics}
 
     def as_trees(flat: jax.Array):
@@ -104,7 +104,7 @@ def trajectory_matching(
     def advance(synthetic, state: TrajectoryState, batch, key) -> TrajectoryState:
         return TrajectoryState(state.step + 1)
 
-    return Objective(init=init, sample=sample, loss=loss, advance=advance)
+    return Objective(init=init, sample=sample, loss=matching, advance=advance, real=False)
 
 
 def target_labels(network: Network, params: PyTree, images: jax.Array) -> jax.Array:

@@ -11,6 +11,8 @@ Distillation, ICLR 2024; Deng and Russakovsky, Remember the Past, NeurIPS 2022.
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -57,6 +59,7 @@ def unrolled(
     rate: float | None = None,
     networks: int = 1,
     how: str = "auto",
+    bound: str = "",
 ) -> Objective:
     """The cross-entropy of real images after training on the synthetic ones, see the module.
 
@@ -72,6 +75,8 @@ def unrolled(
       rate: of the student, for a set that has none of its own.
       networks: per step, each drawn from the pool and trained by itself; losses are averaged.
       how: "map" or "vmap" over networks; by backend by default.
+      bound: of the objective: why the images have to stay as they are, where the student's plan
+        takes them in the order in which they are stored.
 
     Returns:
       An `Objective` over `Batch(images [batch_size, H, W, C], labels)`, or [K, batch_size, ...] by
@@ -79,9 +84,9 @@ def unrolled(
       and "window", n0. An inner loop that explodes has a loss that is not finite.
 
     Raises:
-      ConfigError: a window of another horizon than the student's steps; a number that cannot be;
-        a factory in the place of what it returns; at `init`, a set without a rate, or with another
-        number of rates than steps.
+      ConfigError: if the window's horizon is not the number of the student's steps, if a number is
+        out of its range, or if a record is something else, such as its factory; from `init`: if the
+        set has no rate, or another number of rates than steps.
 
     Example:
       >>> from dd_jax import nets, pools
@@ -91,6 +96,111 @@ def unrolled(
       >>> objective = unrolled(student(network, steps=5), pool=pools.fresh_pool(network),
       ...                      batch_size=16, rate=0.1)
     """
+    _check(student, pool, batch_size, window, augmentation, rate, networks, how)
+    training = _Training(student, pool, batch_size, window, augmentation, per_class, rate,
+                         networks, how)
+    return Objective(
+        loss=partial(_loss, training),
+        init=partial(_init, training),
+        sample=partial(_sample, training),
+        advance=partial(_advance, training),
+        embed=partial(_embed, training),
+        bound=bound,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """The checked settings of one `unrolled`."""
+
+    student: Student
+    pool: Pool
+    batch_size: int
+    window: RandomWindow | None
+    augmentation: Augmentation | None
+    per_class: bool
+    rate: float | None
+    networks: int
+    how: str
+
+
+def _init(of: _Training, key: jax.Array, synthetic: SyntheticSet) -> UnrolledState:
+    synthetic = _rated(of, synthetic)
+    check_student_rates(synthetic.learning_rate, of.student.steps)
+    place = () if of.window is None else first_place(of.window, jax.random.fold_in(key, _WINDOW))
+    return UnrolledState(of.pool.init(jax.random.fold_in(key, _POOL), synthetic), place)
+
+
+def _sample(of: _Training, data: RealData, state: UnrolledState, key: jax.Array) -> jax.Array:
+    return (rows_per_class if of.per_class else rows_uniform)(data, key, of.batch_size)
+
+
+def _loss(of: _Training, synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key):
+    synthetic = _rated(of, synthetic)
+    value, accuracy = _mean_risk(of, synthetic, state, batch, key)
+    metrics = {"accuracy": accuracy, "rate": jnp.mean(synthetic.learning_rate)}
+    if of.window is not None:
+        metrics["window"] = state.window.start
+    return value, metrics
+
+
+def _advance(of: _Training, synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key):
+    synthetic = jax.lax.stop_gradient(_rated(of, synthetic))
+    keys = [jax.random.fold_in(key, use) for use in (_POOL, _WINDOW, _MEASURE)]
+    real = (_flat(batch),) if of.pool.watches else ()
+    place = state.window
+    if of.window is not None:
+        place = next_place(of.window, place, keys[1],
+                           lambda: _mean_risk(of, synthetic, state, batch, keys[2])[0])
+    return UnrolledState(of.pool.advance(state.pool, synthetic, keys[0], *real), place)
+
+
+def _embed(of: _Training, state: UnrolledState, images: jax.Array, key: jax.Array) -> jax.Array:
+    return pool_features(of.student.network, of.pool, state.pool, images, key)
+
+
+def _mean_risk(of: _Training, synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key):
+    """Loss and accuracy on real images, averaged over so many networks."""
+    batch = _flat(batch)
+    if of.networks == 1:
+        return _network_risk(of, synthetic, state, batch, key)
+    keys = jax.random.split(key, of.networks)
+    each = map_over(lambda key: _network_risk(of, synthetic, state, batch, key), keys, how=of.how)
+    return jax.tree.map(jnp.mean, each)
+
+
+def _network_risk(of: _Training, synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key):
+    """Loss and accuracy of one network of the pool after its training on the set."""
+    draw_key, plan_key, real_key = jax.random.split(key, 3)
+    variables = jax.lax.stop_gradient(of.pool.draw(state.pool, draw_key))
+    variables = _of_type(variables, synthetic.images.dtype)
+    inputs = of.student.plan(plan_key, synthetic.images.shape[0])
+    start = state.window.start if of.window is not None else None
+    params = _trained(of, synthetic, variables["params"], inputs, start)
+    if of.augmentation is not None:
+        shared = of.student.shared_draw
+        drawn = of.augmentation.draw(inputs.key[0] if shared else real_key,
+                                     1 if shared else batch.labels.size)
+        batch = batch._replace(images=of.augmentation.apply(drawn, batch.images))
+    return _risk(of.student.network, {**variables, "params": params}, batch)
+
+
+def _trained(of: _Training, synthetic: SyntheticSet, params: PyTree, inputs, start) -> PyTree:
+    """The student's parameters after its last step, or at the end of the window."""
+    carry = of.student.begin(params)
+    if of.window is not None:
+        carry, inputs = _at_window(of.student, carry, inputs, synthetic, start, of.window.length)
+    return of.student.params(of.student.train(carry, inputs, synthetic))
+
+
+def _rated(of: _Training, synthetic: SyntheticSet) -> SyntheticSet:
+    """The set with a learning rate: its own, or the one that is set."""
+    if synthetic.learning_rate is not None or of.rate is None:
+        return synthetic
+    return synthetic._replace(learning_rate=jnp.asarray(of.rate, synthetic.images.dtype))
+
+
+def _check(student, pool, batch_size, window, augmentation, rate, networks, how) -> None:
     require_built("student", student, Student)
     check_pool(pool, real=True)
     require_built("window", window, RandomWindow, optional=True)
@@ -103,71 +213,6 @@ def unrolled(
     if window is not None and window.horizon != student.steps:
         raise ConfigError(f"the window's horizon is {window.horizon}, the student has "
                           f"{student.steps} steps", fix=f"pass horizon={student.steps}")
-
-    def rated(synthetic: SyntheticSet) -> SyntheticSet:
-        if synthetic.learning_rate is not None or rate is None:
-            return synthetic
-        return synthetic._replace(learning_rate=jnp.asarray(rate, synthetic.images.dtype))
-
-    def trained(synthetic: SyntheticSet, params: PyTree, inputs, start) -> PyTree:
-        carry = student.begin(params)
-        if window is not None:
-            carry, inputs = _at_window(student, carry, inputs, synthetic, start, window.length)
-        return student.params(student.train(carry, inputs, synthetic))
-
-    def one(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
-        draw_key, plan_key, real_key = jax.random.split(key, 3)
-        variables = jax.lax.stop_gradient(pool.draw(state.pool, draw_key))
-        variables = _of_type(variables, synthetic.images.dtype)
-        inputs = student.plan(plan_key, synthetic.images.shape[0])
-        start = state.window.start if window is not None else None
-        params = trained(synthetic, variables["params"], inputs, start)
-        if augmentation is not None:
-            shared = student.shared_draw
-            drawn = augmentation.draw(inputs.key[0] if shared else real_key,
-                                      1 if shared else batch.labels.size)
-            batch = batch._replace(images=augmentation.apply(drawn, batch.images))
-        return _risk(student.network, {**variables, "params": params}, batch)
-
-    def risk(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
-        batch = _flat(batch)
-        if networks == 1:
-            return one(synthetic, state, batch, key)
-        keys = jax.random.split(key, networks)
-        each = map_over(lambda key: one(synthetic, state, batch, key), keys, how=how)
-        return jax.tree.map(jnp.mean, each)
-
-    def init(key: jax.Array, synthetic: SyntheticSet) -> UnrolledState:
-        synthetic = rated(synthetic)
-        check_student_rates(synthetic.learning_rate, student.steps)
-        place = () if window is None else first_place(window, jax.random.fold_in(key, _WINDOW))
-        return UnrolledState(pool.init(jax.random.fold_in(key, _POOL), synthetic), place)
-
-    def sample(data: RealData, state: UnrolledState, key: jax.Array) -> jax.Array:
-        return (rows_per_class if per_class else rows_uniform)(data, key, batch_size)
-
-    def loss(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
-        synthetic = rated(synthetic)
-        value, accuracy = risk(synthetic, state, batch, key)
-        metrics = {"accuracy": accuracy, "rate": jnp.mean(synthetic.learning_rate)}
-        if window is not None:
-            metrics["window"] = state.window.start
-        return value, metrics
-
-    def advance(synthetic: SyntheticSet, state: UnrolledState, batch: Batch, key: jax.Array):
-        synthetic = jax.lax.stop_gradient(rated(synthetic))
-        keys = [jax.random.fold_in(key, use) for use in (_POOL, _WINDOW, _MEASURE)]
-        real = (_flat(batch),) if pool.watches else ()
-        place = state.window
-        if window is not None:
-            place = next_place(window, place, keys[1],
-                               lambda: risk(synthetic, state, batch, keys[2])[0])
-        return UnrolledState(pool.advance(state.pool, synthetic, keys[0], *real), place)
-
-    def embed(state: UnrolledState, images: jax.Array, key: jax.Array) -> jax.Array:
-        return pool_features(student.network, pool, state.pool, images, key)
-
-    return Objective(init=init, sample=sample, loss=loss, advance=advance, embed=embed)
 
 
 def _at_window(student: Student, carry, inputs, synthetic: SyntheticSet, start, length: int):

@@ -23,7 +23,7 @@ class AgeingState(NamedTuple):
 
     Attributes:
       variables: the networks' variables, every leaf stacked to [m, ...].
-      optimizer: their optimiser states, stacked.
+      optimizer: their optimizer states, stacked.
       ages: [m] int32, training steps since the network was new (staggered at the start).
       current: [] int32, the network that this step uses.
     """

@@ -22,7 +22,7 @@ class InnerTrainedState(NamedTuple):
 
     Attributes:
       variables: of the network.
-      optimizer: of its optimiser.
+      optimizer: of its optimizer.
       uses: [] int32, steps that this network has served.
       renewals: [] int32, networks that came before it.
     """

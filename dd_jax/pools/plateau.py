@@ -30,7 +30,7 @@ class PlateauState(NamedTuple):
 
     Attributes:
       variables: of the network.
-      optimizer: of its optimiser.
+      optimizer: of its optimizer.
       accuracies: [window] float32 in 0..1, the last ones after a step, newest last; 0 before.
       uses: [] int32, steps that this network has served.
       renewals: [] int32, networks that came before it.

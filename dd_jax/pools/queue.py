@@ -25,7 +25,7 @@ class QueueState(NamedTuple):
 
     Attributes:
       variables: of the networks, every leaf stacked to [Q, ...]; zeros in places not yet used.
-      optimizer: their optimiser states, stacked.
+      optimizer: their optimizer states, stacked.
       correct, seen: [Q] int32, training images that each has classified rightly, and in all, since
         they were last forgotten.
       oldest: [] int32, the place of the oldest network; the others follow it.
@@ -68,7 +68,7 @@ def queue_pool(
 ) -> Pool:
     """IDM's queue: a step uses one of its networks, drawn uniformly, and then some are trained.
 
-    Memory is that of `capacity` networks with their optimiser states.
+    Memory is that of `capacity` networks with their optimizer states.
 
     Args:
       network: the architecture.
@@ -76,7 +76,7 @@ def queue_pool(
       capacity: networks at the most; one more, and the oldest is dropped.
       every: a new random network enters after this many steps.
       trained: networks that are trained after a step, each drawn uniformly.
-      steps: optimiser steps of such a training, without augmentation.
+      steps: optimizer steps of such a training, without augmentation.
       batch_size: images per step.
       optimizer: trains the networks, whose states stay with them; SGD of rate 0.01, momentum 0.9
         and coupled weight decay 5e-4 by default.

@@ -24,7 +24,7 @@ class RestartedState(NamedTuple):
     """State of a restarted pool.
 
     Attributes:
-      variables, optimizer: of the network and of its optimiser.
+      variables, optimizer: of the network and of its optimizer.
       errors: [window] float32, real cross-entropies after its last steps, newest last.
       best: [] float32, the lowest mean of a full window so far.
       stalled: [] int32, steps since then.

@@ -1,7 +1,6 @@
 """Closed-form solvers with their own derivative rules."""
 
 from dd_jax.solvers.barycentre import Barycentre, barycentre
-from dd_jax.solvers.diagnostics import LeaveOneOut, leave_one_out
 from dd_jax.solvers.implicit import attach_gradient, implicit
 from dd_jax.solvers.k_means import Clusters, k_means, nearest_rows
 from dd_jax.solvers.kernel_ridge import KernelFit, fit_kernel
@@ -17,7 +16,6 @@ from dd_jax.solvers.quadratic import (
 )
 from dd_jax.solvers.ridge import FORMS, RidgeFit, fit_features
 from dd_jax.solvers.sinkhorn import Potentials, Transport, sinkhorn
-from dd_jax.solvers.stream import fit_stream
 from dd_jax.solvers.system import MODES, RidgeInfo, check_ridge
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "Barycentre",
     "Clusters",
     "KernelFit",
-    "LeaveOneOut",
     "Potentials",
     "QuadraticSolve",
     "RidgeFit",
@@ -42,12 +39,10 @@ __all__ = [
     "falls",
     "fit_features",
     "fit_kernel",
-    "fit_stream",
     "implicit",
     "in_float64",
     "k_means",
     "label_solve",
-    "leave_one_out",
     "nearest_rows",
     "probe_rate",
     "sinkhorn",

@@ -151,10 +151,10 @@ def describe(system: System, dtype) -> RidgeInfo:
 
 
 def check_ridge(reg: float, mode: str) -> None:
-    """Refuses an unknown mode and a negative or non-finite ridge, before anything compiles.
+    """Checks a regulariser before anything compiles.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if the mode is unknown, or the ridge negative or not finite.
     """
     if mode not in MODES:
         raise unknown("ridge mode", mode, MODES)
@@ -165,7 +165,7 @@ def check_ridge(reg: float, mode: str) -> None:
 
 def check_matrix(what: str, array: jax.Array, *, rows: int | None = None,
                  square: bool = False) -> None:
-    """Refuses what is not a non-empty floating-point matrix of the expected size.
+    """Checks that an array is a non-empty floating-point matrix of the expected size.
 
     Args:
       what: its name in the message.
@@ -174,7 +174,7 @@ def check_matrix(what: str, array: jax.Array, *, rows: int | None = None,
       square: whether m has to be n.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if it is not.
     """
     shape = tuple(array.shape)
     expected = (f"[{'n' if rows is None else rows}, "

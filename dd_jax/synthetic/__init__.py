@@ -1,9 +1,7 @@
 """Synthetic sets: how they start, how they are stored, what their labels mean."""
 
 from dd_jax.synthetic.addressed import address_rows, addressed
-from dd_jax.synthetic.bases import hallucinated
 from dd_jax.synthetic.class_order import class_order, mean_image_distances
-from dd_jax.synthetic.frequency import frequency, frequency_masks
 from dd_jax.synthetic.joined import joined, stage_sets
 from dd_jax.synthetic.labels import LABEL_KINDS, Labels, class_major_labels, targets
 from dd_jax.synthetic.mirrors import with_mirrors
@@ -19,9 +17,10 @@ from dd_jax.synthetic.start import (
     pasted_start,
     start_images,
 )
+from dd_jax.synthetic.stored_bytes import stored_bytes
 
 __all__ = ["LABEL_KINDS", "Labels", "STARTS", "address_rows", "addressed", "check_start",
-           "class_major_labels", "class_order", "class_start", "frequency", "frequency_masks",
-           "hallucinated", "joined", "mean_image_distances", "multi_formation", "paste",
-           "pasted_start", "patch_counts", "pixels", "poster", "poster_image", "poster_shape",
-           "preconditioned", "stage_sets", "start_images", "targets", "with_mirrors"]
+           "class_major_labels", "class_order", "class_start", "joined", "mean_image_distances",
+           "multi_formation", "paste", "pasted_start", "patch_counts", "pixels", "poster",
+           "poster_image", "poster_shape", "preconditioned", "stage_sets", "start_images",
+           "stored_bytes", "targets", "with_mirrors"]

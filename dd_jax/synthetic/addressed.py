@@ -54,8 +54,8 @@ def addressed(
       >>> start = SyntheticSet(jnp.zeros((2, 4, 4, 1)), jnp.eye(2))
       >>> few = addressed(bases=3, rows=5)
       >>> params = few.init(jax.random.key(0), start)
-      >>> few.decode(params, jax.random.key(1)).images.shape, few.cost(params)
-      ((10, 4, 4, 1), 184)
+      >>> few.decode(params, jax.random.key(1)).images.shape
+      (10, 4, 4, 1)
     """
     for name, value in (("bases", bases), ("rows", rows), ("downsample", downsample)):
         require_whole(name, value)
@@ -96,7 +96,7 @@ def addressed(
         return {**head.groups(rest), **_LEAVES}
 
     record = dict(bases=bases, rows=rows, downsample=downsample, per_class=per_class)
-    return Parameterization(init=init, decode=decode, cost=head.cost, groups=groups,
+    return Parameterization(init=init, decode=decode, groups=groups,
                             record=("addressed", record))
 
 

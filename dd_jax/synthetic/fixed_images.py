@@ -1,4 +1,4 @@
-"""A parameterisation of which only labels are learned."""
+"""A parameterization of which only labels are learned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dd_jax.types import Parameterization, PyTree, SyntheticSet
 
 
 def fixed_images(head: Parameterization) -> Parameterization:
-    """The parameterisation with its images as constants: no derivative, no update.
+    """The parameterization with its images as constants: no derivative, no update.
 
     Args:
       head: one whose params have a leaf "images", such as `pixels`.

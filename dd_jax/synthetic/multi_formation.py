@@ -49,7 +49,7 @@ def multi_formation(
         where F does not divide the size; officially the normalised grey 0.5.
 
     Returns:
-      A `Parameterization` with the params, cost and groups of the other one.
+      A `Parameterization` with the params and groups of the other one.
 
     Raises:
       ConfigError: factor below 1 or unknown variant; at `init`, images so small that a patch
@@ -60,8 +60,8 @@ def multi_formation(
       >>> quarters = multi_formation(pixels(), factor=2)
       >>> start = SyntheticSet(jnp.ones((2, 4, 4, 1)), jnp.eye(2))
       >>> params = quarters.init(jax.random.key(0), start)
-      >>> quarters.cost(params), quarters.decode(params, jax.random.key(1)).images.shape
-      (144, (8, 4, 4, 1))
+      >>> quarters.decode(params, jax.random.key(1)).images.shape
+      (8, 4, 4, 1)
     """
     _check_factor(factor)
     if variant not in VARIANTS:

@@ -51,7 +51,7 @@ def poster(
     the start that is given only learning rate and temperature are used; its images and labels must
     be of the right size.
 
-    The set is not class-major, and its labels are probabilities. Learned ones need an optimiser
+    The set is not class-major, and its labels are probabilities. Learned ones need an optimizer
     that keeps the map at 0 or above, such as one that ends in `kept_between(0.0, jnp.inf)`.
 
     Args:
@@ -80,8 +80,8 @@ def poster(
       >>> head = poster(shape=(4, 6), image_shape=(4, 4, 1), patches=(1, 3), class_grid=(1, 2))
       >>> start = SyntheticSet(jnp.zeros((2, 4, 4, 1)), jnp.eye(2))
       >>> params = head.init(jax.random.key(0), start)
-      >>> head.decode(params, jax.random.key(1)).images.shape, head.cost(params)
-      ((3, 4, 4, 1), 96)
+      >>> head.decode(params, jax.random.key(1)).images.shape
+      (3, 4, 4, 1)
     """
     shape, image_shape, grid, patches, area = _checked_sizes(
         shape, image_shape, class_grid, patches, area)
@@ -135,7 +135,7 @@ def poster(
     record = dict(shape=shape, image_shape=image_shape, patches=patches, class_grid=grid,
                   order=order.tolist(), area=area, labels=labels, fractions=fractions,
                   label_ipc=label_ipc)
-    return Parameterization(init=init, decode=decode, cost=head.cost, groups=groups,
+    return Parameterization(init=init, decode=decode, groups=groups,
                             record=("poster", record))
 
 

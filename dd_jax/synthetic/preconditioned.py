@@ -23,7 +23,7 @@ def preconditioned(parameterization: Parameterization) -> Parameterization:
     """Another parameterization, its images multiplied by a learned [d, d] matrix.
 
     The matrix is shared by all images and has H * W * C rows: 2.5 MB for 28x28 grey images, 38 MB
-    for 32x32 colour ones, and two moments of the same size in the optimiser.
+    for 32x32 colour ones, and two moments of the same size in the optimizer.
 
     Args:
       parameterization: makes the images before the map, such as `pixels()`; its params are a dict.
@@ -41,8 +41,8 @@ def preconditioned(parameterization: Parameterization) -> Parameterization:
       >>> learned = preconditioned(pixels())
       >>> start = SyntheticSet(jnp.ones((2, 3, 3, 1)), jnp.eye(2))
       >>> params = learned.init(jax.random.key(0), start)
-      >>> params["preconditioner"].shape, learned.cost(params)
-      ((9, 9), 412)
+      >>> params["preconditioner"].shape
+      (9, 9)
     """
 
     def inner(params: dict) -> dict:
@@ -65,11 +65,7 @@ def preconditioned(parameterization: Parameterization) -> Parameterization:
         images = jnp.matmul(flat, params[_LEAF], precision="highest")
         return synthetic._replace(images=images.reshape(synthetic.images.shape))
 
-    def cost(params: dict) -> int:
-        matrix = params[_LEAF]
-        return parameterization.cost(inner(params)) + int(matrix.size) * matrix.dtype.itemsize
-
     def groups(params: dict) -> dict:
         return {**parameterization.groups(inner(params)), _LEAF: _LEAF}
 
-    return Parameterization(init=init, decode=decode, cost=cost, groups=groups)
+    return Parameterization(init=init, decode=decode, groups=groups)

@@ -53,11 +53,11 @@ STARTS: dict[str, Callable[..., jax.Array]] = {
 
 
 def check_start(name: str, data: RealData, ipc: int) -> None:
-    """Refuses a start that cannot be, before anything compiles.
+    """Checks a start before anything compiles.
 
     Raises:
-      ConfigError: unknown name, ipc below 1.
-      DataError: an empty class, or "real" with an ipc above a class's size.
+      ConfigError: if the name is unknown, or `ipc` below 1.
+      DataError: if a class is empty, or has fewer than `ipc` images and the start is "real".
     """
     if name not in STARTS:
         raise unknown("initialisation", name, STARTS)

@@ -8,9 +8,9 @@ from dd_jax.errors import ConfigError
 
 
 def require_built(name: str, value: Any, kind: type, *, optional: bool = False) -> None:
-    """Refuses what is no record of its kind, such as the factory that makes one.
+    """Checks that an argument is a record of its kind and not, for example, the factory of one.
 
-    Otherwise it is only seen where a step is traced, as a function without such an attribute.
+    A factory would else only be noticed where a step is traced, as a function without an attribute.
 
     Args:
       name: of the argument.
@@ -19,7 +19,7 @@ def require_built(name: str, value: Any, kind: type, *, optional: bool = False) 
       optional: whether None will do.
 
     Raises:
-      ConfigError: as said.
+      ConfigError: if it is anything else.
 
     Example:
       >>> from dd_jax.types import Pool

@@ -16,7 +16,7 @@ from dd_jax.synthetic import class_major_labels, targets
 from dd_jax.train.experts import unflatten
 from dd_jax.train.representatives import representatives
 from dd_jax.train.segments import Segments
-from dd_jax.types import Network, PyTree, RealData, StoredRows, SyntheticSet
+from dd_jax.types import HostRows, Network, PyTree, RealData, SyntheticSet
 
 Initialise = Callable[[RealData, jax.Array], SyntheticSet]
 _CANDIDATES = 4  # random images looked at for each that is taken, and at least
@@ -27,7 +27,7 @@ def final_parameters(segments: Segments, network: Network, expert: jax.Array) ->
     """Parameters of one expert at its last epoch, read while the program runs."""
     like = jax.eval_shape(network.init, jax.random.key(0))["params"]
     epoch = jnp.asarray(segments.trajectories.epochs - segments.span, jnp.int32)
-    found = fetch(None, StoredRows((jnp.asarray(expert, jnp.int32), epoch), segments))
+    found = fetch(None, HostRows((jnp.asarray(expert, jnp.int32), epoch), segments))
     return unflatten(like)(found.target)
 
 

@@ -30,7 +30,7 @@ class Segment(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segments:
-    """A store of segments, see `types.Store`; asked for (expert, epoch).
+    """A store of segments, see `types.HostStore`; asked for (expert, epoch).
 
     Attributes:
       trajectories: has `experts`, a tuple of which positions count, `epochs`, `parameters` and

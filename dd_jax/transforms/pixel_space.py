@@ -1,4 +1,4 @@
-"""Optimisers that act on pixels in [0, 1] while the parameters are images in model space."""
+"""Optimizers that act on pixels in [0, 1] while the parameters are images in model space."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dd_jax.errors import ConfigError
 def in_pixel_space(
     optimizer: optax.GradientTransformation, std: jax.Array, mean: jax.Array | float = 0.0
 ) -> optax.GradientTransformation:
-    """The optimiser as it would act on x where the parameters are z = (x - mean) / std.
+    """The optimizer as it would act on x where the parameters are z = (x - mean) / std.
 
-    dL/dx = dL/dz / std, and a step of x by u is one of z by u / std. An optimiser that looks at the
+    dL/dx = dL/dz / std, and a step of x by u is one of z by u / std. An optimizer that looks at the
     parameters, for weight decay, sees x.
 
     Args:
@@ -101,7 +101,7 @@ def projected(name: str, onto: Callable[[jax.Array], jax.Array]) -> optax.Gradie
 def within_range(
     optimizer: optax.GradientTransformation, normaliser: Normaliser
 ) -> optax.GradientTransformation:
-    """The optimiser as it would act on pixels, which stay between black and white.
+    """The optimizer as it would act on pixels, which stay between black and white.
 
     Args:
       optimizer: any; it sees pixels in [0, 1] as parameters.

@@ -1,4 +1,4 @@
-"""Optimisers of a learned learning rate, and of steps whose loss is too large to be trusted."""
+"""Optimizers of a learned learning rate, and of steps whose loss is too large to be trusted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAST = 0.5  # of the rate stays after one step, so that it never becomes negat
 
 
 def in_rate_space(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The optimiser as it would act on a rate r where the parameter is z = log r.
+    """The optimizer as it would act on a rate r where the parameter is z = log r.
 
     dL/dr = dL/dz / r, and a step of r by u is one of z by log(1 + u / r); a step that would leave
     less than half of the rate leaves half.
@@ -50,7 +50,7 @@ def in_rate_space(optimizer: optax.GradientTransformation) -> optax.GradientTran
 
 
 class SkippedState(NamedTuple):
-    """State of `skipped_above`: the optimiser's, and [] int32, how many steps were skipped."""
+    """State of `skipped_above`: the optimizer's, and [] int32, how many steps were skipped."""
 
     inner: optax.OptState
     skipped: jax.Array
@@ -59,11 +59,11 @@ class SkippedState(NamedTuple):
 def skipped_above(
     optimizer: optax.GradientTransformation, threshold: float
 ) -> optax.GradientTransformation:
-    """The optimiser where the loss is at most `threshold`; above it nothing moves.
+    """The optimizer where the loss is at most `threshold`; above it nothing moves.
 
     Args:
       optimizer: any.
-      threshold: of the loss, which the outer loop tells its optimisers.
+      threshold: of the loss, which the outer loop tells its optimizers.
 
     Returns:
       An optax transformation with `SkippedState`.

@@ -1,4 +1,4 @@
-"""Labels that stay probabilities while an optimiser moves them."""
+"""Labels that stay probabilities while an optimizer moves them."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from dd_jax import augment, kernels, nets, objectives, pools, synthetic, train
+from dd_jax import augment, contrib, kernels, nets, objectives, pools, synthetic, train
 from dd_jax.data import from_arrays, normalise, standardise
 from dd_jax.pools.queue import accuracy_percent
-from dd_jax.types import DataSpec, Network, SyntheticSet
+from dd_jax.types import DataSpec, Network, Objective, SyntheticSet
 
 SHAPE = (8, 8, 1)
 CLASSES = 2
@@ -232,8 +232,8 @@ def _restarted():
 def _waypoints():
     """A shaken kernel, heavy ball, and a rate that follows the epoch."""
     return _trajectory_matching(
-        one_convolution(), waypoints=True, reach=objectives.waypoints("adaptive"), shake=0.1,
-        optimizer=optax.trace(0.5), pace=lambda epoch: 1.0 + 0.5 * epoch)
+        one_convolution(), waypoints=True, loss=objectives.waypoints("adaptive"), shake=0.1,
+        optimizer=optax.trace(0.5), rate_schedule=lambda epoch: 1.0 + 0.5 * epoch)
 
 
 def one_convolution(width=8):
@@ -281,6 +281,17 @@ def _gradient_matching(norm="instance", **options):
     return _on_probabilities(matching)
 
 
+def _loss_alone():
+    """Nothing but a loss: the class means of pixels meet those of a class-balanced batch."""
+
+    def loss(synthetic, state, batch, key):
+        made, real = (jnp.mean(x.reshape(CLASSES, -1, *SHAPE), axis=1)
+                      for x in (synthetic.images, batch.images))
+        return jnp.sum((made - real) ** 2), {}
+
+    return Objective(loss)
+
+
 OBJECTIVES = {
     "gradient_matching": _gradient_matching,
     "gradient_matching/batch_norm": lambda: _gradient_matching("batch", distance="squared"),
@@ -319,6 +330,7 @@ OBJECTIVES = {
     "mean_embedding/batch_norm": _mean_embedding_batch_norm,
     "kernel_ridge": _kernel_ridge,
     "kernel_ridge/blockwise": _kernel_ridge_blockwise,
+    "loss_alone": _loss_alone,
     "linearised_ridge/exact": lambda: _linearised_ridge(cap=False, solver="cg", solver_steps=60),
     "linearised_ridge/official": _linearised_ridge,
     "random_feature_ridge": _random_feature_ridge,
@@ -326,7 +338,7 @@ OBJECTIVES = {
     "representative/feature_ridge": _representative_feature_ridge,
     "representative/mean_embedding": _representative_mean_embedding,
     "trajectory_matching": lambda: _trajectory_matching(batch_size=3),
-    "trajectory_matching/nearest": lambda: _trajectory_matching(reach=objectives.nearest()),
+    "trajectory_matching/nearest": lambda: _trajectory_matching(loss=objectives.nearest()),
     "trajectory_matching/relabel": lambda: _trajectory_matching(relabel=True),
     "trajectory_matching/two_pass": lambda: _trajectory_matching(adjoint="two_pass"),
     "trajectory_matching/waypoints": _waypoints,
@@ -350,6 +362,17 @@ BIASED = {
     "linearised_ridge/official": "both systems are solved in part, and the implicit part is capped",
 }
 
+# What makes an objective of one objective, whose traits it keeps.
+COMBINATORS = {
+    "class_by_class": objectives.class_by_class,
+    "compared": lambda objective: objectives.compared(objective, objective),
+    "conditioned": lambda objective: objectives.conditioned(objective, start(), CLASSES),
+    "mirrored": objectives.mirrored,
+    "representative_batches": lambda objective: objectives.representative_batches(
+        objective, toy_data(), normaliser=standardise(toy_data()), candidates=16),
+    "weighted_sum": lambda objective: objectives.weighted_sum([objective], [1.0]),
+}
+
 PARAMETERIZATIONS = {
     "pixels/fixed": lambda: synthetic.pixels(labels="fixed"),
     "pixels/learned": lambda: synthetic.pixels(labels="learned"),
@@ -357,8 +380,8 @@ PARAMETERIZATIONS = {
     "multi_formation": lambda: synthetic.multi_formation(synthetic.pixels(labels="learned")),
     "multi_formation/multi": lambda: synthetic.multi_formation(synthetic.pixels(), factor=3,
                                                                variant="multi"),
-    "frequency": lambda: synthetic.frequency(np.ones((2, 8, 8), bool), labels="soft"),
-    "hallucinated": lambda: synthetic.hallucinated(synthetic.pixels(), hallucinators=2),
+    "frequency": lambda: contrib.frequency(np.ones((2, 8, 8), bool), labels="soft"),
+    "hallucinated": lambda: contrib.hallucinated(synthetic.pixels(), hallucinators=2),
     "poster": lambda: synthetic.poster(shape=(10, 12), image_shape=(8, 8, 1), patches=(3, 5),
                                        class_grid=(1, 2)),
     "poster/learned": lambda: synthetic.poster(

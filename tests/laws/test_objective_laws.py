@@ -10,8 +10,11 @@ import numpy as np
 import optax
 import pytest
 
+from dd_jax import objectives, pools, train
 from dd_jax.data import standardise
 from dd_jax.distill import outer
+from dd_jax.errors import ConfigError
+from dd_jax.types import Objective
 from tests.laws import members
 
 
@@ -227,3 +230,104 @@ def test_vmap_over_seeds_equals_separate_runs(name):
         np.testing.assert_allclose(many[0][seed], value, rtol=1e-3)
         scale = np.abs(gradient).max()
         np.testing.assert_allclose(many[1][seed] / scale, gradient / scale, atol=2e-3)
+
+
+def traits(objective):
+    return objective.turns, objective.bound, objective.real
+
+
+def with_traits(factor=1.0):
+    """An objective that has all traits; its variants have a loss twice and thrice its own."""
+    asked = []
+
+    def scaled(factor):
+        def loss(synthetic, state, batch, key):
+            return factor * jnp.sum(synthetic.images**2), {}
+
+        return loss
+
+    def variant(times):
+        asked.append(times)
+        return objective._replace(loss=scaled(times * factor), variants={})
+
+    objective = Objective(
+        scaled(factor), sample=lambda data, state, key: data.class_rows[:, :4],
+        embed=lambda state, images, key: images.reshape(len(images), -1),
+        turns=3, bound="its images are counted", real=False,
+        variants={"twice": lambda: variant(2.0), "thrice": lambda: variant(3.0)})
+    return objective, asked
+
+
+def value_of(objective):
+    members.toy_data()  # cached before any trace
+    synthetic, key = members.start(), jax.random.key(0)
+
+    @jax.jit
+    def value():
+        state = objective.init(key, synthetic)
+        return objective.loss(synthetic, state, fetch(objective, state, key), key)[0]
+
+    return float(value())
+
+
+@pytest.mark.parametrize("combine", members.COMBINATORS.values(), ids=members.COMBINATORS)
+def test_a_combinator_keeps_the_traits_and_wraps_the_variants_when_they_are_asked_for(combine):
+    plain, asked = with_traits()
+    combined = combine(plain)
+    assert traits(combined) == traits(plain)
+    assert (combined.embed is None) == (plain.embed is None)
+    assert list(combined.variants) == ["twice", "thrice"] and not asked
+    twice = combined.variants["twice"]()
+    assert asked == [2.0] and traits(twice) == traits(plain) and not twice.variants
+    np.testing.assert_allclose(value_of(twice), 2 * value_of(combined), rtol=1e-6)
+
+
+@pytest.mark.parametrize("combine,turns", [
+    (lambda parts: objectives.weighted_sum(parts, [1.0, 1.0]), 3),
+    (lambda parts: objectives.alternating(parts, [2, 5]), 7),
+], ids=["weighted_sum", "alternating"])
+def test_objectives_of_several_join_their_traits(combine, turns):
+    plain = Objective(lambda synthetic, state, batch, key: (0.0, {}))
+    bound, asked = with_traits()
+    assert traits(combine([plain, plain])) == (7 if turns == 7 else 1, "", True)
+    assert traits(combine([bound, bound])) == (turns, bound.bound, False)
+    mixed = combine([plain, bound])
+    assert traits(mixed) == (turns, bound.bound, True)
+    assert list(mixed.variants) == ["twice", "thrice"] and not asked
+    mixed.variants["thrice"]()  # of the part that has it
+    assert asked == [3.0]
+
+
+def test_the_sum_of_variants_is_a_variant_of_the_sum():
+    parts = [with_traits(factor)[0] for factor in (1.0, 10.0)]
+    whole = objectives.weighted_sum(parts, [1.0, 0.5])
+    np.testing.assert_allclose(value_of(whole.variants["thrice"]()), 3 * value_of(whole),
+                               rtol=1e-6)
+
+
+def test_class_by_class_has_as_many_turns_as_classes():
+    plain, _ = with_traits()
+    in_turn = objectives.class_by_class(plain, classes=10)
+    assert in_turn.turns == in_turn.variants["twice"]().turns == 10
+    with pytest.raises(ConfigError, match="classes is 0"):
+        objectives.class_by_class(plain, classes=0)
+
+
+@pytest.mark.parametrize("name,wanted", [
+    ("loss_alone", (1, "", True)),
+    ("classification", (1, "", False)),
+    ("trajectory_matching", (1, "", False)),
+    ("barycentre_matching", (1, "each of its images has its own point of a barycentre", False)),
+    ("unrolled", (1, "", True)),
+    ("alternating", (3, "", True)),
+])
+def test_members_say_what_they_need(name, wanted):
+    assert traits(made(name)) == wanted
+
+
+def test_an_unrolled_objective_says_what_its_caller_says():
+    network = members.one_convolution()
+    learner = train.student(network, steps=2, plan=train.stored_order(members.CLASSES, 1))
+    objective = objectives.unrolled(learner, batch_size=4, rate=0.1, bound="its images are ordered",
+                                    pool=pools.fresh_pool(network))
+    assert objectives.mirrored(objective).bound == "its images are ordered"

@@ -18,6 +18,7 @@ from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import Protocol, rate_schedule
 from dd_jax.methods import dc, idc
 from dd_jax.objectives import class_by_class, gradient_matching
+from dd_jax.synthetic import stored_bytes
 from dd_jax.types import SyntheticSet
 from tests.laws import members
 from tests.objectives import reference_gradients as reference
@@ -202,7 +203,7 @@ def test_idc_trains_its_networks_on_real_images(idc_run):
 
 def test_the_budget_of_idc_is_what_it_stores(idc_run):
     data, recipe, d, states, _ = idc_run
-    stored = recipe.parameterization.cost(states[-1].params)
+    stored = stored_bytes(states[-1].params)
     finished = package(recipe, d.decode(states[-1]), data, stored_bytes=stored)
     assert finished.synthetic.images.shape[0] == 16 and finished.ipc == 2
     assert finished.stored_bytes == 4 * (4 * 64 + 4 * 2)

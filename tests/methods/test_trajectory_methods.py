@@ -214,7 +214,7 @@ def test_ast_balances_early_and_late_segments():
 
 @pytest.mark.parametrize("name,changes,wanted", [
     ("ast", {}, dict(shake=1.0, starts=(0, 2, None, 0))),
-    ("ast", dict(balanced=False, shake=0.0), dict(shake=0.0, pace=None)),
+    ("ast", dict(balanced=False, shake=0.0), dict(shake=0.0, rate_schedule=None)),
     ("datm", dict(min_start=1, max_start=3, first_max_start=2, growth_steps=9),
      dict(starts=(1, 3, 2, 9))),
     ("tesla", dict(soft_labels=True), dict(relabel=True)),
@@ -234,7 +234,8 @@ def test_the_objective_is_given_the_settings(name, changes, wanted, experts, mon
     assert asked["learner"].steps == 4 and asked["segments"].span == 1
     assert asked["segments"].waypoints == (name == "ast")
     if name == "ast" and changes.get("balanced", True):
-        np.testing.assert_allclose(asked["pace"](jnp.int32(0)), ast.balance(2)(jnp.int32(0)))
+        found = asked["rate_schedule"](jnp.int32(0))
+        np.testing.assert_allclose(found, ast.balance(2)(jnp.int32(0)))
 
 
 def test_datm_stands_still_above_its_threshold(experts):

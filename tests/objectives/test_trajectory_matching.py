@@ -14,7 +14,7 @@ from dd_jax.errors import ConfigError
 from dd_jax.objectives import Segments, StartEpochs, compared, trajectory_matching
 from dd_jax.objectives.trajectory_matching import TrajectoryState, shaken
 from dd_jax.train import student
-from dd_jax.types import StoredRows
+from dd_jax.types import HostRows
 from tests.laws import members
 
 NETWORK = members.one_convolution(width=4)
@@ -158,7 +158,7 @@ def test_start_epochs_that_cannot_be_are_refused(starts, span, said):
 
 def test_the_latest_segment_that_fits_is_taken():
     rows = objective(StartEpochs(4, 5)).sample(None, at(0), jax.random.key(0))
-    assert isinstance(rows, StoredRows) and int(rows.index[1]) == 4
+    assert isinstance(rows, HostRows) and int(rows.index[1]) == 4
     np.testing.assert_array_equal(rows.store.read(rows.index).target[0],
                                   walks().rows[int(rows.index[0]), 6, 0])
 

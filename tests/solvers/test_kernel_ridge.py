@@ -1,4 +1,4 @@
-"""Kernel ridge on a Gram matrix, its derivative, and the diagnostics of one factor."""
+"""Kernel ridge on a Gram matrix and its derivative."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dd_jax.errors import ConfigError
-from dd_jax.solvers import MODES, fit_features, fit_kernel, in_float64, leave_one_out
+from dd_jax.solvers import MODES, fit_features, fit_kernel, in_float64
 
 
 def _problem(n=6, p=20, k=3, seed=0):
@@ -119,35 +119,6 @@ def test_float64_kernel_survives_where_a_float32_one_does_not():
                                    atol=1e-5 * float(jnp.abs(reference).max()))
 
 
-@pytest.mark.parametrize("mode", ["trace_mean", "absolute"])
-def test_leave_one_out_equals_refitting(mode):
-    gram, y, _ = _problem(8, 30)
-    mu = _mu(gram, 1e-2, mode)
-    with jax.enable_x64(True):
-        scores = leave_one_out(jnp.asarray(gram), jnp.asarray(y), ridge=1e-2, mode=mode)
-    full = np.linalg.solve(gram + mu * np.eye(8), y)
-    for i in range(8):
-        rest = np.delete(np.arange(8), i)
-        alpha = np.linalg.solve(gram[np.ix_(rest, rest)] + mu * np.eye(7), y[rest])
-        np.testing.assert_allclose(scores.residuals[i], y[i] - gram[i, rest] @ alpha, rtol=1e-9)
-        change = full.copy()
-        change[rest] -= alpha
-        norm = np.sum(change * ((gram + mu * np.eye(8)) @ change))
-        np.testing.assert_allclose(scores.influence[i], norm, rtol=1e-9)
-
-
-def test_leave_one_out_finds_the_wrong_label():
-    rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(-2, 0.3, (10, 2)), rng.normal(2, 0.3, (10, 2))])
-    y = np.repeat([[1.0, -1.0], [-1.0, 1.0]], 10, axis=0)
-    y[3] = -y[3]
-    gram = np.exp(-((x[:, None] - x[None]) ** 2).sum(-1))
-    scores = leave_one_out(jnp.asarray(gram, jnp.float32), jnp.asarray(y, jnp.float32), ridge=1e-2)
-    assert int(jnp.argmax(scores.influence)) == 3
-    assert bool(jnp.all(scores.influence >= 0))
-
-
-@pytest.mark.parametrize("fit", [fit_kernel, leave_one_out])
 @pytest.mark.parametrize("gram, targets, options, message", [
     (np.ones((2, 3)), np.ones((2, 1)), {}, r"gram has shape \(2, 3\)"),
     (np.ones((2, 2)), np.ones((3, 1)), {}, r"targets has shape \(3, 1\), expected \[2, m\]"),
@@ -157,6 +128,6 @@ def test_leave_one_out_finds_the_wrong_label():
     (np.eye(2), np.ones((2, 1)), {"ridge": -1e-3}, "-0.001"),
     (np.eye(2), np.ones((2, 1)), {"mode": "trace"}, "trace_mean"),
 ])
-def test_wrong_input_is_refused(fit, gram, targets, options, message):
+def test_wrong_input_is_refused(gram, targets, options, message):
     with pytest.raises(ConfigError, match=message):
-        fit(jnp.asarray(gram), jnp.asarray(targets), **options)
+        fit_kernel(jnp.asarray(gram), jnp.asarray(targets), **options)

@@ -44,7 +44,7 @@ def made(kind, **changes):
                 params[name].shape) ** (2 if name == "label_map" else 1)
     shown = jax.tree.map(np.asarray, head.decode(params, jax.random.key(0)))
     normaliser = Normaliser(np.float32([0.25]), np.float32([0.5]), kind="standardise")
-    recipe = {"method": kind, "ipc": 0.4, "stored_bytes": head.cost(params),
+    recipe = {"method": kind, "ipc": 0.4, "stored_bytes": synthetic.stored_bytes(params),
               "shown_images": len(shown.images)}
     fields = dict(synthetic=shown, normaliser=normaliser, label_kind=KINDS[kind], spec=SPEC,
                   recipe=recipe, stored=Stored(kind, ARGUMENTS[kind], params))

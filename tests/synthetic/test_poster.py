@@ -12,7 +12,7 @@ import pytest
 
 from dd_jax.data import denormalise, identity, standardise, zca
 from dd_jax.errors import ConfigError
-from dd_jax.synthetic import patch_counts, poster, poster_image, poster_shape
+from dd_jax.synthetic import patch_counts, poster, poster_image, poster_shape, stored_bytes
 from dd_jax.synthetic import poster_layout as layout
 from dd_jax.transforms.pixel_space import kept_between
 from dd_jax.types import SyntheticSet
@@ -204,8 +204,8 @@ def test_cost_groups_and_rates():
     head = poster(**GEOMETRY, labels="learned")
     given = start()._replace(learning_rate=jnp.float32(0.1), log_temperature=jnp.ones(()))
     params = head.init(jax.random.key(0), given)
-    assert head.cost(params) == 4 * (7 * 13 * 2 + 2 * 3 * 6 + 2)
-    assert head.cost(params) == sum(np.asarray(leaf).nbytes for leaf in params.values())
+    assert stored_bytes(params) == 4 * (7 * 13 * 2 + 2 * 3 * 6 + 2)
+    assert stored_bytes(params) == sum(np.asarray(leaf).nbytes for leaf in params.values())
     assert head.groups(params) == {
         "poster": "images", "label_map": "labels", "log_learning_rate": "learning_rate",
         "log_temperature": "temperature"}
@@ -213,7 +213,7 @@ def test_cost_groups_and_rates():
     np.testing.assert_allclose(found.learning_rate, 0.1, rtol=1e-6)
     assert found.log_temperature == 1
     few = poster(**{**GEOMETRY, "shape": (4, 5), "patches": (1, 1)})
-    assert few.cost(few.init(KEY, start())) == 4 * 4 * 5 * 2  # one image for six classes
+    assert stored_bytes(few.init(KEY, start())) == 4 * 4 * 5 * 2  # one image for six classes
 
 
 @pytest.mark.parametrize("ipc, image, grid, expected", [

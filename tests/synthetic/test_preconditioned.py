@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dd_jax.errors import ConfigError
-from dd_jax.synthetic import pixels
+from dd_jax.synthetic import pixels, stored_bytes
 from dd_jax.synthetic.preconditioned import preconditioned
 from tests.laws import members
 
@@ -54,7 +54,7 @@ def test_gradient_of_the_matrix():
 
 def test_cost_and_groups_count_the_matrix():
     head, _, params = made("fixed")
-    assert head.cost(params) == sum(x.size * 4 for x in jax.tree.leaves(params))
+    assert stored_bytes(params) == sum(x.size * 4 for x in jax.tree.leaves(params))
     assert head.groups(params) == {"images": "images", "labels": "constant",
                                    "log_temperature": "temperature",
                                    "preconditioner": "preconditioner"}

@@ -43,7 +43,7 @@ class Formed(Settings):
         """
         turns = at.classes if self.in_turn else 1
         if self.in_turn:
-            objective = class_by_class(objective)._replace(turns=turns)
+            objective = class_by_class(objective, turns)
         return {**self.stored(at, interpolation=interpolation, choose=choose),
                 "objective": objective, "steps": iterations * turns}
 

@@ -21,7 +21,7 @@ from dd_jax.run.workdir import Workdir
 from dd_jax.store.trajectories import describe, open_trajectories, write_expert
 from dd_jax.train import student
 from dd_jax.transforms.rate_space import in_rate_space
-from dd_jax.types import Batch, StoredRows
+from dd_jax.types import Batch, HostRows
 from tests.laws import members
 
 NETWORK, SPAN, STEPS = nets.mlp(members.SPEC, width=4, depth=2), 2, 5
@@ -117,7 +117,7 @@ def test_a_population_reads_a_segment_for_each_member_and_steps_by_it(recipe, to
         return state, rows, batch, d.step(state, batch)[1]["loss"]
 
     states, rows, found, losses = jax.jit(jax.vmap(one))(jnp.arange(4))
-    assert isinstance(rows, StoredRows)
+    assert isinstance(rows, HostRows)
     expert, epoch = map(np.asarray, rows.index)
     assert len(set(expert.tolist())) > 1 and len(set(epoch.tolist())) > 1
     stored = open_trajectories(folder)
@@ -138,7 +138,7 @@ def test_stored_and_real_rows_side_by_side(toy):
         def like(self, index):
             return jax.ShapeDtypeStruct(index.shape, jnp.float32)
 
-    rows = {"stored": StoredRows(jnp.arange(3), Halves()), "real": jnp.array([5, 1])}
+    rows = {"stored": HostRows(jnp.arange(3), Halves()), "real": jnp.array([5, 1])}
     found = jax.jit(lambda: fetch(toy, rows))()
     np.testing.assert_array_equal(found["stored"], [0.5, 1.5, 2.5])
     assert isinstance(found["real"], Batch)

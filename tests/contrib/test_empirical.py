@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dd_jax import nets
+from dd_jax.contrib.empirical import empirical_ntk, empirical_ntk_matrix, linearised
 from dd_jax.errors import ConfigError
-from dd_jax.kernels.empirical import empirical_ntk, empirical_ntk_matrix, linearised
 from dd_jax.types import DataSpec
 
 SPEC = DataSpec("toy", (4, 4, 1), 3, ("a", "b", "c"))

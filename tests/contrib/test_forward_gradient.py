@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from dd_jax import nets, objectives, pools, train
+from dd_jax.contrib import forward_gradient
 from dd_jax.errors import ConfigError
 from dd_jax.types import Batch
 from tests.laws import members
@@ -40,7 +41,7 @@ def losses(steps, adjoint="checkpointed"):
 def test_forward_mode_is_reverse_mode(how):
     with jax.enable_x64(True):
         loss, rates = losses(4), jnp.array([0.1, 0.2, 0.05, 0.1])
-        value, slopes = jax.jit(train.forward_gradient(loss, how=how))(rates)
+        value, slopes = jax.jit(forward_gradient(loss, how=how))(rates)
         wanted, reverse = jax.jit(jax.value_and_grad(loss))(rates)
         np.testing.assert_allclose(value, wanted, rtol=1e-12)
         np.testing.assert_allclose(slopes, reverse, rtol=1e-10, atol=1e-14)
@@ -55,7 +56,7 @@ def test_memory_does_not_grow_with_the_steps():
         compiled = jax.jit(of).lower(jnp.float32(0.1)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    forward = [used(n, train.forward_gradient) for n in (4, 64)]
+    forward = [used(n, forward_gradient) for n in (4, 64)]
     reverse = [used(n, jax.value_and_grad) for n in (4, 64)]
     print(forward, reverse)
     assert forward[1] < 1.2 * forward[0] + 4096 and reverse[1] > 2 * reverse[0]
@@ -63,4 +64,4 @@ def test_memory_does_not_grow_with_the_steps():
 
 def test_no_numbers():
     with pytest.raises(ConfigError, match="no numbers"):
-        train.forward_gradient(lambda numbers: 0.0)({})
+        forward_gradient(lambda numbers: 0.0)({})

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from dd_jax.contrib import frequency, frequency_masks
 from dd_jax.data import from_arrays, identity, rows_per_class, standardise
 from dd_jax.errors import ConfigError, DataError
-from dd_jax.synthetic import frequency, frequency_masks
+from dd_jax.synthetic import stored_bytes
 from dd_jax.types import SyntheticSet
 from tests.laws import members
 
@@ -72,7 +73,7 @@ def test_label_heads_cost_and_groups():
     head = frequency(random_masks(7), labels="soft")
     given = start()._replace(learning_rate=jnp.float32(0.1))
     params = head.init(jax.random.key(0), given)
-    assert head.cost(params) == 4 * (4 * 7 * 2 + 4 * 2 + 1)
+    assert stored_bytes(params) == 4 * (4 * 7 * 2 + 4 * 2 + 1)
     assert head.groups(params) == {"coefficients": "images", "labels": "labels",
                                    "log_learning_rate": "learning_rate"}
     found = head.decode(params, KEY)

@@ -1,13 +1,14 @@
-"""What trajectory matching compares of a student's and an expert's way: the end points, the point
-of the student's way that comes nearest, or points on the way as well.
+"""Trajectory losses: what trajectory matching compares of a student's and an expert's way.
 
-A reach is a function (student, segment of parameter trees, inputs, synthetic) -> (loss, metrics).
+That may be the end points, the point of the student's way that comes nearest to the expert's end,
+or points on the way as well. A `TrajectoryLoss` is a function
+(student, segment of parameter trees, inputs, synthetic) -> (loss, metrics).
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,16 @@ from dd_jax.train.student import Student
 from dd_jax.train.training_step import StepInput
 from dd_jax.types import PyTree, SyntheticSet
 
-Reach = Callable[[Student, Segment, StepInput, SyntheticSet], tuple[jax.Array, dict]]
 WAYPOINT_WEIGHTS = ("aggregate", "adaptive")
+
+
+class TrajectoryLoss(Protocol):
+    """How far a student, trained on the synthetic set, is from what an expert did."""
+
+    def __call__(
+        self, student: Student, segment: Segment, inputs: StepInput, synthetic: SyntheticSet, /
+    ) -> tuple[jax.Array, dict]:
+        """Returns a scalar and metrics; `segment` holds trees of parameters."""
 
 
 def squared_distance(a: PyTree, b: PyTree) -> jax.Array:
@@ -38,18 +47,18 @@ def _dead(segment: Segment) -> dict:
     return {"dead": (squared_distance(segment.start, segment.target) == 0).astype(jnp.float32)}
 
 
-def endpoint() -> Reach:
+def endpoint() -> TrajectoryLoss:
     """The student after its last step against the target."""
 
-    def reach(student, segment, inputs, synthetic):
+    def loss(student, segment, inputs, synthetic):
         carry = student.train(student.begin(segment.start), inputs, synthetic)
         value = relative_distance(student.params(carry), segment.target, segment.start)
         return value, _dead(segment)
 
-    return reach
+    return loss
 
 
-def nearest() -> Reach:
+def nearest() -> TrajectoryLoss:
     """The student after that step after which it is nearest to the target, by the L1 distance.
 
       k = argmin_i ||theta_i - theta*||_1, i = 1..N, the last of equals; L of theta_k
@@ -59,7 +68,7 @@ def nearest() -> Reach:
     Source: Liu et al., Dataset Distillation by Automatic Training Trajectories, ECCV 2024.
     """
 
-    def reach(student, segment, inputs, synthetic):
+    def loss(student, segment, inputs, synthetic):
         fixed = jax.lax.stop_gradient(synthetic)
 
         def go(carry, x):
@@ -77,10 +86,10 @@ def nearest() -> Reach:
         value = relative_distance(student.params(carry), segment.target, segment.start)
         return value, {"steps": last + 1, **_dead(segment)}
 
-    return reach
+    return loss
 
 
-def waypoints(weights: str = "aggregate") -> Reach:
+def waypoints(weights: str = "aggregate") -> TrajectoryLoss:
     """The end points, and the student after i N / span steps against epoch t + i of the expert.
 
       L = sum_i beta_i ||theta_{i N / span} - theta*_{t+i}||^2 / ||theta*_t - theta*_{t+i}||^2
@@ -97,7 +106,7 @@ def waypoints(weights: str = "aggregate") -> Reach:
     if weights not in WAYPOINT_WEIGHTS:
         raise unknown("waypoint weights", weights, WAYPOINT_WEIGHTS)
 
-    def reach(student, segment, inputs, synthetic):
+    def loss(student, segment, inputs, synthetic):
         if isinstance(segment.between, tuple):
             raise ConfigError("the segments have no waypoints",
                               fix="pass Segments(trajectories, span, waypoints=True)")
@@ -117,4 +126,4 @@ def waypoints(weights: str = "aggregate") -> Reach:
             total += beta * relative_distance(student.params(carry), target, segment.start)
         return total, _dead(segment)
 
-    return reach
+    return loss

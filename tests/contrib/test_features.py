@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dd_jax import nets
+from dd_jax.contrib.features import feature_kernel, network_features, random_feature_kernel
 from dd_jax.errors import ConfigError
 from dd_jax.kernels.blockwise import blockwise
-from dd_jax.kernels.features import feature_kernel, network_features, random_feature_kernel
 from dd_jax.types import DataSpec
 
 SPEC = DataSpec("toy", (4, 4, 1), 2, ("a", "b"))

@@ -1,4 +1,4 @@
-"""The primal form, streaming fits, closed-form labels and the exact linear set."""
+"""The primal form, closed-form labels and the exact linear set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dd_jax.errors import ConfigError
-from dd_jax.solvers import MODES, exact_linear_set, fit_features, fit_stream, label_solve
+from dd_jax.solvers import MODES, exact_linear_set, fit_features, label_solve
 
 
 def _problem(n=12, p=5, k=3, seed=0):
@@ -56,18 +56,6 @@ def test_primal_of_singular_features_stays_finite(name):
     (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(f)
     assert np.isfinite(value) and np.all(np.isfinite(gradient))
     assert int(info.jitter_steps) > 0
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("chunk", [5, 12, 100])
-def test_stream_equals_one_fit(mode, chunk):
-    f, y = (jnp.asarray(a, jnp.float32) for a in _problem())
-    whole = fit_features(f, y, ridge=1e-2, mode=mode)
-    fit = jax.jit(lambda f, y: fit_stream(lambda rows: (f[rows], y[rows]), 12, ridge=1e-2,
-                                          mode=mode, chunk=chunk))(f, y)
-    assert fit.weights.dtype == jnp.float32
-    np.testing.assert_allclose(fit.weights, whole.weights, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(fit.info.ridge, whole.info.ridge, rtol=1e-6)
 
 
 def _blocks(n=5, big=40, k=3, seed=0):
@@ -139,15 +127,11 @@ def _take(rows):
     (lambda: fit_features(jnp.ones((3, 2)), jnp.ones((2, 1))), r"targets has shape \(2, 1\)"),
     (lambda: fit_features(jnp.ones(3), jnp.ones((3, 1))), r"features has shape \(3,\)"),
     (lambda: fit_features(jnp.ones((2, 2)), jnp.ones((2, 1)), form="dula"), "dual"),
-    (lambda: fit_stream(_take, 0), "count is 0"),
-    (lambda: fit_stream(_take, 4, chunk=0), "chunk is 0"),
-    (lambda: fit_stream(_take, 4, ridge=-1.0), "ridge is -1.0"),
-    (lambda: fit_stream(lambda r: (jnp.ones((3, 2)), jnp.ones((4, 2))), 4), "features has shape"),
     (lambda: label_solve(jnp.eye(3), _take, 2), "2 real rows for 3 images"),
     (lambda: label_solve(jnp.eye(2), _take, 4), "3 columns"),
     (lambda: exact_linear_set(jnp.ones((2, 3))), "no more outputs than features"),
     (lambda: exact_linear_set(jnp.ones((3, 2)), sigma=0.0), "sigma is 0.0"),
-], ids=range(11))
+], ids=range(7))
 def test_wrong_input_is_refused(call, message):
     with pytest.raises(ConfigError, match=message):
         call()

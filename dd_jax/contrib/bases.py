@@ -43,7 +43,7 @@ def hallucinated(parameterization: Parameterization, *, hallucinators: int = 5) 
     Returns:
       A `Parameterization` whose params are those of the other one and, in group "hallucinators",
       "valid_kernel" and "full_kernel" [N, 3, 3, C, C], "valid_bias" and "full_bias" [N, C],
-      "scale" and "shift" [N, H - 2, W - 2, C]. The cost counts all of them.
+      "scale" and "shift" [N, H - 2, W - 2, C].
 
     Raises:
       ConfigError: hallucinators below 1; at `init`, images smaller than 3x3, or params that are no
@@ -54,8 +54,8 @@ def hallucinated(parameterization: Parameterization, *, hallucinators: int = 5) 
       >>> shown = hallucinated(pixels(), hallucinators=3)
       >>> start = SyntheticSet(jnp.ones((2, 4, 4, 1)), jnp.eye(2))
       >>> params = shown.init(jax.random.key(0), start)
-      >>> shown.decode(params, jax.random.key(1)).images.shape, shown.cost(params)
-      ((6, 4, 4, 1), 480)
+      >>> shown.decode(params, jax.random.key(1)).images.shape
+      (6, 4, 4, 1)
     """
     count = hallucinators
     require_whole("hallucinators", count, example=5)
@@ -105,14 +105,10 @@ def hallucinated(parameterization: Parameterization, *, hallucinators: int = 5) 
         return bases._replace(images=images.reshape(-1, *images.shape[2:]),
                               labels=jnp.repeat(bases.labels, count, axis=0))
 
-    def cost(params: dict) -> int:
-        own = sum(int(params[name].size) * params[name].dtype.itemsize for name in _LEAVES)
-        return parameterization.cost(inner(params)) + own
-
     def groups(params: dict) -> dict:
         return {**parameterization.groups(inner(params)), **dict.fromkeys(_LEAVES, _GROUP)}
 
-    return Parameterization(init=init, decode=decode, cost=cost, groups=groups)
+    return Parameterization(init=init, decode=decode, groups=groups)
 
 
 def _correlate(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -43,8 +43,8 @@ def frequency(masks: Any, *, labels: str = "fixed") -> Parameterization:
 
     Returns:
       A `Parameterization` whose params are those of `pixels`, with "coefficients" [M, keep, C] in
-      place of the images, in row-major order of the frequencies and in group "images". The cost
-      counts them and the labels; the masks, H W bits for each class, are not counted.
+      place of the images, in row-major order of the frequencies and in group "images". The
+      masks, H W bits for each class, are not among them.
 
     Raises:
       ConfigError: masks of another shape or of unequal counts, unknown head; at `init`, images of
@@ -56,8 +56,8 @@ def frequency(masks: Any, *, labels: str = "fixed") -> Parameterization:
       >>> start = SyntheticSet(jnp.ones((4, 4, 4, 1)), jnp.repeat(jnp.eye(2), 2, axis=0))
       >>> few = frequency(low)
       >>> params = few.init(jax.random.key(0), start)
-      >>> params["coefficients"].shape, few.cost(params)
-      ((4, 4, 1), 96)
+      >>> params["coefficients"].shape
+      (4, 4, 1)
     """
     head = pixels(labels=labels)
     positions, (height, width) = _positions(masks)
@@ -90,7 +90,7 @@ def frequency(masks: Any, *, labels: str = "fixed") -> Parameterization:
     def groups(params: dict) -> dict:
         return {**head.groups(_rest(params)), _LEAF: "images"}
 
-    return Parameterization(init=init, decode=decode, cost=head.cost, groups=groups)
+    return Parameterization(init=init, decode=decode, groups=groups)
 
 
 def frequency_masks(

@@ -57,12 +57,12 @@ def slope(theta, shared, rows):
     return flat(reference.gradient(tree(theta), shared.images[rows], shared.labels[rows]))
 
 
-def walk(start, shared, plan, *, momentum=0.0, pace=1.0):
-    """[N + 1, P]: b <- momentum b + g, theta <- theta - pace rate b."""
+def walk(start, shared, plan, *, momentum=0.0, factor=1.0):
+    """[N + 1, P]: b <- momentum b + g, theta <- theta - factor rate b."""
     path, velocity = [start], np.zeros_like(start)
     for rows in plan:
         velocity = momentum * velocity + slope(path[-1], shared, rows)
-        path.append(path[-1] - pace * shared.learning_rate * velocity)
+        path.append(path[-1] - factor * shared.learning_rate * velocity)
     return np.stack(path)
 
 
@@ -92,12 +92,13 @@ def on_the_way(betas):
 # name -> (plan, options of the student, options of the objective, reference)
 CASES = {
     "endpoint": (WHOLE, {}, {}, to_the_end),
-    "heavy ball and pace": (
-        BATCHES, dict(optimizer=optax.trace(0.9)), dict(pace=lambda epoch: 1.0 + 0.5 * epoch),
-        lambda *args: to_the_end(*args, momentum=0.9, pace=1.0 + 0.5 * EPOCH)),
-    "nearest": (WHOLE, {}, dict(reach=nearest()), at_step(2)),
-    "aggregate": (BATCHES, {}, dict(reach=waypoints()), on_the_way((1, 1, 1))),
-    "adaptive": (WHOLE, dict(optimizer=optax.trace(0.9)), dict(reach=waypoints("adaptive")),
+    "heavy ball and schedule": (
+        BATCHES, dict(optimizer=optax.trace(0.9)),
+        dict(rate_schedule=lambda epoch: 1.0 + 0.5 * epoch),
+        lambda *args: to_the_end(*args, momentum=0.9, factor=1.0 + 0.5 * EPOCH)),
+    "nearest": (WHOLE, {}, dict(loss=nearest()), at_step(2)),
+    "aggregate": (BATCHES, {}, dict(loss=waypoints()), on_the_way((1, 1, 1))),
+    "adaptive": (WHOLE, dict(optimizer=optax.trace(0.9)), dict(loss=waypoints("adaptive")),
                  lambda *args: on_the_way((1 / 3, 2 / 3, 1))(*args, momentum=0.9)),
 }
 
@@ -180,7 +181,7 @@ def test_value_and_gradient_equal_the_reference(name):
     wanted = value(expert, shared, plan)
     np.testing.assert_allclose(found, wanted, rtol=1e-10)
     assert 1e-6 < wanted < 10 and metrics["dead"] == 0
-    np.testing.assert_allclose(metrics["rate"], shared.learning_rate)  # not the paced one
+    np.testing.assert_allclose(metrics["rate"], shared.learning_rate)  # not the scheduled one
     if name == "nearest":
         path = walk(expert[0], shared, plan)
         assert int(metrics["steps"]) == 1 + np.abs(path[1:] - expert[-1]).sum(axis=1).argmin() == 2
@@ -191,7 +192,7 @@ def test_the_nearest_step_is_the_last_of_equals_and_one_that_there_is():
     """At a rate of zero all are equal; at one without bounds only the first step is a number."""
     shared = jax.tree.map(np.float32, arrays())
     expert = expert_of("endpoint", shared)
-    at = slopes(built(reach=nearest()), segment_of(expert))
+    at = slopes(built(loss=nearest()), segment_of(expert))
     still = shared._replace(learning_rate=np.float32(0.0))
     (value, metrics), gradient = at(still)
     assert metrics["steps"] == STEPS
@@ -221,13 +222,13 @@ def test_the_two_pass_rule_is_that_of_tesla():
     assert bias > 1e-2 * np.abs(exact.images).max()
 
 
-@pytest.mark.parametrize("reach", [None, nearest(), waypoints()],
+@pytest.mark.parametrize("loss", [None, nearest(), waypoints()],
                          ids=["endpoint", "nearest", "waypoints"])
-def test_f35_a_dead_expert_costs_nothing_and_is_counted(reach):
+def test_f35_a_dead_expert_costs_nothing_and_is_counted(loss):
     """Its epochs are one: no distance to be relative to."""
     shared = jax.tree.map(np.float32, arrays())
     dead = np.repeat(expert_of("endpoint", shared)[:1], SPAN + 1, axis=0)
-    (value, metrics), gradient = evaluated(built(reach=reach), shared, segment_of(dead))
+    (value, metrics), gradient = evaluated(built(loss=loss), shared, segment_of(dead))
     assert value == 0 and metrics["dead"] == 1
     for leaf in jax.tree.leaves(gradient):
         np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
@@ -251,8 +252,8 @@ def test_waypoints_need_points_and_steps_enough():
     shared = jax.tree.map(np.float32, arrays())
     segment = segment_of(expert_of("endpoint", shared))
     with pytest.raises(ConfigError, match="no waypoints.*waypoints=True"):
-        evaluated(built(reach=waypoints()), shared, segment._replace(between=()))
+        evaluated(built(loss=waypoints()), shared, segment._replace(between=()))
     with pytest.raises(ConfigError, match="2 steps cannot pass 3 waypoints.*3 steps or more"):
-        evaluated(built(WHOLE[:2], reach=waypoints()), shared, segment)
+        evaluated(built(WHOLE[:2], loss=waypoints()), shared, segment)
     with pytest.raises(ConfigError, match="'adaptive'"):
         waypoints("adaptiv")
