@@ -15,7 +15,7 @@ import numpy as np
 from dd_jax.errors import CheckpointError, DDJaxError, SetFileError
 from dd_jax.store import container
 from dd_jax.store.atomic import PathLike, write_atomically
-from dd_jax.store.envelope import plain
+from dd_jax.store.envelope import MAX_DEPTH, plain
 from dd_jax.types import PyTree
 
 FORMAT, FORMAT_VERSION = "dd_jax.arrays", 1
@@ -88,7 +88,7 @@ def read_arrays(
     """
     tensors, _ = _unpacked(path, max_bytes, read=True)
     if like is None:
-        return _nested(tensors)
+        return _nested(path, tensors)
     wanted = _named(like)
     for name, leaf in wanted:
         if name not in tensors:
@@ -153,19 +153,20 @@ def _numeric(leaf: Any) -> bool:
     return isinstance(leaf, (np.ndarray, np.generic, bool, int, float))
 
 
-def _nested(tensors: Mapping[str, np.ndarray]) -> PyTree:
+def _nested(path: PathLike, tensors: Mapping[str, np.ndarray]) -> PyTree:
+    """Nested dicts of tensors whose names are sorted."""
     if set(tensors) == {_ALONE}:
         return tensors[_ALONE]
     whole: dict[str, Any] = {}
     for name, array in tensors.items():
         *folders, last = name.split("/")
+        if len(folders) > MAX_DEPTH:
+            raise _other(path, f"holds a name of {len(folders)} parts")
         place = whole
         for folder in folders:
             place = place.setdefault(folder, {})
             if not isinstance(place, dict):
-                raise CheckpointError(f"holds {name!r} below another array", fix=_AGAIN)
-        if last in place:
-            raise CheckpointError(f"holds {name!r} and names below it", fix=_AGAIN)
+                raise _other(path, f"holds {name!r} below another array")
         place[last] = array
     return whole
 
