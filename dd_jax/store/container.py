@@ -4,9 +4,10 @@ Everything about a file is checked here before a tensor is built; what the tenso
 by who asks for them. safetensors' own reader does most of it: it maps the file, allocates nothing
 by what a header says, and refuses shapes, offsets and lengths that do not fill the file exactly.
 By hand is what it does not promise: that the path is a regular file within a cap, that its header
-is short, what a foreign file is called, and the caps on tensors and their axes. The card is ONE
-metadata entry of sorted JSON, because the order of several entries is not promised by the writer
-and would change the bytes.
+is short, what a foreign file is called, and the caps on tensors and their axes. A mapped file must
+not be cut while it is open, so files are replaced by renaming and never written in place. The card
+is ONE metadata entry of sorted JSON, because the order of several entries is not promised by the
+writer and would change the bytes.
 """
 
 from __future__ import annotations

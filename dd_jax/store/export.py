@@ -196,16 +196,15 @@ def _write(
 ) -> list[pathlib.Path]:
     """Writes one file, and a copy of the label store beside it if there is one."""
     path = path / name if path.is_dir() else path
-    store = distilled.label_store
-    copy = [] if store is None else [path.with_name(label_store_path(path.with_suffix("")).name)]
-    for place in (path, *copy):
+    store, copy = distilled.label_store, label_store_path(path.with_suffix(""))
+    if store is not None and store.path and copy.exists() and copy.samefile(store.path):
+        store = None  # it is there already
+    for place in (path,) if store is None else (path, copy):
         if place.exists() and not overwrite:
             raise SetFileError(f"{place} exists", fix="pass overwrite=True or choose another path")
     # The store first: if it is gone, nothing is written.
-    if store is not None and not (store.path and copy[0].exists()
-                                  and copy[0].samefile(store.path)):
-        copy_label_store(store, copy[0])
-    return [write_atomically(path, write), *copy]
+    copies = [] if store is None else [copy_label_store(store, copy)]
+    return [write_atomically(path, write), *copies]
 
 
 def _export_npz(distilled: DistilledSet, path: pathlib.Path, overwrite: bool) -> list[pathlib.Path]:
