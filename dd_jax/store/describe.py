@@ -41,7 +41,7 @@ def summary(distilled: DistilledSet) -> str:
         ("method", distilled.recipe.get("method", "unknown")),
         ("data", f"{spec.name}, {spec.num_classes} classes, images {_shape(spec.shape)}"),
         ("images", f"{_shape(images.shape)} {images.dtype}, {_range(images)}"),
-        ("per class", _per_class(distilled.hard_labels, spec.num_classes)),
+        ("per class", _per_class(distilled)),
         ("labels", f"{_shape(labels.shape)} {labels.dtype}, {kind}, {_range(labels)}"),
         *_beside(distilled.label_store),
         *([] if synthetic.weights is None else [("weights", _rate(synthetic.weights))]),
@@ -65,14 +65,15 @@ def summary(distilled: DistilledSet) -> str:
     return "\n".join(lines)
 
 
-def _per_class(hard_labels: np.ndarray | None, classes: int) -> str:
+def _per_class(distilled: DistilledSet) -> str:
     """Images per class, by the largest label: "10", or how uneven they are."""
-    if hard_labels is None:
+    if distilled.hard_labels is None:
         return "unlabelled"
-    counts = np.bincount(hard_labels, minlength=classes)
+    counts = np.bincount(distilled.hard_labels, minlength=distilled.spec.num_classes)
     if counts.min() == counts.max():
         return str(counts[0])
-    return f"{counts.min()} to {counts.max()} (by the largest label)"
+    soft = "" if distilled.label_kind == "classes" else " (by the largest label)"
+    return f"{counts.min()} to {counts.max()}{soft}"
 
 
 def _beside(store: LabelStore | None) -> list[tuple[str, str]]:

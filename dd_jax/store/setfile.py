@@ -221,6 +221,9 @@ def _assemble(
         **{name: card[name] for name in same},
     )
     validate(distilled)
+    if _version(distilled) > card["format_version"]:
+        raise SetFileError(f"says that it has format version {card['format_version']}, but holds "
+                           f"what needs {_version(distilled)}", fix=_AGAIN)
     found = array_bytes(own.values())
     if card["bytes"] != found:
         raise SetFileError(f"card field 'bytes' is {card['bytes']}, the arrays take {found}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import jax
 import jax.numpy as jnp
@@ -221,6 +222,27 @@ def test_files_of_such_sets_that_lie(tmp_path, name, change, match):
     tensors[name] = change(tensors[name])
     with pytest.raises(SetFileError, match=match):
         store.load(write_parts(tmp_path / "b", tensors, card))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_format_cannot_hold_such_a_set(tmp_path, version):
+    tensors, card = parts(free(), tmp_path / "a")
+    with pytest.raises(SetFileError, match=f"format version {version}, but holds what needs 3"):
+        store.load(write_parts(tmp_path / "b", tensors, {**card, "format_version": version}))
+
+
+def test_every_flipped_bit_is_refused_or_harmless(tmp_path):
+    path, _ = saved(tmp_path)
+    draw, whole = random.Random(0), path.read_bytes()
+    for at in draw.sample(range(len(whole)), 200):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        try:
+            loaded = store.load(path)
+        except SetFileError:
+            continue
+        assert store.save(path, loaded).read_bytes() == whole, f"byte {at} changed the set"
 
 
 def test_png_of_five_channels_is_refused(tmp_path):
