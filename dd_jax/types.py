@@ -110,20 +110,25 @@ class HostRows:
 
 
 class SyntheticSet(NamedTuple):
-    """What the outside world sees of a distilled set: plain arrays, class-major.
+    """What the outside world sees of a distilled set: plain arrays.
+
+    What a network trains on is as said here. A `DistilledSet` may hold uint8 images and class
+    numbers in their place; its `trainable` turns them into this.
 
     Attributes:
-      images: [M, H, W, C] float32 in model space.
+      images: [M, H, W, C] float32 in model space; class-major where an objective makes them.
       labels: [M, K] float32 targets; what they mean is recorded by the recipe.
       learning_rate: learned inner learning rate(s), [] or [T], or None.
       log_temperature: [] or None; where learned, class scores are exp(log_temperature) times the
         predictions before a softmax.
+      weights: [M] float32, how much each image counts in a training, or None: all the same.
     """
 
     images: jax.Array
     labels: jax.Array
     learning_rate: Optional[jax.Array] = None
     log_temperature: Optional[jax.Array] = None
+    weights: Optional[jax.Array] = None
 
 
 class StoreSet(Protocol):

@@ -13,7 +13,7 @@ from dd_jax.errors import ConfigError
 from dd_jax.report.figures import FONT_SIZE, blank_figure, caption
 from dd_jax.store.atomic import PathLike, write_atomically
 from dd_jax.store.export import as_numpy, pillow_image
-from dd_jax.store.setfile import DistilledSet
+from dd_jax.store.record import DistilledSet
 
 GAP = 2
 _WHITE = 255

@@ -9,7 +9,7 @@ import numpy as np
 from dd_jax.errors import ConfigError
 from dd_jax.report.grid import save_grid
 from dd_jax.store.atomic import PathLike
-from dd_jax.store.setfile import DistilledSet
+from dd_jax.store.record import DistilledSet
 from dd_jax.synthetic import poster_image
 
 

@@ -1,24 +1,36 @@
-"""The distilled-set file, and its way out to other tools."""
+"""The distilled-set file, and its way out to other tools; arrays and trajectories on disk."""
 
 from __future__ import annotations
 
+from dd_jax.store.arrays import read_arrays, read_card, write_arrays
+from dd_jax.store.checks import validate
+from dd_jax.store.describe import summary
 from dd_jax.store.export import EXPORTS, as_numpy, export, torch_snippet
-from dd_jax.store.setfile import DistilledSet, cost_bytes, load, save, summary, validate
+from dd_jax.store.label_store import read_targets, write_label_store
+from dd_jax.store.record import Cost, DistilledSet, LabelStore, Stored
+from dd_jax.store.setfile import load, save
 from dd_jax.store.trajectories import Trajectories, open_trajectories
 from dd_jax.store.trajectory_file import write_expert
 
 __all__ = [
     "EXPORTS",
+    "Cost",
     "DistilledSet",
+    "LabelStore",
+    "Stored",
     "Trajectories",
     "as_numpy",
-    "cost_bytes",
     "export",
     "load",
     "open_trajectories",
+    "read_arrays",
+    "read_card",
+    "read_targets",
     "save",
     "summary",
     "torch_snippet",
     "validate",
+    "write_arrays",
     "write_expert",
+    "write_label_store",
 ]

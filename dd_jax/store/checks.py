@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import SetFileError, nearest
-from dd_jax.types import DataSpec, SyntheticSet
+from dd_jax.store.label_store import check_record
+from dd_jax.store.record import DistilledSet
+from dd_jax.synthetic.labels import LABEL_KINDS
+from dd_jax.types import DataSpec
 
-LABEL_KINDS = ("one_hot", "centred", "probabilities", "logits", "representations")
+_FITTED = "save the set with the normaliser that was fitted to its data"
 
 
-def check_synthetic(
-    synthetic: SyntheticSet, spec: DataSpec, *, label_kind: str = "one_hot"
-) -> None:
-    """Checks the arrays of a distilled set against the description of its data.
-
-    Args:
-      synthetic: images [M, H, W, C], labels [M, K], learning_rate [] or [T] or None.
-      spec: what (H, W, C) and K must be.
-      label_kind: "representations" may have any number of columns.
+def validate(distilled: DistilledSet) -> None:
+    """Checks a set as `save` and `load` do; of its label store only what the set says of it.
 
     Raises:
-      SetFileError: naming the array, what it is and what was expected.
+      SetFileError: naming the first field that is wrong, what it is and what was expected.
     """
-    images = _float32("images", synthetic.images)
-    labels = _float32("labels", synthetic.labels)
+    synthetic, spec, kind = distilled.synthetic, distilled.spec, distilled.label_kind
+    _check_kind(kind, distilled.label_scale)
+    images = _check_images(synthetic.images, spec)
+    labels = _check_labels(synthetic.labels, len(images), spec, kind)
+    _check_label_values(kind, labels, spec)
+    _check_temperature(synthetic.log_temperature)
+    _check_rate(synthetic.learning_rate)
+    _check_weights(synthetic.weights, len(images))
+    _check_normaliser(distilled.normaliser, spec)
+    check_record(distilled)
+
+
+def _check_kind(kind: Any, scale: Any) -> None:
+    if kind not in LABEL_KINDS:
+        raise SetFileError(
+            f"label_kind is {str(kind)[:60]!r}, which is unknown",
+            fix=nearest(str(kind), LABEL_KINDS)
+        )
+    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if not number or not 0 < scale < 1e30 or (kind == "classes" and scale != 1):
+        raise SetFileError(
+            f"label_scale is {str(scale)[:60]}, expected a finite number above 0, and 1 for labels "
+            "that are classes",
+            fix="pass label_scale=1.0 unless the labels were scaled",
+        )
+
+
+def _check_images(value: Any, spec: DataSpec) -> np.ndarray:
+    images = _numbers("images", value, "float32", "uint8")
     if images.ndim != 4 or tuple(images.shape[1:]) != tuple(spec.shape) or not len(images):
         expected = ", ".join(str(n) for n in spec.shape)
         raise SetFileError(
@@ -35,53 +58,34 @@ def check_synthetic(
             "M of at least 1",
             fix="give the spec of the data that the set was distilled from",
         )
-    free = label_kind == "representations" and labels.ndim == 2 and labels.shape[1] > 0
-    if labels.shape != (len(images), labels.shape[-1] if free else spec.num_classes):
+    return images
+
+
+def _check_labels(value: Any, count: int, spec: DataSpec, kind: str) -> np.ndarray:
+    labels = _numbers("labels", value, "int32" if kind == "classes" else "float32")
+    free = kind == "representations" and labels.ndim == 2 and labels.shape[1] > 0
+    expected = (count,) if kind == "classes" else (
+        count, labels.shape[-1] if free else spec.num_classes)
+    if labels.shape != expected:
         raise SetFileError(
-            f"labels have shape {labels.shape}, expected {(len(images), spec.num_classes)}: one "
-            f"row for each of {len(images)} images, one column for each of "
+            f"labels have shape {labels.shape}, expected {expected} of kind {kind!r}: one for each "
+            f"of {count} images, and unless they are class numbers one column for each of "
             f"{spec.num_classes} classes (num_classes)",
             fix="keep images and labels of the same selection, and the spec of their data",
         )
-    if synthetic.log_temperature is not None:
-        temperature = _float32("log_temperature", synthetic.log_temperature)
-        if temperature.shape != ():
-            raise SetFileError(f"log_temperature has shape {temperature.shape}, expected a scalar",
-                               fix="store the logarithm of the factor on the scores")
-    if synthetic.learning_rate is None:
+    return labels
+
+
+def _check_label_values(kind: str, labels: np.ndarray, spec: DataSpec) -> None:
+    """Checks that the labels are what their kind says, as far as values can show it."""
+    if kind == "classes":
+        wrong = (labels < 0) | (labels >= spec.num_classes)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise SetFileError(
+                f"label_kind is 'classes', but row {row} of labels is {labels[row]}, expected 0 to "
+                f"{spec.num_classes - 1}", fix="count classes from 0, as the class names are")
         return
-    rate = _float32("learning_rate", synthetic.learning_rate)
-    if rate.ndim > 1 or rate.size == 0 or rate.min() < 0:
-        lowest = f" and lowest value {rate.min()}" if rate.size else ""
-        raise SetFileError(
-            f"learning_rate has shape {rate.shape}{lowest}, expected one rate or a list [T] of "
-            "rates, none negative",
-            fix="store the rate that is used, for example exp of a logarithm that was learned",
-        )
-
-
-def check_label_kind(kind: Any, scale: Any, labels: np.ndarray) -> None:
-    """Checks that the labels are what their kind says, as far as values can show it.
-
-    Args:
-      kind: one of `LABEL_KINDS`.
-      scale: what centred labels were multiplied by; above 0.
-      labels: [M, K] float32.
-
-    Raises:
-      SetFileError: an unknown kind, a useless scale, or values that the kind forbids.
-    """
-    if kind not in LABEL_KINDS:
-        raise SetFileError(
-            f"label_kind is {kind!r}, which is unknown", fix=nearest(str(kind), LABEL_KINDS)
-        )
-    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if not number or not 0 < scale < 1e30:
-        raise SetFileError(
-            f"label_scale is {scale!r}, expected a finite number above 0",
-            fix="pass label_scale=1.0 unless the labels were scaled",
-        )
-    labels = np.asarray(labels)
     sums = labels.sum(axis=1)
     if kind == "one_hot":
         wrong = (labels.max(axis=1) != 1) | (np.count_nonzero(labels, axis=1) != 1)
@@ -96,6 +100,38 @@ def check_label_kind(kind: Any, scale: Any, labels: np.ndarray) -> None:
             f"to {labels[row].max():.4g} and sums to {sums[row]:.4g}",
             fix="name the kind that the labels have: "
             "'centred' for one-hot minus 1/K, 'logits' for free values",
+        )
+
+
+def _check_temperature(value: Any) -> None:
+    if value is not None and _numbers("log_temperature", value, "float32").shape != ():
+        raise SetFileError(f"log_temperature has shape {value.shape}, expected a scalar",
+                           fix="store the logarithm of the factor on the scores")
+
+
+def _check_rate(value: Any) -> None:
+    if value is None:
+        return
+    rate = _numbers("learning_rate", value, "float32")
+    if rate.ndim > 1 or rate.size == 0 or rate.min() < 0:
+        lowest = f" and lowest value {rate.min()}" if rate.size else ""
+        raise SetFileError(
+            f"learning_rate has shape {rate.shape}{lowest}, expected one rate or a list [T] of "
+            "rates, none negative",
+            fix="store the rate that is used, for example exp of a logarithm that was learned",
+        )
+
+
+def _check_weights(value: Any, count: int) -> None:
+    if value is None:
+        return
+    weights = _numbers("weights", value, "float32")
+    if weights.shape != (count,) or weights.min() < 0 or not weights.max() > 0:
+        values = f" from {weights.min():.4g} to {weights.max():.4g}" if weights.size else ""
+        raise SetFileError(
+            f"weights have shape {weights.shape}{values}, expected ({count},): one for each image, "
+            "none negative, not all 0",
+            fix="give each image how much it counts, or pass weights=None",
         )
 
 
@@ -129,54 +165,46 @@ def read_spec(value: Any) -> DataSpec:
     return DataSpec(value["name"], tuple(shape), classes, tuple(names))
 
 
-def plain(value: Any, where: str) -> Any:
-    """Turns settings into values that JSON can hold, or says which one cannot be.
-
-    Tuples become lists and NumPy scalars become numbers, so what `load` gives back compares
-    equal to a set that was itself loaded.
-
-    Args:
-      value: dicts with text keys, lists, tuples, text, numbers, booleans and None.
-      where: how to call the value in an error, for example "recipe".
-
-    Raises:
-      SetFileError: naming the path of the offending value.
-
-    Example:
-      >>> plain({"betas": (0.9, 0.99)}, "recipe")
-      {'betas': [0.9, 0.99]}
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise SetFileError(
-                    f"{where} has the key {key!r} of type {type(key).__name__}, expected text",
-                    fix="use text for keys",
-                )
-        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SetFileError(f"{where} is {value}, which JSON cannot hold", fix="use None or text")
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise SetFileError(
-        f"{where} is a {type(value).__name__}, which JSON cannot hold",
-        fix="store its name or its plain values",
-    )
+def _check_normaliser(normaliser: Normaliser, spec: DataSpec) -> None:
+    """Checks shapes and values, so that a wrong one fails here and not inside a jitted step."""
+    features = int(np.prod(spec.shape, dtype=object))
+    expected = {
+        "mean": (spec.shape[-1],),
+        "std": (spec.shape[-1],),
+        "pixel_mean": (features,),
+        "whiten": (features, features),
+        "unwhiten": (features, features),
+    }
+    for name, shape in expected.items():
+        array = getattr(normaliser, name)
+        if array is None and name not in ("mean", "std"):
+            continue
+        array = np.asarray(array)
+        if array.shape != shape or not np.isfinite(array).all():
+            raise SetFileError(
+                f"normaliser.{name} has shape {array.shape}, expected {shape} of finite values "
+                f"for images of shape {tuple(spec.shape)}",
+                fix=_FITTED,
+            )
+    if np.asarray(normaliser.std).min() <= 0:
+        raise SetFileError(
+            f"normaliser.std has the value {np.asarray(normaliser.std).min()}, expected above 0",
+            fix=_FITTED,
+        )
 
 
 def _positive(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _float32(name: str, value: Any) -> np.ndarray:
+def _numbers(name: str, value: Any, *dtypes: str) -> np.ndarray:
+    """The array of a field, of one of these dtypes and finite."""
     array = np.asarray(value)
-    if array.dtype != np.float32:
+    if array.dtype.name not in dtypes:
         raise SetFileError(
-            f"{name} has dtype {array.dtype}, expected float32", fix=f"cast {name} to float32"
+            f"{name} has dtype {array.dtype}, expected {' or '.join(dtypes)}",
+            fix=f"cast {name} to {dtypes[0]}"
+            + (", or say which label_kind they are" if name == "labels" else "")
         )
     finite = np.isfinite(array)
     if not finite.all():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from dd_jax.data.normalise import to_tensors
-from dd_jax.store.record import DistilledSet, cost_bytes
+from dd_jax.store.record import DistilledSet, LabelStore, array_bytes
 
 _WIDTH = 14
 _CELL = 88
@@ -41,13 +40,15 @@ def summary(distilled: DistilledSet) -> str:
     rows = [
         ("method", distilled.recipe.get("method", "unknown")),
         ("data", f"{spec.name}, {spec.num_classes} classes, images {_shape(spec.shape)}"),
-        ("images", f"{_shape(images.shape)} float32, {_range(images)}"),
-        ("per class", _per_class(labels) if kind != "representations" else "unlabelled"),
-        ("labels", f"{_shape(labels.shape)} float32, {kind}, {_range(labels)}"),
+        ("images", f"{_shape(images.shape)} {images.dtype}, {_range(images)}"),
+        ("per class", _per_class(distilled)),
+        ("labels", f"{_shape(labels.shape)} {labels.dtype}, {kind}, {_range(labels)}"),
+        *_beside(distilled.label_store),
+        *([] if synthetic.weights is None else [("weights", _rate(synthetic.weights))]),
         ("inner rate", _rate(synthetic.learning_rate)),
         ("log temp.", _rate(synthetic.log_temperature)),
         ("normaliser", _pairs(to_tensors(distilled.normaliser)[1])),
-        ("bytes", f"{cost_bytes(synthetic)} (images, labels and inner rates), "
+        ("bytes", f"{array_bytes(synthetic)} ({_parts(distilled)}), "
                   f"stored {distilled.stored_bytes}"),
         ("classes", ", ".join(spec.class_names)),
         ("data hash", distilled.data_fingerprint or "not recorded"),
@@ -64,13 +65,28 @@ def summary(distilled: DistilledSet) -> str:
     return "\n".join(lines)
 
 
-def _per_class(labels: np.ndarray) -> str:
+def _per_class(distilled: DistilledSet) -> str:
     """Images per class, by the largest label: "10", or how uneven they are."""
-    count = collections.Counter(np.argmax(labels, axis=1).tolist())
-    counts = [count[k] for k in range(labels.shape[1])]
-    if min(counts) == max(counts):
+    if distilled.hard_labels is None:
+        return "unlabelled"
+    counts = np.bincount(distilled.hard_labels, minlength=distilled.spec.num_classes)
+    if counts.min() == counts.max():
         return str(counts[0])
-    return f"{min(counts)} to {max(counts)} (by the largest label)"
+    soft = "" if distilled.label_kind == "classes" else " (by the largest label)"
+    return f"{counts.min()} to {counts.max()}{soft}"
+
+
+def _beside(store: LabelStore | None) -> list[tuple[str, str]]:
+    if store is None:
+        return []
+    return [("label store", f"{store.name}: {_shape(store.shape)} {store.dtype}, {store.kind}, "
+                            f"{store.bytes} bytes")]
+
+
+def _parts(distilled: DistilledSet) -> str:
+    """What the files hold, "images 192, labels 32", parts that cost nothing left out."""
+    cost = distilled.cost_bytes._asdict()
+    return ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in cost.items() if n)
 
 
 def _rate(rate: Any | None) -> str:

@@ -14,7 +14,11 @@ import numpy as np
 from dd_jax.data.normalise import denormalise
 from dd_jax.errors import MissingPackageError, SetFileError, unknown
 from dd_jax.store.atomic import PathLike, write_atomically
-from dd_jax.store.setfile import DistilledSet, card_of, validate
+from dd_jax.store.checks import validate
+from dd_jax.store.label_store import copy_label_store, label_store_path
+from dd_jax.store.record import DistilledSet
+from dd_jax.store.setfile import card_of
+from dd_jax.types import SyntheticSet
 
 _NORMALISER_ARRAYS = ("mean", "std", "pixel_mean", "whiten", "unwhiten")
 _PNG_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -30,14 +34,18 @@ def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
     Returns:
       images [M, H, W, C] float32 in model space: train on these.
       images_unit [M, H, W, C] float32 in [0, 1]: look at these. Where the normaliser works per
-      image, brightness and contrast are lost, and each image is stretched to fill [0, 1].
-      labels [M, K] float32 as stored; hard_labels [M] int32, the largest label (not for
-      representations, which name no class).
+      image, brightness and contrast are lost, and each image is stretched to fill [0, 1]; not so
+      those that are stored as pixels.
+      pixels [M, H, W, C] uint8, where they are stored so.
+      labels as stored, [M, K] float32 or class numbers [M] int32; hard_labels [M] int32, the class
+      or the largest label (not for representations, which name no class).
+      weights [M] float32, where images have them.
       learning_rate [] or [T] and log_temperature [] float32, where they were learned.
       normaliser_mean [C], normaliser_std [C] and, where fitted, normaliser_pixel_mean [d],
       normaliser_whiten [d, d], normaliser_unwhiten [d, d] with d = H*W*C, flattened in
       that order: apply these to test images.
       class_names [K] fixed-width text; card, JSON text that says what the labels mean.
+      A label store stays in its file: `dd_jax.store.read_targets` reads it.
 
     Raises:
       SetFileError: the set is not valid.
@@ -54,17 +62,18 @@ def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
     """
     validate(distilled)
     synthetic, normaliser = distilled.synthetic, distilled.normaliser
-    labels = np.array(synthetic.labels)
     arrays = {
-        "images": np.array(synthetic.images),
+        "images": np.array(distilled.trainable().images),
         "images_unit": _unit_images(distilled),
-        "labels": labels,
+        "labels": np.array(synthetic.labels),
         "class_names": np.array(distilled.spec.class_names, dtype=np.str_),
         "card": np.array(json.dumps(card_of(distilled), sort_keys=True)),
     }
-    if distilled.label_kind != "representations":
-        arrays["hard_labels"] = np.argmax(labels, axis=1).astype(np.int32)
-    for name in ("learning_rate", "log_temperature"):
+    if _has_pixels(distilled):
+        arrays["pixels"] = np.array(synthetic.images)
+    if distilled.hard_labels is not None:
+        arrays["hard_labels"] = distilled.hard_labels
+    for name in SyntheticSet._fields[2:]:
         if getattr(synthetic, name) is not None:
             arrays[name] = np.array(getattr(synthetic, name))
     for name in _NORMALISER_ARRAYS:
@@ -86,6 +95,9 @@ def export(
     "torch"        the same with images [M, C, H, W] and the whitening in that order, as
                    safetensors: a .pt file is a pickle, which this library neither writes nor
                    reads. `torch_snippet` gives the lines that load it.
+
+    A label store is safetensors that any tool reads: it is copied beside the file, as
+    NAME.labels.safetensors, and left behind by "png".
 
     Args:
       distilled: the set.
@@ -130,7 +142,7 @@ def torch_snippet(path: PathLike) -> str:
             "from safetensors.torch import load_file",
             f"tensors = load_file({str(path)!r})",
             "images = tensors['images']  # [M, C, H, W], normalised: train on these",
-            "labels = tensors['labels']  # [M, K]",
+            "labels = tensors['labels']  # [M, K], or [M] where they are class numbers",
             "mean, std = tensors['normaliser_mean'], tensors['normaliser_std']  # [C]: test images",
         ]
     )
@@ -163,6 +175,8 @@ def pillow_image() -> Any:
 
 def _unit_images(distilled: DistilledSet) -> np.ndarray:
     """[M, H, W, C] in [0, 1] for the eye."""
+    if _has_pixels(distilled):
+        return np.asarray(distilled.synthetic.images, np.float32) / np.float32(255)
     unit = np.asarray(denormalise(distilled.normaliser, distilled.synthetic.images), np.float32)
     if distilled.normaliser.per_image:
         # Unit-norm images would otherwise all come out as nearly the same flat grey.
@@ -172,44 +186,60 @@ def _unit_images(distilled: DistilledSet) -> np.ndarray:
     return np.clip(unit, 0.0, 1.0).astype(np.float32)
 
 
-def _target(path: pathlib.Path, name: str, overwrite: bool) -> pathlib.Path:
+def _has_pixels(distilled: DistilledSet) -> bool:
+    return distilled.synthetic.images.dtype == np.uint8
+
+
+def _write(
+    distilled: DistilledSet, path: pathlib.Path, name: str, overwrite: bool,
+    write: Callable[[Any], object],
+) -> list[pathlib.Path]:
+    """Writes one file, and a copy of the label store beside it if there is one."""
     path = path / name if path.is_dir() else path
-    if path.exists() and not overwrite:
-        raise SetFileError(f"{path} exists", fix="pass overwrite=True or choose another path")
-    return path
+    store, copy = distilled.label_store, label_store_path(path.with_suffix(""))
+    if store is not None and store.path and copy.exists() and copy.samefile(store.path):
+        store = None  # it is there already
+    for place in (path,) if store is None else (path, copy):
+        if place.exists() and not overwrite:
+            raise SetFileError(f"{place} exists", fix="pass overwrite=True or choose another path")
+    # The store first: if it is gone, nothing is written.
+    copies = [] if store is None else [copy_label_store(store, copy)]
+    return [write_atomically(path, write), *copies]
 
 
 def _export_npz(distilled: DistilledSet, path: pathlib.Path, overwrite: bool) -> list[pathlib.Path]:
-    path = _target(path, "distilled.npz", overwrite)
     arrays = as_numpy(distilled)
-    return [write_atomically(path, lambda file: np.savez(file, **arrays))]
+    return _write(distilled, path, "distilled.npz", overwrite,
+                  lambda file: np.savez(file, **arrays))
 
 
 def _numbers(distilled: DistilledSet) -> dict[str, np.ndarray]:
     return {name: a for name, a in as_numpy(distilled).items() if a.dtype.kind != "U"}
 
 
-def _write_tensors(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> list[pathlib.Path]:
+def _write_tensors(
+    distilled: DistilledSet, path: pathlib.Path, overwrite: bool, arrays: dict[str, np.ndarray]
+) -> list[pathlib.Path]:
     import safetensors.numpy
 
     blob = safetensors.numpy.save({k: np.array(a, order="C") for k, a in arrays.items()})
-    return [write_atomically(path, lambda file: file.write(blob))]
+    return _write(distilled, path, "distilled.safetensors", overwrite,
+                  lambda file: file.write(blob))
 
 
 def _export_safetensors(
     distilled: DistilledSet, path: pathlib.Path, overwrite: bool
 ) -> list[pathlib.Path]:
-    path = _target(path, "distilled.safetensors", overwrite)
-    return _write_tensors(path, _numbers(distilled))
+    return _write_tensors(distilled, path, overwrite, _numbers(distilled))
 
 
 def _export_torch(
     distilled: DistilledSet, path: pathlib.Path, overwrite: bool
 ) -> list[pathlib.Path]:
-    path = _target(path, "distilled.safetensors", overwrite)
     arrays = _numbers(distilled)
-    for name in ("images", "images_unit"):
-        arrays[name] = arrays[name].transpose(0, 3, 1, 2)
+    for name in ("images", "images_unit", "pixels"):
+        if name in arrays:
+            arrays[name] = arrays[name].transpose(0, 3, 1, 2)
     # Whitening acts on flattened images, so its rows and columns must move with the pixels.
     shape = distilled.spec.shape
     order = np.arange(int(np.prod(shape))).reshape(shape).transpose(2, 0, 1).ravel()
@@ -219,8 +249,10 @@ def _export_torch(
         if name in arrays:
             arrays[name] = arrays[name][np.ix_(order, order)]
     # PyTorch indexes with 64-bit integers, and its losses refuse 32-bit class numbers.
-    arrays["hard_labels"] = arrays["hard_labels"].astype(np.int64)
-    return _write_tensors(path, arrays)
+    for name in ("labels", "hard_labels"):
+        if name in arrays and arrays[name].dtype == np.int32:
+            arrays[name] = arrays[name].astype(np.int64)
+    return _write_tensors(distilled, path, overwrite, arrays)
 
 
 def _export_png(

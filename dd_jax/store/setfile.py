@@ -4,9 +4,10 @@ Raw images are not enough to use a distilled set: a network must see test images
 same normaliser and must read the labels as what they are. Both travel in the file, with the
 recipe, the versions, the citation and two hashes. No clock goes in: equal sets, equal bytes.
 
-A set that was decoded from something smaller is stored as that, so that the file has the size that
-is reported: version 2 holds the parameters, how to decode them, and no images. Sets of images are
-still written in version 1, which every dd_jax reads.
+A file is written in the lowest version that can hold its set. Version 1 holds float32 images and
+[M, K] labels. Version 2 holds what a set was decoded from, so that the file has the size that is
+reported: the parameters, how to decode them, and no images. Version 3 may hold uint8 images, class
+numbers, weights, and the name of a label store beside it.
 """
 
 from __future__ import annotations
@@ -16,31 +17,32 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.data.normalise import Normaliser, from_tensors, to_tensors
 from dd_jax.errors import DDJaxError, SetFileError
-from dd_jax.store import checks, container
+from dd_jax.store import container, label_store
 from dd_jax.store.atomic import PathLike, write_atomically
-from dd_jax.store.describe import summary
-from dd_jax.store.record import DistilledSet, Stored, cost_bytes
+from dd_jax.store.checks import read_spec, validate
+from dd_jax.store.envelope import plain
+from dd_jax.store.record import DistilledSet, array_bytes
 from dd_jax.store.stored import check_stored, read_stored
-from dd_jax.types import DataSpec, SyntheticSet
+from dd_jax.types import SyntheticSet
 
-__all__ = ["DistilledSet", "Stored", "card_of", "cost_bytes", "load", "save", "summary",
-           "validate"]
-
-FORMAT_VERSION = 2
-_OF_IMAGES = 1  # the version of a file that holds images: nothing of it has changed since
+FORMAT_VERSION = 3
 
 # version -> (card, tensors) of that version to (card, tensors) of the next. A new entry comes
 # with a file of the old version in tests/golden, which must load for ever.
 Migration = Callable[[dict, dict], "tuple[dict, dict]"]
-_MIGRATIONS: dict[int, Migration] = {_OF_IMAGES: lambda card, tensors: (card, tensors)}
+_MIGRATIONS: dict[int, Migration] = {
+    version: lambda card, tensors: (card, tensors) for version in (1, 2)
+}
 
+_AGAIN = "write the set again with dd_jax.store.save"
 _NORMALISER = "normaliser/"
 _STORED = "stored/"
-_SCALARS = ("learning_rate", "log_temperature")  # what a set may have beside images and labels
+_OPTIONAL = SyntheticSet._fields[2:]  # what a set may have beside images and labels
 _FIELDS: dict[str, Any] = {
     "label_kind": str,
     "label_scale": (int, float),
@@ -61,40 +63,26 @@ def card_of(distilled: DistilledSet) -> dict[str, Any]:
     Raises:
       SetFileError: a setting cannot be held in JSON.
     """
-    meta, stored = to_tensors(distilled.normaliser)[1], distilled.stored
-    form = {} if stored is None else {"stored": {
-        "kind": stored.kind,
-        "arguments": checks.plain(dict(stored.arguments), "stored.arguments"),
-    }}
-    return {
-        **form,
-        "format_version": _OF_IMAGES if stored is None else FORMAT_VERSION,
+    stored, beside = distilled.stored, distilled.label_store
+    card = {
+        "format_version": _version(distilled),
         "label_kind": distilled.label_kind,
         "label_scale": float(distilled.label_scale),
-        "spec": checks.plain(dataclasses.asdict(distilled.spec), "spec"),
-        "recipe": checks.plain(dict(distilled.recipe), "recipe"),
-        "evaluation": checks.plain(dict(distilled.evaluation), "evaluation"),
-        "versions": checks.plain(dict(distilled.versions), "versions"),
-        "normaliser": checks.plain(dict(meta), "normaliser"),
+        "spec": plain(dataclasses.asdict(distilled.spec), "spec"),
+        "recipe": plain(distilled.recipe, "recipe"),
+        "evaluation": plain(distilled.evaluation, "evaluation"),
+        "versions": plain(distilled.versions, "versions"),
+        "normaliser": plain(to_tensors(distilled.normaliser)[1], "normaliser"),
         "data_fingerprint": distilled.data_fingerprint,
-        "bytes": cost_bytes(distilled.synthetic if stored is None else stored.params),
+        "bytes": array_bytes(_own_tensors(distilled).values()),
         "citation": distilled.citation,
     }
-
-
-def validate(distilled: DistilledSet) -> None:
-    """Checks a set as `save` and `load` do.
-
-    Raises:
-      SetFileError: naming the first field that is wrong.
-    """
-    checks.check_synthetic(
-        distilled.synthetic, distilled.spec, label_kind=distilled.label_kind
-    )
-    checks.check_label_kind(
-        distilled.label_kind, distilled.label_scale, np.asarray(distilled.synthetic.labels)
-    )
-    _check_normaliser(distilled.normaliser, distilled.spec)
+    if stored is not None:
+        arguments = plain(stored.arguments, "stored.arguments")
+        card["stored"] = {"kind": stored.kind, "arguments": arguments}
+    if beside is not None:
+        card["label_store"] = label_store.card_of_store(beside)
+    return card
 
 
 def save(path: PathLike, distilled: DistilledSet) -> pathlib.Path:
@@ -108,12 +96,13 @@ def save(path: PathLike, distilled: DistilledSet) -> pathlib.Path:
       The path.
 
     Raises:
-      SetFileError: the set is not valid, its stored form decodes to another one, or the file cannot
-        be written.
+      SetFileError: the set is not valid, its stored form decodes to another one, its label store is
+        neither beside `path` nor where the set was loaded from, or the file cannot be written.
 
     Example:
       >>> import pathlib, tempfile
       >>> from dd_jax.data.normalise import identity
+      >>> from dd_jax.types import DataSpec
       >>> images, labels = np.zeros((2, 4, 4, 1), np.float32), np.eye(2, dtype=np.float32)
       >>> made = DistilledSet(SyntheticSet(images, labels), identity((4, 4, 1)), "one_hot",
       ...                     DataSpec("toy", (4, 4, 1), 2, ("a", "b")), {"method": "none"})
@@ -124,13 +113,12 @@ def save(path: PathLike, distilled: DistilledSet) -> pathlib.Path:
     validate(distilled)
     if distilled.stored is not None:
         check_stored(distilled.stored, distilled.synthetic, distilled.spec)
-        tensors = {_STORED + name: np.asarray(a) for name, a in distilled.stored.params.items()}
-    else:
-        tensors = {name: np.asarray(array) for name, array in distilled.synthetic._asdict().items()
-                   if array is not None}
+    tensors = _own_tensors(distilled)
     for name, array in to_tensors(distilled.normaliser)[0].items():
         tensors[_NORMALISER + name] = np.asarray(array)
     blob = container.pack(tensors, card_of(distilled))
+    if distilled.label_store is not None:
+        _place_label_store(distilled, pathlib.Path(path).parent)
     return write_atomically(path, lambda file: file.write(blob))
 
 
@@ -139,15 +127,15 @@ def load(path: PathLike, *, max_bytes: int = container.MAX_FILE_BYTES) -> Distil
 
     Args:
       path: a file that `save` wrote, in this or an older version.
-      max_bytes: refuse longer files before reading them, and stored forms that show more images or
-        whose decoding needs more memory than this.
+      max_bytes: refuse longer files before reading them, longer label stores, and stored forms that
+        show more images or whose decoding needs more memory than this.
 
     Returns:
-      The set, its arrays on the default device.
+      The set, its arrays on the default device; its label store checked and left in its file.
 
     Raises:
       SetFileError: the file is missing, damaged, foreign, newer than this library, or says
-        something about itself that is not so.
+        something about itself that is not so; or its label store is missing, damaged or another's.
     """
     try:
         tensors, card = container.unpack(path, max_bytes=max_bytes)
@@ -155,7 +143,12 @@ def load(path: PathLike, *, max_bytes: int = container.MAX_FILE_BYTES) -> Distil
         container.check_hashes(tensors, card)
         for version in range(card["format_version"], FORMAT_VERSION):
             card, tensors = _MIGRATIONS[version](card, tensors)
-        return _assemble(tensors, card, max_bytes)
+        distilled = _assemble(tensors, card, max_bytes)
+        if distilled.label_store is not None:
+            found = label_store.found_beside(distilled, pathlib.Path(path).parent,
+                                             max_bytes=max_bytes)
+            distilled = dataclasses.replace(distilled, label_store=found)
+        return distilled
     except SetFileError as error:
         raise SetFileError(f"{path}: {error.message}", fix=error.fix) from error
 
@@ -173,61 +166,81 @@ def _check_version(card: Mapping[str, Any]) -> None:
     raise SetFileError(
         f"card field 'format_version' is {version!r}, expected a version from "
         f"{min([FORMAT_VERSION, *_MIGRATIONS])} to {FORMAT_VERSION}",
-        fix="write the set again with dd_jax.store.save",
+        fix=_AGAIN,
     )
+
+
+def _version(distilled: DistilledSet) -> int:
+    """The lowest version whose file can hold the set."""
+    synthetic = distilled.synthetic
+    freer = (distilled.label_store is not None or synthetic.weights is not None
+             or distilled.label_kind == "classes" or synthetic.images.dtype == np.uint8)
+    return 3 if freer else 1 if distilled.stored is None else 2
+
+
+def _own_tensors(distilled: DistilledSet) -> dict[str, np.ndarray]:
+    """What the set's file holds by name, but for the normaliser."""
+    if distilled.stored is not None:
+        return {_STORED + name: np.asarray(a) for name, a in distilled.stored.params.items()}
+    return {name: np.asarray(array) for name, array in distilled.synthetic._asdict().items()
+            if array is not None}
+
+
+def _place_label_store(distilled: DistilledSet, folder: pathlib.Path) -> None:
+    """Sees to it that the set's label store lies where its file will."""
+    store = distilled.label_store
+    if store.path is not None and not (folder / store.name).exists():
+        label_store.copy_label_store(store, folder / store.name)
+    label_store.found_beside(distilled, folder, max_bytes=store.bytes)
 
 
 def _assemble(
     tensors: dict[str, np.ndarray], card: dict[str, Any], max_bytes: int
 ) -> DistilledSet:
     """Builds the set of the current format version from checked bytes."""
-    import jax.numpy as jnp
-
     for field, kind in _FIELDS.items():
         if not isinstance(card.get(field), kind) or isinstance(card.get(field), bool):
             raise SetFileError(
                 f"card field {field!r} is {str(card.get(field))[:60]!r}, expected "
                 f"{getattr(kind, '__name__', 'a number')}",
-                fix="write the set again with dd_jax.store.save",
+                fix=_AGAIN,
             )
-    spec = checks.read_spec(card["spec"])
+    spec = read_spec(card["spec"])
     own = {name: array for name, array in tensors.items() if not name.startswith(_NORMALISER)}
     stored = None
     if "stored" in card:
         synthetic, stored = read_stored(card["stored"], _params(own), spec, max_bytes=max_bytes)
     else:
         synthetic = _plain_set(own)
-    checks.check_synthetic(synthetic, spec, label_kind=card["label_kind"])
-    checks.check_label_kind(card["label_kind"], card["label_scale"], synthetic.labels)
-    found = cost_bytes(synthetic if stored is None else stored.params)
-    if card["bytes"] != found:
-        raise SetFileError(
-            f"card field 'bytes' is {card['bytes']}, the arrays take {found}",
-            fix="write the set again with dd_jax.store.save",
-        )
-    normaliser = _normaliser(tensors, card["normaliser"])
-    _check_normaliser(normaliser, spec)
-    rest = {name: card[name] for name in ("recipe", "versions", "data_fingerprint", "citation")}
-    return DistilledSet(
-        synthetic=SyntheticSet(*(None if a is None else jnp.asarray(a) for a in synthetic)),
-        normaliser=normaliser,
-        label_kind=card["label_kind"],
-        spec=spec,
-        evaluation=card["evaluation"],
-        label_scale=float(card["label_scale"]),
-        stored=stored,
-        **rest,
+    same = ("label_kind", "label_scale", "recipe", "evaluation", "versions", "data_fingerprint",
+            "citation")
+    beside = card.get("label_store")
+    distilled = DistilledSet(
+        synthetic, _normaliser(tensors, card["normaliser"]), spec=spec, stored=stored,
+        label_store=None if beside is None else label_store.read_record(beside),
+        **{name: card[name] for name in same},
     )
+    validate(distilled)
+    if _version(distilled) > card["format_version"]:
+        raise SetFileError(f"says that it has format version {card['format_version']}, but holds "
+                           f"what needs {_version(distilled)}", fix=_AGAIN)
+    found = array_bytes(own.values())
+    if card["bytes"] != found:
+        raise SetFileError(f"card field 'bytes' is {card['bytes']}, the arrays take {found}",
+                           fix=_AGAIN)
+    return dataclasses.replace(
+        distilled, label_scale=float(card["label_scale"]),
+        synthetic=SyntheticSet(*(None if a is None else jnp.asarray(a) for a in synthetic)))
 
 
 def _plain_set(own: dict[str, np.ndarray]) -> SyntheticSet:
     """The set whose arrays are in the file."""
-    known = {"images", "labels", *_SCALARS}
+    known = {"images", "labels", *_OPTIONAL}
     if not {"images", "labels"} <= set(own) or not set(own) <= known:
         raise SetFileError(
             f"holds the tensors {sorted(own)}, expected images, labels and perhaps "
-            + " and ".join(_SCALARS),
-            fix="write the set again with dd_jax.store.save",
+            + ", ".join(_OPTIONAL),
+            fix=_AGAIN,
         )
     return SyntheticSet(**own)
 
@@ -237,7 +250,7 @@ def _params(own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if not own or not all(name.startswith(_STORED) for name in own):
         raise SetFileError(
             f"holds the tensors {sorted(own)}, expected only names that begin with {_STORED!r}",
-            fix="write the set again with dd_jax.store.save",
+            fix=_AGAIN,
         )
     return {name[len(_STORED) :]: array for name, array in own.items()}
 
@@ -254,33 +267,5 @@ def _normaliser(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> N
         reason = getattr(error, "message", None) or repr(error)
         raise SetFileError(
             f"its normaliser cannot be rebuilt from {sorted(stored)} and {dict(meta)}: {reason}",
-            fix="write the set again with dd_jax.store.save",
+            fix=_AGAIN,
         ) from error
-
-
-def _check_normaliser(normaliser: Normaliser, spec: DataSpec) -> None:
-    """Checks shapes and values, so that a wrong one fails here and not inside a jitted step."""
-    features = int(np.prod(spec.shape))
-    expected = {
-        "mean": (spec.shape[-1],),
-        "std": (spec.shape[-1],),
-        "pixel_mean": (features,),
-        "whiten": (features, features),
-        "unwhiten": (features, features),
-    }
-    for name, shape in expected.items():
-        array = getattr(normaliser, name)
-        if array is None and name not in ("mean", "std"):
-            continue
-        array = np.asarray(array)
-        if array.shape != shape or not np.isfinite(array).all():
-            raise SetFileError(
-                f"normaliser.{name} has shape {array.shape}, expected {shape} of finite values "
-                f"for images of shape {tuple(spec.shape)}",
-                fix="save the set with the normaliser that was fitted to its data",
-            )
-    if np.asarray(normaliser.std).min() <= 0:
-        raise SetFileError(
-            f"normaliser.std has the value {np.asarray(normaliser.std).min()}, expected above 0",
-            fix="save the set with the normaliser that was fitted to its data",
-        )

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.errors import DDJaxError, SetFileError, nearest, require_whole
-from dd_jax.store import checks, container
-from dd_jax.store.record import Stored, cost_bytes
+from dd_jax.store import container
+from dd_jax.store.envelope import plain
+from dd_jax.store.record import Stored, array_bytes
 from dd_jax.synthetic import addressed, poster, poster_layout
 from dd_jax.synthetic.class_order import check_grid, two_sizes
 from dd_jax.types import DataSpec, Parameterization, SyntheticSet
@@ -198,10 +199,10 @@ def check_stored(stored: Stored, synthetic: SyntheticSet, spec: DataSpec) -> Non
     Raises:
       SetFileError: it cannot be decoded, or gives another set.
     """
-    arguments = checks.plain(dict(stored.arguments), "stored.arguments")  # as the file will say
+    arguments = plain(dict(stored.arguments), "stored.arguments")  # as the file will say
     shown = SyntheticSet(*synthetic)
     # What `load` allows, or a larger set that there is room for already.
-    most = max(container.MAX_FILE_BYTES, cost_bytes(shown))
+    most = max(container.MAX_FILE_BYTES, array_bytes(shown))
     found = decode_stored(Stored(stored.kind, arguments, stored.params), spec, max_bytes=most)
     for name, ours, theirs in zip(SyntheticSet._fields, shown, found):
         if (ours is None) != (theirs is None) or (

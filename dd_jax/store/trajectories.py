@@ -21,8 +21,7 @@ import numpy as np
 from dd_jax.data import Normaliser, fingerprint, to_tensors
 from dd_jax.errors import CheckpointError, ConfigError, unknown
 from dd_jax.store.atomic import PathLike
-from dd_jax.store.checks import plain
-from dd_jax.store.container import canonical
+from dd_jax.store.envelope import canonical, differences, plain
 from dd_jax.store.trajectory_file import ExpertFile, open_expert, read_row, write_expert
 from dd_jax.train.experts import flat_layout
 from dd_jax.types import Network, PyTree, RealData
@@ -32,7 +31,6 @@ __all__ = ["Trajectories", "describe", "differences", "expert_files", "normalise
 
 _WHOLE = re.compile(r"expert_(\d{5,})\.safetensors")
 _PARTIAL = re.compile(r"\.expert_\d{5,}\.safetensors\.[0-9a-f]+\.tmp")
-_ABSENT = object()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -240,27 +238,6 @@ def open_trajectories(
             for row in range(one.rows):
                 opened._row(position, row)
     return opened
-
-
-def differences(a: Any, b: Any, *, prefix: str = "") -> list[tuple[str, str, str]]:
-    """The settings in which two descriptions differ: [(dotted name, in a, in b), ...].
-
-    Example:
-      >>> differences({"x": {"a": 1, "b": 2}}, {"x": {"a": 1}})
-      [('x.b', '2', '(absent)')]
-    """
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        found = []
-        for name in sorted({*a, *b}):
-            found += differences(a.get(name, _ABSENT), b.get(name, _ABSENT),
-                                 prefix=f"{prefix}.{name}" if prefix else name)
-        return found
-    return [] if a == b else [(prefix, _shown(a), _shown(b))]
-
-
-def _shown(value: Any) -> str:
-    text = "(absent)" if value is _ABSENT else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _check_architecture(opened: Trajectories, like: PyTree) -> None:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError, unknown
 
-# "representations" are a teacher's outputs of any length, not one number for each class.
-LABEL_KINDS = ("one_hot", "centred", "probabilities", "logits", "representations")
+# "classes" are class numbers [M], all others are [M, K]. "representations" are a teacher's outputs
+# of any length, not one number for each class.
+LABEL_KINDS = ("classes", "one_hot", "centred", "probabilities", "logits", "representations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,8 @@ def targets(labels: jax.Array, num_classes: int, *, kind: str, scale: float = 1.
     Args:
       labels: [...] int32.
       num_classes: K.
-      kind: one of `LABEL_KINDS`; "probabilities" and "logits" of a hard label are its one-hot.
+      kind: one of `LABEL_KINDS`; "classes", "probabilities" and "logits" of a hard label are its
+        one-hot.
       scale: a positive factor.
 
     Returns:

@@ -16,7 +16,8 @@ import safetensors.numpy
 from dd_jax import data as dd_data
 from dd_jax import nets
 from dd_jax.errors import CheckpointError, ConfigError, NonFiniteError
-from dd_jax.store.trajectories import describe, differences, open_trajectories
+from dd_jax.store.envelope import differences
+from dd_jax.store.trajectories import describe, open_trajectories
 from dd_jax.store.trajectory_file import open_expert, read_row, write_expert
 from tests.laws import members
 
@@ -136,9 +137,11 @@ def test_f37_a_file_cut_anywhere_is_named(folder):
     offset = open_expert(path).offset
     for length in (0, 5, 8, 100, offset - 1, offset, offset + 4 * P, len(whole) - 1):
         path.write_bytes(whole[:length])
-        refused(folder, str(path), "cut short", "delete expert_00003.safetensors")
+        refused(folder, str(path), "not a whole file of an expert",
+                "truncated" if length > 8 else "not a safetensors file",
+                "delete expert_00003.safetensors")
     path.write_bytes(whole + b"\0")
-    refused(folder, "is too long", "rows of 203 parameters need 4060 bytes, 4061 are there")
+    refused(folder, f"too long: its {len(whole) + 1} bytes are not those")
     path.write_bytes(whole[:offset + 4 * P])  # under an open store
     np.testing.assert_array_equal(opened.read(2, 0), trajectory(3)[0])
     with pytest.raises(CheckpointError, match="cut short in row 2"):
@@ -164,12 +167,15 @@ def rewritten(path: pathlib.Path, change) -> None:
     (lambda r, h: r.update(shape=[2, P]), "not what was written"),
     (lambda r, h: (r.update(shape=[9, P]),
                    h["parameters"].update(shape=[9, P], data_offsets=[0, 36 * P])),
-     "not what was written"),
+     "truncated"),
     (lambda r, h: r.update(rows=r["rows"][:-1]), "not what was written"),
-    (lambda r, h: r.update(shape="many"), "header is not complete"),
-    (lambda r, h: r.pop("rows"), "header is not complete"),
+    (lambda r, h: r.update(shape="many"), "not what was written"),
+    (lambda r, h: r.pop("rows"), "not what was written"),
     (lambda r, h: r.update(format_version=2), "format version 2, this release reads 1"),
-    (lambda r, h: h.update(more=h["parameters"]), "not the file of an expert"),
+    (lambda r, h: h.update(more=h["parameters"]), "not a whole file of an expert"),
+    (lambda r, h: r.update(format="dd_jax.set"), "expected 'dd_jax.expert'"),
+    (lambda r, h: r.update(rows=3), "not what was written"),
+    (lambda r, h: r.update(dtype=[]), "not what was written"),
 ])
 def test_headers_that_contradict_themselves_are_refused(folder, change, piece):
     rewritten(folder / "expert_00000.safetensors", change)
@@ -183,9 +189,9 @@ def test_foreign_files_are_refused_and_nothing_in_them_runs(folder, tmp_path):
 
     path = folder / "expert_00000.safetensors"
     safetensors.numpy.save_file({"parameters": trajectory(0)}, path)
-    refused(folder, "its header is not that of an expert")
+    refused(folder, "without a dd_jax card")
     path.write_bytes(pickle.dumps([Payload()] * 50))
-    refused(folder, "not the file of an expert")
+    refused(folder, "never unpickles")
     assert not (tmp_path / "ran").exists()
 
 

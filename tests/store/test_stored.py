@@ -15,7 +15,7 @@ import pytest
 from dd_jax import store, synthetic
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, SetFileError
-from dd_jax.store.record import Stored, cost_bytes
+from dd_jax.store.record import Stored, array_bytes
 from dd_jax.synthetic import poster_layout
 from dd_jax.types import DataSpec, SyntheticSet
 from tests.store.tiny_sets import parts, write_parts
@@ -66,7 +66,7 @@ def test_the_file_holds_what_was_learned_and_gives_the_set_back(tmp_path, kind):
     again = store.load(path)
     assert_shows(again, whole)
     assert again.stored.kind == kind and again.ipc == 0.4
-    assert again.stored_bytes == whole.stored_bytes == cost_bytes(whole.stored.params)
+    assert again.stored_bytes == whole.stored_bytes == array_bytes(whole.stored.params.values())
     assert again.stored_bytes < 4 * CLASSES * np.prod(IMAGE)  # below one image of each class
     tensors, card = parts(whole, tmp_path / "b.safetensors")
     assert card["format_version"] == 2 and card["bytes"] == whole.stored_bytes
@@ -75,7 +75,7 @@ def test_the_file_holds_what_was_learned_and_gives_the_set_back(tmp_path, kind):
     # All the rest of the file is its description and the normaliser.
     assert held < path.stat().st_size < held + 3000
     plain = store.save(tmp_path / "c.safetensors", dataclasses.replace(whole, stored=None))
-    assert plain.stat().st_size > path.stat().st_size + cost_bytes(whole.synthetic) - held - 1000
+    assert plain.stat().st_size > path.stat().st_size + array_bytes(whole.synthetic) - held - 1000
     assert store.save(tmp_path / "d.safetensors", again).read_bytes() == path.read_bytes()
 
 
@@ -262,7 +262,7 @@ def test_the_bytes_of_a_stored_form_are_counted_not_believed(tmp_path):
     lying = dataclasses.replace(whole, recipe={**whole.recipe, "stored_bytes": 7})
     again = store.load(store.save(tmp_path / "a", lying))
     assert again.recipe["stored_bytes"] == 7
-    assert again.stored_bytes == lying.stored_bytes == cost_bytes(whole.stored.params)
+    assert again.stored_bytes == lying.stored_bytes == array_bytes(whole.stored.params.values())
 
 
 def test_more_classes_than_numbers_of_the_poster(tmp_path):

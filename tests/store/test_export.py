@@ -188,6 +188,17 @@ def test_places_that_cannot_be_written(tmp_path, to):
         store.export(coloured(1)[1], to, tmp_path / "file" / "below" / "out")
 
 
+@pytest.mark.parametrize("to", ["npz", "safetensors", "torch"])
+def test_representations_name_no_class(tmp_path, to):
+    made = tiny(label_kind="representations", label_scale=1.0)
+    (path,) = store.export(made, to, tmp_path / "out")
+    assert "hard_labels" not in store.as_numpy(made) and path.exists()
+    assert "unlabelled" in store.summary(made)
+    one = coloured(1, count=2)[1]
+    with pytest.raises(SetFileError, match="labels are representations"):
+        store.export(dataclasses.replace(one, label_kind="representations"), "png", tmp_path / "b")
+
+
 def test_unknown_format():
     with pytest.raises(ConfigError, match="did you mean 'npz'"):
         store.export(tiny(), "npzz", "nowhere")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from dd_jax import store
-from dd_jax.store.record import cost_bytes
+from dd_jax.store.record import array_bytes
 from tests.store.tiny_sets import tiny
 
 
 def test_without_a_note_the_images_are_what_is_stored():
     plain = tiny(count=6)
     assert plain.ipc == 3
-    assert plain.stored_bytes == cost_bytes(plain.synthetic) == 4 * (6 * 12 + 6 * 2 + 1)
+    assert plain.stored_bytes == array_bytes(plain.synthetic) == 4 * (6 * 12 + 6 * 2 + 1)
 
 
 def test_a_note_of_the_recipe_counts_and_survives_the_file(tmp_path):

@@ -17,6 +17,7 @@ from dd_jax.data.normalise import denormalise, normalise
 from dd_jax.errors import SetFileError
 from dd_jax.store import container, setfile
 from dd_jax.store.atomic import write_atomically
+from dd_jax.store.record import array_bytes
 from dd_jax.types import SyntheticSet
 from tests.store.tiny_sets import parts, tiny, write_parts
 
@@ -114,10 +115,10 @@ def test_an_older_version_goes_through_the_migrations(tmp_path, monkeypatch):
 
 
 def test_cost_counts_images_labels_and_rates():
-    assert store.cost_bytes(tiny(rate=None).synthetic) == 4 * (4 * 12 + 4 * 2)
-    assert store.cost_bytes(tiny(rate=[0.1, 0.2]).synthetic) == 4 * (4 * 12 + 4 * 2 + 2)
+    assert tiny(rate=None).cost_bytes == store.Cost(4 * 4 * 12, 4 * 4 * 2, 0, 0)
+    assert tiny(rate=[0.1, 0.2]).cost_bytes.total == 4 * (4 * 12 + 4 * 2 + 2)
     half = SyntheticSet(np.zeros((1, 2, 2, 1), np.uint8), np.zeros((1, 2), np.float16))
-    assert store.cost_bytes(half) == 4 + 4
+    assert array_bytes(half) == 4 + 4
 
 
 def test_summary_tells_what_a_user_must_know():
