@@ -19,7 +19,7 @@ from dd_jax.distill.recipe import (
     prepared,
 )
 from dd_jax.errors import CheckpointError
-from dd_jax.run.manifest import plain
+from dd_jax.run.identity import plain
 from dd_jax.store.atomic import write_atomically
 from dd_jax.types import RealData
 

@@ -20,10 +20,11 @@ from dd_jax.distill.prepare import prepare_in
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.selection import selection_notes
 from dd_jax.distill.stepper import Stepper, memory_told, report_memory
-from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped, require_whole
+from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped
+from dd_jax.run.cadence import Cadence
 from dd_jax.run.metrics import MetricsWriter
 from dd_jax.run.progress import progress, safe_callback
-from dd_jax.run.still import StillWatch
+from dd_jax.run.stalled import StallWatch
 from dd_jax.run.stop import StopSignals
 from dd_jax.run.workdir import open_workdir
 from dd_jax.store import DistilledSet, save
@@ -133,8 +134,7 @@ def distill(
       (2, 8, 8, 1)
     """
     real = data.train if isinstance(data, Split) else data
-    for label, value in (("log_every", log_every), ("save_every", save_every or 1)):
-        require_whole(label, value, example=10)
+    cadence = Cadence(log_every=log_every, save_seconds=save_seconds, save_every=save_every)
     key = as_key(key)
     identity = {
         "method": recipe.method,
@@ -152,7 +152,6 @@ def distill(
     if recipe.selection is not None:  # absent from runs of before there was one
         identity["selection"] = [recipe.selection.every, recipe.selection.patience]
     with open_workdir(workdir, identity) as folder, StopSignals() as stop:
-        folder.check_owner()
         recipe = prepare_in(folder.path, recipe, real, key, show_progress=show_progress)
         if stop.requested:
             raise RunStopped(f"stopped by {stop.signal_name} during the preparation",
@@ -176,8 +175,8 @@ def distill(
                               quiet=show_progress is False)
         writer = folder.metrics(step)
         state = _loop(recipe, stepper, state, step, folder=folder, writer=writer, stop=stop,
-                      log_every=log_every, save_seconds=save_seconds, save_every=save_every,
-                      show_progress=show_progress, callbacks=[safe_callback(c) for c in callbacks])
+                      cadence=cadence, show_progress=show_progress,
+                      callbacks=[safe_callback(c) for c in callbacks])
         synthetic = d.decode(state)
         if recipe.finalise is not None:
             synthetic = recipe.finalise(synthetic, real, jax.random.fold_in(key, _FINALISE))
@@ -191,8 +190,8 @@ def distill(
         return finished
 
 
-def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop, log_every,
-          save_seconds, save_every, show_progress, callbacks) -> DistillState:
+def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop,
+          cadence: Cadence, show_progress, callbacks) -> DistillState:
     saved_at, saved_step = time.monotonic(), step
 
     def kept() -> str:
@@ -201,29 +200,26 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
     def over() -> bool:
         return step == recipe.steps or stepper.ended(state)
 
-    still, ended = StillWatch(recipe.method), over()
+    stalled, ended = StallWatch(recipe.method), over()
     bar = progress(recipe.steps, start=step, enabled=show_progress, description=recipe.method)
     with bar as shown:
         while not ended:
-            limit = recipe.steps - step
-            if save_every:
-                limit = min(limit, save_every - step % save_every)
+            limit = cadence.steps_until_save(step, at_most=recipe.steps - step)
             with memory_told(recipe, stepper, f" after step {step} of {recipe.steps}{kept()}"):
                 state, buffers = stepper.advance(state, limit)
-            still.see(buffers)
+            stalled.see(buffers)
             begun, count, finite = step, len(buffers["loss"]), bool(buffers["finite"][-1])
             step += count if finite else count - 1
             ended = over()
             for i in range(count):
                 at = begun + i + 1
                 metrics = {k: float(v[i]) for k, v in buffers.items() if k != "finite"}
-                if at % log_every == 0 or (i == count - 1 and (ended or not finite)):
+                if cadence.logs(at) or (i == count - 1 and (ended or not finite)):
                     if writer is not None:
                         writer.write(at, metrics)
                     for callback in callbacks:
                         callback(at, metrics)
-            due = time.monotonic() - saved_at > save_seconds
-            due = due or (save_every is not None and step % save_every == 0)
+            due = cadence.saves(step, seconds=time.monotonic() - saved_at)
             due = due or stop.requested or not finite or ended
             if due and step > saved_step and _finite(state):
                 folder.save(step, state)

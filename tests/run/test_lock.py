@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -9,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from dd_jax.errors import CheckpointError, ConfigError
-from dd_jax.run import lock as locks
-from dd_jax.run.lock import LOCK_NAME, RunLock, prepare_folder
+from dd_jax.run.lock import LOCK_NAME, OWNER_NAME, RunLock, prepare_folder
+
+fcntl = pytest.importorskip("fcntl")
 
 HOLDER = """
 import sys
@@ -68,15 +71,17 @@ def test_f6_a_folder_that_takes_no_files_is_refused(path):
 def test_f12_a_live_run_is_refused_and_a_killed_one_taken_over(tmp_path):
     child = start_holder(tmp_path)
     try:
-        with pytest.raises(CheckpointError, match=f"in use by pid {child.pid} on "):
+        with pytest.raises(CheckpointError, match=f"in use by pid {child.pid} on ") as error:
             RunLock(tmp_path).__enter__()
+        # A live run's lock that is removed protects nothing: nobody is told to do so.
+        assert not any(w in str(error.value) for w in ("remove", "delete", LOCK_NAME))
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
-    left = json.loads((tmp_path / LOCK_NAME).read_text())
+    left = json.loads((tmp_path / OWNER_NAME).read_text())
     assert left["pid"] == child.pid and left["host"] == socket.gethostname()
-    with RunLock(tmp_path) as lock:
-        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+    with RunLock(tmp_path):
+        assert json.loads((tmp_path / OWNER_NAME).read_text())["pid"] == os.getpid()
 
 
 def test_f12_a_second_lock_in_one_process_is_refused_until_released(tmp_path):
@@ -85,7 +90,7 @@ def test_f12_a_second_lock_in_one_process_is_refused_until_released(tmp_path):
             RunLock(tmp_path).__enter__()
         with pytest.raises(CheckpointError, match=f"pid {os.getpid()}"):
             lock.__enter__()
-    assert lock.path.read_text() == ""
+    assert lock.path.exists() and not (tmp_path / OWNER_NAME).exists()
     with RunLock(tmp_path):
         pass
 
@@ -103,22 +108,38 @@ def test_a_missing_folder_is_a_typed_error(tmp_path):
 
 
 def test_an_owner_on_another_host_is_taken_over_aloud(tmp_path):
-    (tmp_path / LOCK_NAME).write_text(json.dumps({"pid": 1, "host": "elsewhere", "start": "1"}))
+    (tmp_path / OWNER_NAME).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     with pytest.warns(UserWarning, match="pid 1 on elsewhere"), RunLock(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "x"}', "\0\0"])
-def test_garbage_in_the_lock_file_does_not_block(tmp_path, content):
-    (tmp_path / LOCK_NAME).write_text(content)
-    with RunLock(tmp_path):
-        pass
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "x"}', "\0\0", "[" * 4000,
+                                     '{"pid": 1e999, "host": [[]]}'])
+@pytest.mark.parametrize("name", [LOCK_NAME, OWNER_NAME])
+def test_garbage_in_its_files_does_not_block(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with RunLock(tmp_path), pytest.raises(CheckpointError, match="in use by pid"):
+        RunLock(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("name", [LOCK_NAME, OWNER_NAME])
+def test_a_link_in_place_of_its_files_leaves_the_target_alone(tmp_path, name):
+    target = tmp_path / "precious"
+    target.write_text("years of work")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(target)
+    try:
+        with RunLock(tmp_path / "run"):
+            pass
+    except CheckpointError as error:
+        assert "cannot be opened" in str(error)
+    assert target.read_text() == "years of work"
 
 
 FORKING_HOLDER = """
 import os, sys, time
 from dd_jax.run.lock import RunLock
-RunLock(sys.argv[1]).__enter__()
+lock = RunLock(sys.argv[1]).__enter__()
 worker = os.fork()
 if worker == 0:
     print(os.getpid(), flush=True)  # after the fork hooks have run
@@ -146,10 +167,26 @@ def test_a_forked_worker_that_outlives_a_killed_run_does_not_keep_the_lock(tmp_p
         run.communicate()
 
 
-@pytest.mark.skipif(locks.fcntl is None, reason="needs flock")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_forked_child_that_leaves_the_block_frees_nothing(tmp_path):
+    with RunLock(tmp_path) as lock:
+        child = os.fork()
+        if child == 0:
+            lock.__exit__()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert (tmp_path / OWNER_NAME).exists()
+        with pytest.raises(CheckpointError, match=f"pid {os.getpid()}"):
+            RunLock(tmp_path).__enter__()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs a /proc")
 def test_leaving_frees_the_folder_even_while_a_copy_of_the_file_is_open(tmp_path):
     with RunLock(tmp_path) as lock:
-        copy = os.dup(lock._descriptor)
+        (held,) = (int(fd.name) for fd in pathlib.Path("/proc/self/fd").iterdir()
+                   if os.path.realpath(fd) == str(lock.path))
+        copy = os.dup(held)
     try:
         with RunLock(tmp_path):
             pass
@@ -158,32 +195,34 @@ def test_leaving_frees_the_folder_even_while_a_copy_of_the_file_is_open(tmp_path
 
 
 class TestWithoutSystemLocks:
-    """On a file system without locks the owner named in the file decides."""
+    """On a file system without locks filelock goes by the owner that it writes into the file."""
+
+    pytestmark = pytest.mark.filterwarnings("ignore:flock not supported")
 
     @pytest.fixture(autouse=True)
     def no_locks(self, monkeypatch):
-        monkeypatch.setattr(locks, "_try_lock", lambda descriptor: None)
+        def missing(*_):
+            raise OSError(errno.ENOSYS, "no locks here")
 
-    def owner(self, folder: pathlib.Path, **changes):
-        (folder / LOCK_NAME).write_text(json.dumps({**locks._me(), **changes}))
+        monkeypatch.setattr(fcntl, "flock", missing)
+
+    def left_by(self, folder: pathlib.Path, **changes: Any) -> None:
+        """A lock file as it lies there while it is held, with changes."""
+        with RunLock(folder) as lock:
+            pid, host, *rest = lock.path.read_text().split("\n")
+        lines = [str(changes.get("pid", pid)), changes.get("host", host), *rest]
+        lock.path.write_text("\n".join(lines))
 
     def test_live_is_refused(self, tmp_path):
-        self.owner(tmp_path)
-        with pytest.raises(CheckpointError, match=f"pid {os.getpid()}"):
+        with RunLock(tmp_path), pytest.raises(CheckpointError, match=f"pid {os.getpid()}"):
             RunLock(tmp_path).__enter__()
 
     def test_dead_is_taken_over(self, tmp_path):
-        self.owner(tmp_path, pid=dead_pid())
-        with RunLock(tmp_path):
-            pass
-
-    @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a /proc")
-    def test_a_reused_number_is_taken_over(self, tmp_path):
-        self.owner(tmp_path, start="1")
+        self.left_by(tmp_path, pid=dead_pid())
         with RunLock(tmp_path):
             pass
 
     def test_another_host_is_refused(self, tmp_path):
-        self.owner(tmp_path, host="elsewhere", pid=dead_pid())
-        with pytest.raises(CheckpointError, match="on elsewhere.*remove"):
+        self.left_by(tmp_path, host="elsewhere", pid=dead_pid())
+        with pytest.raises(CheckpointError, match="is in use by"):
             RunLock(tmp_path).__enter__()
