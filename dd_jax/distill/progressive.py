@@ -29,6 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dd_jax.data import fingerprint
 from dd_jax.distill.recipe import Recipe, part_key
 from dd_jax.distill.run import as_key, distill
 from dd_jax.distill.wrap import with_objective
@@ -36,6 +37,7 @@ from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.evaluate import loss_for
 from dd_jax.evaluate.progressive import equal_budget, trained_on
 from dd_jax.objectives.conditioned import conditioned
+from dd_jax.run.workdir import claim
 from dd_jax.store import DistilledSet, save
 from dd_jax.synthetic.joined import joined
 from dd_jax.types import RealData, Split, SyntheticSet
@@ -69,6 +71,7 @@ def progressive(
       notes the number of stages in its recipe.
 
     Raises:
+      CheckpointError: the folder belongs to another run.
       ConfigError: `stages` below 1; a recipe whose images do not belong to classes, or whose
         objective knows its images one by one.
 
@@ -88,7 +91,12 @@ def progressive(
             raise ConfigError(f"the recipe of {recipe.method} has no stages: {reason}",
                               fix="choose another method")
     key, whole, rates, sets = as_key(key), None, [], []
-    spec = (data.train if isinstance(data, Split) else data).spec
+    real = data.train if isinstance(data, Split) else data
+    spec = real.spec
+    if workdir is not None:
+        claim(workdir, {"method": recipe.method, "settings": dict(recipe.settings),
+                        "steps": recipe.steps, "stages": stages, "data": fingerprint(real),
+                        "key": np.asarray(jax.random.key_data(key)).tolist()})
     for stage in range(stages):
         now = recipe if stage == 0 else next_stage(recipe, sets, spec, stage, stages)
         folder = None if workdir is None else pathlib.Path(workdir) / f"stage_{stage + 1}"
