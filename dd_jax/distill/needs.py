@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from dd_jax.data import NORMALISERS, Normaliser, from_tensors, normalisers, to_tensors
 from dd_jax.errors import require_whole, unknown
 from dd_jax.run.experts import train_experts
-from dd_jax.store.arrays import read_arrays, write_arrays
+from dd_jax.store.arrays import read_arrays, read_card, write_arrays
 from dd_jax.store.artefacts import Artefact
-from dd_jax.store.checks import plain
+from dd_jax.store.envelope import plain
 from dd_jax.store.trajectories import Trajectories, normaliser_digest, open_trajectories
 from dd_jax.train.experts import flat_layout
 from dd_jax.types import Network, PyTree, RealData
@@ -54,8 +54,10 @@ def arrays(
     def make(data: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
         write_arrays(folder / _ARRAYS, compute(data, key, **have), {"kind": kind})
 
-    return Artefact(kind, settings, make, lambda folder: read_arrays(folder / _ARRAYS, like()),
-                    needs=needs, seed=seed)
+    def opened(folder: pathlib.Path) -> PyTree:
+        return jax.tree.map(jnp.asarray, read_arrays(folder / _ARRAYS, like()))
+
+    return Artefact(kind, settings, make, opened, needs=dict(needs), seed=seed)
 
 
 def normaliser_of(name: str | None, data: RealData) -> Artefact:
@@ -71,12 +73,10 @@ def normaliser_of(name: str | None, data: RealData) -> Artefact:
 
     def make(data: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
         tensors, meta = to_tensors(normalisers(name, data))
-        write_arrays(folder / _ARRAYS, tensors, {"kind": "normaliser", **meta})
+        write_arrays(folder / _ARRAYS, tensors, meta)
 
     def opened(folder: pathlib.Path) -> Normaliser:
-        meta: dict[str, Any] = {}
-        tensors = read_arrays(folder / _ARRAYS, None, card=meta)
-        return from_tensors(tensors, {"kind": meta["kind"], "per_image": meta["per_image"]})
+        return from_tensors(read_arrays(folder / _ARRAYS), read_card(folder / _ARRAYS))
 
     if name not in NORMALISERS:
         raise unknown("normaliser", name, NORMALISERS)

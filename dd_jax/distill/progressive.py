@@ -29,6 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dd_jax.data import fingerprint
 from dd_jax.distill.plan import Plan, as_plan, complete, store_beside
 from dd_jax.distill.recipe import Recipe, part_key, with_objective
 from dd_jax.distill.run import as_key, distill
@@ -36,6 +37,7 @@ from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.evaluate import loss_for
 from dd_jax.evaluate.progressive import equal_budget, trained_on
 from dd_jax.objectives.conditioned import conditioned
+from dd_jax.run.workdir import claim
 from dd_jax.store import DistilledSet, save
 from dd_jax.synthetic.joined import joined
 from dd_jax.types import RealData, Split, SyntheticSet
@@ -70,6 +72,7 @@ def progressive(
       notes the number of stages in its recipe.
 
     Raises:
+      CheckpointError: the folder belongs to another run.
       ConfigError: `stages` below 1; a recipe whose images do not belong to classes, or whose
         objective knows its images one by one.
 
@@ -93,6 +96,10 @@ def progressive(
                               fix="choose another method")
     key, whole, rates, sets = as_key(key), None, [], []
     spec = real.spec
+    if workdir is not None:
+        claim(workdir, {"method": recipe.method, "settings": dict(recipe.settings),
+                        "steps": recipe.steps, "stages": stages, "data": fingerprint(real),
+                        "key": np.asarray(jax.random.key_data(key)).tolist()})
     for stage in range(stages):
         now = recipe if stage == 0 else next_stage(plan, recipe, sets, spec, stage, stages)
         folder = None if workdir is None else pathlib.Path(workdir) / f"stage_{stage + 1}"

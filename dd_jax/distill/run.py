@@ -20,11 +20,12 @@ from dd_jax.distill.outer import Distillation, DistillState, all_finite, distill
 from dd_jax.distill.plan import Plan, complete, store_beside
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.stepper import Stepper, memory_told, report_memory
-from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped, require_whole
+from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped
+from dd_jax.run.cadence import Cadence
 from dd_jax.run.lock import prepare_folder
 from dd_jax.run.metrics import MetricsWriter
 from dd_jax.run.progress import progress, safe_callback
-from dd_jax.run.still import StillWatch
+from dd_jax.run.stalled import StallWatch
 from dd_jax.run.stop import StopSignals
 from dd_jax.run.workdir import open_workdir
 from dd_jax.store import DistilledSet, save
@@ -159,13 +160,11 @@ def distill(
       (2, 8, 8, 1)
     """
     real = data.train if isinstance(data, Split) else data
-    for label, value in (("log_every", log_every), ("save_every", save_every or 1)):
-        require_whole(label, value, example=10)
+    cadence = Cadence(log_every=log_every, save_seconds=save_seconds, save_every=save_every)
     key = as_key(key)
     recipe = _completed(plan, real, artefacts, workdir, show_progress)
     identity = identity_of(recipe, real, key, log_every)
     with open_workdir(workdir, identity) as folder, StopSignals() as stop:
-        folder.check_owner()
         d = distillation(recipe)
         like, from_host = _checked_state(d, key, real)
         restored = folder.restore(like)
@@ -177,8 +176,8 @@ def distill(
                               quiet=show_progress is False)
         writer = folder.metrics(step)
         state = _loop(recipe, stepper, state, step, folder=folder, writer=writer, stop=stop,
-                      log_every=log_every, save_seconds=save_seconds, save_every=save_every,
-                      show_progress=show_progress, callbacks=[safe_callback(c) for c in callbacks])
+                      cadence=cadence, show_progress=show_progress,
+                      callbacks=[safe_callback(c) for c in callbacks])
         finished = _finished(recipe, d, state, real, key)
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
@@ -218,8 +217,8 @@ def _finished(recipe: Recipe, d: Distillation, state: DistillState, real: RealDa
                    stored_bytes=stored_bytes(state.params))
 
 
-def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop, log_every,
-          save_seconds, save_every, show_progress, callbacks) -> DistillState:
+def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None, stop,
+          cadence: Cadence, show_progress, callbacks) -> DistillState:
     saved_at, saved_step = time.monotonic(), step
 
     def kept() -> str:
@@ -228,29 +227,26 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
     def over() -> bool:
         return step == recipe.steps or stepper.ended(state)
 
-    still, ended = StillWatch(recipe.method), over()
+    stalled, ended = StallWatch(recipe.method), over()
     bar = progress(recipe.steps, start=step, enabled=show_progress, description=recipe.method)
     with bar as shown:
         while not ended:
-            limit = recipe.steps - step
-            if save_every:
-                limit = min(limit, save_every - step % save_every)
+            limit = cadence.steps_until_save(step, at_most=recipe.steps - step)
             with memory_told(recipe, stepper, f" after step {step} of {recipe.steps}{kept()}"):
                 state, buffers = stepper.advance(state, limit)
-            still.see(buffers)
+            stalled.see(buffers)
             begun, count, finite = step, len(buffers["loss"]), bool(buffers["finite"][-1])
             step += count if finite else count - 1
             ended = over()
             for i in range(count):
                 at = begun + i + 1
                 metrics = {k: float(v[i]) for k, v in buffers.items() if k != "finite"}
-                if at % log_every == 0 or (i == count - 1 and (ended or not finite)):
+                if cadence.logs(at) or (i == count - 1 and (ended or not finite)):
                     if writer is not None:
                         writer.write(at, metrics)
                     for callback in callbacks:
                         callback(at, metrics)
-            due = time.monotonic() - saved_at > save_seconds
-            due = due or (save_every is not None and step % save_every == 0)
+            due = cadence.saves(step, seconds=time.monotonic() - saved_at)
             due = due or stop.requested or not finite or ended
             if due and step > saved_step and _finite(state):
                 folder.save(step, state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import socket
@@ -11,16 +10,11 @@ import tempfile
 import warnings
 from typing import Any, Optional
 
-from dd_jax.errors import CheckpointError, ConfigError
-
-try:
-    import fcntl
-except ImportError:  # Windows: the process number in the file decides alone
-    fcntl = None  # type: ignore[assignment]
+from dd_jax.errors import CheckpointError, ConfigError, SetFileError
+from dd_jax.run.jsonfile import read_json, write_json
 
 LOCK_NAME = "run.lock"
-
-_held: set[RunLock] = set()
+OWNER_NAME = "run.owner"
 
 
 def prepare_folder(folder: str | os.PathLike) -> pathlib.Path:
@@ -42,12 +36,10 @@ def prepare_folder(folder: str | os.PathLike) -> pathlib.Path:
       'run'
     """
     path = pathlib.Path(folder).absolute()
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"the output folder {path} is a file", fix="choose another name")
-    for parent in path.parents:
-        if parent.exists() and not parent.is_dir():
-            raise ConfigError(f"the output folder {path} cannot be made: its parent {parent} is a "
-                              f"file", fix="choose another name")
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            found = "is" if place == path else f"cannot be made: its parent {place} is"
+            raise ConfigError(f"the output folder {path} {found} a file", fix="choose another name")
     try:
         path.mkdir(parents=True, exist_ok=True)
         # Tried out instead of asked for: permission bits do not bind every user, and a full or
@@ -65,15 +57,13 @@ def prepare_folder(folder: str | os.PathLike) -> pathlib.Path:
 class RunLock:
     """Holds the lock of a run folder for the time of a `with` block.
 
-    The lock belongs to an open file, so the system drops it when the process ends in any way.
-    The file also names the owner, for the message to whoever comes second and for file systems
-    that have no locks.
+    `filelock` holds it: the system drops it when the process ends in any way, a forked child does
+    not keep it, and a lock file that is a link is refused. A second file names the owner, for the
+    message to whoever comes second. The lock file stays behind, so that nobody can lock a deleted
+    one; for the same reason nobody is told to delete it.
 
     Args:
       folder: an existing folder.
-
-    Attributes:
-      path: the lock file; it stays behind, empty, so that nobody can lock a deleted file.
 
     Raises:
       CheckpointError: (on entry) another live process holds the folder, or the file cannot be
@@ -88,113 +78,53 @@ class RunLock:
 
     def __init__(self, folder: str | os.PathLike):
         self.path = pathlib.Path(folder).absolute() / LOCK_NAME
-        self._descriptor: Optional[int] = None
+        self._lock: Any = None
 
     def __enter__(self) -> RunLock:
-        if self._descriptor is not None:
-            raise self._refusal(_me())
+        import filelock
+
+        if self._lock is not None and self._lock.is_locked:
+            raise self._refusal(self._owner())
+        if not self.path.parent.is_dir():  # filelock would make it
+            raise CheckpointError(f"the lock file {self.path} cannot be opened: there is no such "
+                                  "folder", fix="make the folder")
+        lock = filelock.FileLock(self.path, timeout=0, mode=0o644, thread_local=False)
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            lock.acquire()
+        except filelock.Timeout:
+            raise self._refusal(self._owner()) from None
         except OSError as error:
             raise CheckpointError(f"the lock file {self.path} cannot be opened "
-                                  f"({error.strerror})", fix="check the folder") from error
+                                  f"({error.strerror or error})", fix="check the folder") from error
         try:
-            locked = _try_lock(descriptor)
-            owner = _read_owner(descriptor)
-            if locked is False or (locked is None and _seems_alive(owner)):
-                raise self._refusal(owner)
-            if owner and owner.get("host") != _me()["host"]:
-                warnings.warn(f"{self.path.parent} was left locked by pid {owner.get('pid')} on "
-                              f"{owner.get('host')}; taking it over", stacklevel=2)
-            os.ftruncate(descriptor, 0)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            os.write(descriptor, json.dumps(_me()).encode())
+            self._name_owner()
         except BaseException:
-            os.close(descriptor)
+            lock.release()
             raise
-        self._descriptor = descriptor
-        _held.add(self)
+        self._lock = lock
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        _held.discard(self)
-        if descriptor is not None:
-            try:
-                os.ftruncate(descriptor, 0)
-                if fcntl is not None:  # closing alone would not free it while a copy is open
-                    with contextlib.suppress(OSError):
-                        fcntl.flock(descriptor, fcntl.LOCK_UN)
-            finally:
-                os.close(descriptor)
+        if self._lock.is_locked:  # not so in a forked child, which must leave both files alone
+            (self.path.parent / OWNER_NAME).unlink(missing_ok=True)
+            self._lock.release()
+
+    def _name_owner(self) -> None:
+        host, before = socket.gethostname(), self._owner()
+        if before and before.get("host") != host:
+            warnings.warn(f"{self.path.parent} was left locked by pid {before.get('pid')} on "
+                          f"{before.get('host')}; taking it over", stacklevel=3)
+        with contextlib.suppress(SetFileError):  # a full disk: the lock holds without a name
+            write_json(self.path.parent / OWNER_NAME, {"pid": os.getpid(), "host": host})
+
+    def _owner(self) -> Optional[dict[str, Any]]:
+        try:
+            owner = read_json(self.path.parent / OWNER_NAME)
+        except (FileNotFoundError, ValueError):
+            return None
+        return owner if isinstance(owner.get("pid"), int) else None
 
     def _refusal(self, owner: Optional[dict[str, Any]]) -> CheckpointError:
-        who = f"pid {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
-        return CheckpointError(
-            f"{self.path.parent} is in use by {who}",
-            fix=f"wait for it, use another folder, or remove {self.path} if that run is dead")
-
-
-def _me() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "start": _start_marker(os.getpid())}
-
-
-def _start_marker(pid: int) -> Optional[str]:
-    """When a process began, in ticks since boot: tells a reused number from the old process."""
-    try:
-        # The name of the program stands in brackets and may hold spaces, so count from its end.
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return fields[19]
-    except (OSError, IndexError):
-        return None
-
-
-def _try_lock(descriptor: int) -> Optional[bool]:
-    """True: locked; False: another open file holds it; None: no locks here."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _read_owner(descriptor: int) -> Optional[dict[str, Any]]:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    try:
-        owner = json.loads(os.read(descriptor, 4096))
-    except ValueError:
-        return None
-    return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) else None
-
-
-def _seems_alive(owner: Optional[dict[str, Any]]) -> bool:
-    """Judges by the file alone, for systems without locks; another host counts as alive."""
-    if owner is None:
-        return False
-    if owner.get("host") != socket.gethostname():
-        return True
-    try:
-        os.kill(owner["pid"], 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    start = _start_marker(owner["pid"])
-    return start is None or owner.get("start") in (None, start)
-
-
-def _release_in_child() -> None:
-    # A forked worker that outlives the run would otherwise keep the folder locked.
-    for lock in list(_held):
-        if lock._descriptor is not None:
-            os.close(lock._descriptor)
-            lock._descriptor = None
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_in_child)
+        who = f"pid {owner['pid']} on {owner.get('host')}" if owner else "another process"
+        return CheckpointError(f"{self.path.parent} is in use by {who}",
+                               fix="wait until it ends, stop it there, or use another folder")

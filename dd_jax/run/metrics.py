@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from dd_jax.errors import CheckpointError, ConfigError
+from dd_jax.run.jsonfile import parsed
+from dd_jax.store.atomic import write_atomically
 
 _RESERVED = ("step", "non_finite")
 
@@ -31,7 +33,7 @@ class MetricsWriter:
       path: the file; made if missing. Its folder must exist.
 
     Raises:
-      CheckpointError: the file cannot be opened or written.
+      CheckpointError: the file cannot be opened or written, or is a link.
 
     Example:
       >>> import tempfile, os
@@ -45,6 +47,9 @@ class MetricsWriter:
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
+        if self.path.is_symlink():  # made by somebody else, of a file that is not of this run
+            raise CheckpointError(f"the metrics file {self.path} is a link",
+                                  fix="remove the link, or use another folder")
         try:
             self._file = open(self.path, "ab")
             _cut_partial_line(self.path)
@@ -69,7 +74,11 @@ class MetricsWriter:
             raise _unusable(self.path, error) from error
 
     def truncate_after(self, step: int) -> None:
-        """Drops every line of a later step, so that a resumed run can write them again."""
+        """Drops every line of a later step, so that a resumed run can write them again.
+
+        Raises:
+          SetFileError: the disk is full; the old lines stay.
+        """
         kept = bytearray()
         for number, raw in enumerate(self.path.read_bytes().split(b"\n")[:-1], 1):
             entry = _parsed(raw)
@@ -78,15 +87,10 @@ class MetricsWriter:
                               stacklevel=2)
             elif entry["step"] <= step:
                 kept += raw + b"\n"
+        self._file.close()
+        # A new file renamed into place: a kill leaves the old lines or the new ones.
+        write_atomically(self.path, lambda file: file.write(kept))
         try:
-            self._file.close()
-            # A new file renamed into place: a kill leaves the old lines or the new ones.
-            fresh = self.path.with_name(self.path.name + ".tmp")
-            with open(fresh, "wb") as file:
-                file.write(kept)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, self.path)
             self._file = open(self.path, "ab")
         except OSError as error:
             raise _unusable(self.path, error) from error
@@ -159,11 +163,10 @@ def _entries(raw: bytes, path: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
+        entry = parsed(line)
     except ValueError:
         return None
-    fits = isinstance(entry, dict) and type(entry.get("step")) is int
-    return entry if fits else None
+    return entry if type(entry.get("step")) is int else None
 
 
 def _plain(value: Any, name: str) -> tuple[Any, bool]:

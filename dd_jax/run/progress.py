@@ -101,13 +101,15 @@ def _nothing() -> None:
 def _bar(
     stack: contextlib.ExitStack, total: int, start: int, description: str
 ) -> Optional[Callable[..., None]]:
-    """A rich progress bar, or None where rich or a place to draw is missing."""
+    """A rich progress bar, or None where a package or a place to draw is missing."""
     try:
         from rich import progress as rich_progress
         from rich.console import Console
 
         console = Console(stderr=True)
-        if not (console.is_terminal or console.is_jupyter):
+        if console.is_jupyter:
+            import ipywidgets  # noqa: F401 - without it rich draws nothing there
+        elif not console.is_terminal:
             return None
         bar = rich_progress.Progress(
             rich_progress.TextColumn("{task.description}", markup=False),

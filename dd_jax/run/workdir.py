@@ -1,36 +1,82 @@
-"""The folder of a run: lock, checkpoints, metrics and time, or nothing when there is no folder."""
+"""The folder of a run: owner, lock, checkpoints, metrics and time; or nothing without a folder."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from dd_jax.run.checkpoint import Checkpoints
-from dd_jax.run.lock import RunLock, prepare_folder
-from dd_jax.run.manifest import plain
+from dd_jax.run.identity import check_identity, full_identity, plain
+from dd_jax.run.jsonfile import read_json, write_json
+from dd_jax.run.lock import LOCK_NAME, OWNER_NAME, RunLock, prepare_folder
 from dd_jax.run.metrics import MetricsWriter, format_line
-from dd_jax.store.atomic import write_atomically
 from dd_jax.types import PyTree
 from dd_jax.versions import versions
 
+_RUN = "run.json"
 _SECONDS = "seconds.json"
 _FAILURE = "non_finite.json"
+_MOST_SECONDS = 1e12
+
+
+def claim(folder: str | os.PathLike, identity: Mapping[str, Any]) -> pathlib.Path:
+    """Makes a folder that of one run, or refuses it unchanged if it is that of another.
+
+    The identity stands in run.json and is compared with it, and with that of checkpoints. A folder
+    in which a run has left nothing but its claim is free for another.
+
+    Args:
+      folder: made if missing.
+      identity: plain nested values that say which run this is.
+
+    Returns:
+      The absolute path of the folder.
+
+    Raises:
+      ConfigError: the folder cannot be made or written.
+      CheckpointError: it belongs to another run, all differences named, or is in use.
+
+    Example:
+      >>> import tempfile
+      >>> claim(tempfile.mkdtemp() + "/run", {"method": "dm", "stages": 3}).name
+      'run'
+    """
+    path = prepare_folder(folder)
+    with RunLock(path):
+        _claim(path, identity)
+    return path
 
 
 def seconds_spent(path: pathlib.Path) -> float:
-    """Seconds that a run has taken up to its newest checkpoint, over all its continuations."""
+    """Seconds that a run has taken up to its newest checkpoint, over all its continuations.
+
+    A file that is missing counts as 0 seconds; one that is damaged as well, with a warning.
+    """
     try:
-        return float(json.loads((path / _SECONDS).read_text())["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        seconds = read_json(path / _SECONDS).get("seconds")
+        if type(seconds) not in (int, float) or not 0 <= seconds < _MOST_SECONDS:
+            raise ValueError(f"it says {str(seconds)[:40]}")
+        return float(seconds)
+    except FileNotFoundError:
+        return 0.0
+    except ValueError as error:
+        warnings.warn(f"{path / _SECONDS} is damaged, the time of this run is counted anew: "
+                      f"{error}", stacklevel=2)
         return 0.0
 
 
 class Workdir:
     """What a run does with its folder; every method does nothing when `path` is None.
+
+    Args:
+      path: a folder that is prepared, locked and claimed, or None.
+      identity: what must be equal for a run to be continued.
 
     Attributes:
       path: the folder, or None.
@@ -39,16 +85,8 @@ class Workdir:
     def __init__(self, path: Optional[pathlib.Path], identity: Mapping[str, Any]):
         self.path = path
         self._identity = identity
-        # Nothing is free to change: even the number of steps shapes the learning-rate schedule.
-        self._checkpoints = path and Checkpoints(
-            path / "checkpoints", identity=identity, free_fields=()
-        )
+        self._checkpoints = path and _checkpoints(path, identity)
         self._began = time.monotonic() - (seconds_spent(path) if path else 0.0)
-
-    def check_owner(self) -> None:
-        """Refuses a folder that holds another run's checkpoints."""
-        if self._checkpoints:
-            self._checkpoints.check_owner()
 
     def restore(self, like: PyTree) -> Optional[tuple[int, PyTree]]:
         """(step, state) of the newest whole checkpoint, or None."""
@@ -64,7 +102,7 @@ class Workdir:
         """Writes down the time spent so far."""
         if self.path:
             spent = {"step": step, "seconds": round(time.monotonic() - self._began, 3)}
-            _write_json(self.path / _SECONDS, spent)
+            write_json(self.path / _SECONDS, spent)
 
     def note_failure(
         self, step: int, metrics: Mapping[str, float], rows: Callable[[], Mapping[str, Any]], *,
@@ -84,7 +122,7 @@ class Workdir:
         if not self.path:
             return ""
         failure = json.loads(format_line(step, metrics))
-        _write_json(self.path / _FAILURE, {
+        write_json(self.path / _FAILURE, {
             **failure, "follows_checkpoint": saved, "rows": plain(rows(), name="rows"),
             "run": plain(self._identity), "versions": versions(),
         })
@@ -99,16 +137,11 @@ class Workdir:
         return writer
 
 
-def _write_json(path: pathlib.Path, entry: Mapping[str, Any]) -> None:
-    text = json.dumps(entry) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
 @contextlib.contextmanager
 def open_workdir(
     path: str | pathlib.Path | None, identity: Mapping[str, Any]
 ) -> Iterator[Workdir]:
-    """Prepares and locks a run folder for the length of a `with` block.
+    """Prepares, locks and claims a run folder for the length of a `with` block.
 
     Args:
       path: the folder; made if missing. None for a run that keeps nothing.
@@ -116,12 +149,38 @@ def open_workdir(
 
     Raises:
       ConfigError: the folder cannot be made or written.
-      CheckpointError: another process uses it.
+      CheckpointError: another process uses it, or it belongs to another run.
     """
     if path is None:
         yield Workdir(None, identity)
         return
-    folder = pathlib.Path(path)
-    prepare_folder(folder)
+    folder = prepare_folder(path)
     with RunLock(folder):
+        _claim(folder, identity)
         yield Workdir(folder, identity)
+
+
+def _checkpoints(folder: pathlib.Path, identity: Mapping[str, Any]) -> Checkpoints:
+    # Nothing is free to change: even the number of steps shapes the learning-rate schedule.
+    return Checkpoints(folder / "checkpoints", identity=identity, free_fields=())
+
+
+def _claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """`claim` of a folder that is locked."""
+    path, own = folder / _RUN, full_identity(identity)
+    known = None
+    try:
+        known = read_json(path).get("identity")
+        if not isinstance(known, dict):
+            raise ValueError("it holds no identity")
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        warnings.warn(f"{path} is damaged and is written again: {error}", stacklevel=4)
+    started = any(p.name not in (LOCK_NAME, OWNER_NAME, _RUN) and p.name[0] != "."
+                  for p in folder.iterdir())
+    if isinstance(known, dict) and started:
+        check_identity(known, own, where=str(folder))
+    _checkpoints(folder, identity).check_owner()
+    if known != own:
+        write_json(path, {"identity": own, "versions": versions()})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -18,10 +17,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dd_jax.data import fingerprint
-from dd_jax.errors import CheckpointError
+from dd_jax.errors import CheckpointError, SetFileError
 from dd_jax.store.atomic import PathLike, write_atomically
-from dd_jax.store.checks import plain
-from dd_jax.store.container import canonical
+from dd_jax.store.envelope import canonical, header_hash, plain, read_json
 from dd_jax.types import RealData
 from dd_jax.versions import versions
 
@@ -173,7 +171,7 @@ class ArtefactStore:
                 "identity": artefact.identity(data_hash), "versions": versions(),
                 "files": {file.name: file.stat().st_size for file in _files(path)},
             }
-            text = canonical({**manifest, "sha256": _hash(manifest)})
+            text = canonical({**manifest, "sha256": header_hash(manifest)})
             write_atomically(path / MANIFEST, lambda file: file.write(text.encode()))
 
     def entries(self) -> list[Entry]:
@@ -237,15 +235,10 @@ def _consumer(kind: str) -> int:
     return int.from_bytes(hashlib.sha256(kind.encode()).digest()[:4], "big") >> 1
 
 
-def _hash(manifest: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(canonical(rest).encode()).hexdigest()
-
-
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
     return sorted(file for file in path.iterdir()
                   if file.is_file() and file.name != MANIFEST
-                  and not file.name.startswith(".") and file.suffix != ".lock")
+                  and not file.name.startswith(".") and file.suffix not in (".lock", ".owner"))
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
@@ -255,11 +248,11 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
       CheckpointError: it is damaged.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        whole = manifest["sha256"] == _hash(manifest) and isinstance(manifest["files"], dict)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged(path, f"its {MANIFEST} cannot be read ({type(error).__name__})") from error
-    if not whole:
+        manifest = read_json((path / MANIFEST).read_bytes(), MANIFEST, fix="make it again")
+        whole = isinstance(manifest.get("files"), dict)
+    except (OSError, SetFileError) as error:
+        raise damaged(path, f"its {MANIFEST} cannot be read ({error})") from error
+    if not whole or manifest.get("sha256") != header_hash(manifest):
         raise damaged(path, f"its {MANIFEST} does not match its own hash")
     return manifest
 

@@ -12,7 +12,7 @@ import pytest
 
 import dd_jax as dd
 from dd_jax.distill import package, progressive
-from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.evaluate import equal_budget, evaluate_progressive
 from dd_jax.objectives import conditioned, mean_embedding
 from dd_jax.store import open_trajectories
@@ -130,3 +130,17 @@ def test_what_cannot_be_done_in_stages(toy, tiny_recipe):
         run(fixed, toy, 2)
     with pytest.raises(ConfigError, match="5 images, which 2 classes cannot share"):
         conditioned(None, SyntheticSet(jnp.zeros((5, 1, 1, 1)), jnp.zeros((5, 2))), 2)
+
+
+def test_a_staged_run_and_a_single_one_refuse_each_other_s_folder(toy, tiny_recipe, tmp_path):
+    recipe, single, staged = tiny_recipe("dm"), tmp_path / "single", tmp_path / "staged"
+    dd.distill(recipe, toy, workdir=single, show_progress=False)
+    run(recipe, toy, 2, workdir=staged)
+    before = [(f / "set.safetensors").read_bytes() for f in (single, staged)]
+    with pytest.raises(CheckpointError, match="stages: .absent. in the folder, 2 now"):
+        run(recipe, toy, 2, workdir=single)
+    with pytest.raises(CheckpointError, match="stages: 2 in the folder, 3 now"):
+        run(recipe, toy, 3, workdir=staged)
+    with pytest.raises(CheckpointError, match="stages: 2 in the folder"):
+        dd.distill(recipe, toy, workdir=staged, show_progress=False)
+    assert before == [(f / "set.safetensors").read_bytes() for f in (single, staged)]

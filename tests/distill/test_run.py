@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import warnings
 
 import jax
@@ -98,8 +99,11 @@ def test_another_recipe_in_the_same_folder_is_refused_with_the_difference(
     tiny_recipe, toy, tmp_path
 ):
     run(tiny_recipe("dm"), toy, workdir=tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "set.safetensors").read_bytes()
     with pytest.raises(CheckpointError, match="learning_rate"):
         run(tiny_recipe("dm", learning_rate=0.5), toy, workdir=tmp_path)
+    assert (tmp_path / "set.safetensors").read_bytes() == before
 
 
 def test_feeding_from_the_host_equals_the_device(tiny_recipe, toy, toy_on_host):
@@ -224,10 +228,12 @@ def test_an_objective_that_changes_its_state_is_refused(tiny_recipe, toy):
 
 
 @pytest.mark.parametrize("options", [{"key": "abc"}, {"key": 1.5}, {"log_every": 0},
-                                     {"save_every": -1}])
-def test_bad_options_are_refused(tiny_recipe, toy, options):
+                                     {"save_every": -1}, {"save_every": 0},
+                                     {"save_seconds": float("nan")}, {"save_seconds": -1.0}])
+def test_bad_options_are_refused_before_anything_is_made(tiny_recipe, toy, options, tmp_path):
     with pytest.raises(ConfigError, match=next(iter(options))):
-        run(tiny_recipe("dm"), toy, **options)
+        run(tiny_recipe("dm"), toy, workdir=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("steps,wrap,rate,said", [

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from dd_jax.errors import CheckpointError, ConfigError
-from dd_jax.run import manifest as manifests
-from dd_jax.run import storage
+from dd_jax.run import identity as identities
+from dd_jax.run import leaves
 from dd_jax.run.checkpoint import Checkpoints
 
 # Reads of a damaged array that Orbax gives up on may finish after their event loop has gone.
@@ -131,18 +131,30 @@ def test_keeps_the_last_steps_and_gives_the_newest(tmp_path):
     assert_same(state(12), back)
 
 
-def test_saving_a_step_again_replaces_it_without_a_gap(tmp_path, monkeypatch):
+def test_saving_a_step_again_is_refused_and_leaves_it(tmp_path):
     checkpoints = opened(tmp_path, keep=1)
     checkpoints.save(5, state(1))
-    seen = []
-    write = storage.write
-    monkeypatch.setattr(storage, "write", lambda path, *a: (seen.append(
-        quiet_restore(opened(tmp_path), state())), write(path, *a)))
-    checkpoints.save(5, state(2))
-    assert seen[0][0] == 5  # the old copy was still whole while the new one was written
+    with pytest.raises(CheckpointError, match="already holds step 5, not earlier than step 5"):
+        checkpoints.save(5, state(2))
     _, back = opened(tmp_path).restore(state())
-    assert_same(state(2), back)
-    assert len([p for p in tmp_path.iterdir() if p.is_dir()]) == 1
+    assert_same(state(1), back)
+    assert [p.name for p in tmp_path.iterdir()] == ["step_00000005"]
+
+
+def test_old_steps_go_only_after_the_new_one_was_read_back(tmp_path, monkeypatch):
+    checkpoints = opened(tmp_path, keep=1)
+    checkpoints.save(5, state(1))
+    seen, read = [], leaves.read_arrays
+    monkeypatch.setattr(leaves, "read_arrays",
+                        lambda *a: (seen.append(checkpoints.steps()), read(*a))[1])
+    checkpoints.save(6, state(2))
+    assert seen == [[5, 6]] and checkpoints.steps() == [6]
+
+
+def test_leaves_stand_under_their_tree_paths(tmp_path):
+    opened(tmp_path).save(1, {"params": [np.ones(2, np.float32)], "n": np.int32(1)})
+    stored = (tmp_path / "step_00000001" / "state" / "_METADATA").read_text()
+    assert "['params'][0]" in stored and "['n']" in stored and "leaf_0" not in stored
 
 
 def test_import_and_construction_do_not_load_orbax(tmp_path):
@@ -231,7 +243,7 @@ def test_f10_free_fields_may_change_and_others_by_request(tmp_path):
 
 def test_a_fresh_run_does_not_write_behind_later_steps(tmp_path):
     opened(tmp_path).save(50, state(50))
-    with pytest.raises(CheckpointError, match="already holds step 50, later than step 5"):
+    with pytest.raises(CheckpointError, match="already holds step 50, not earlier than step 5"):
         opened(tmp_path).save(5, state(5))
     assert opened(tmp_path).restore(state())[0] == 50
 
@@ -285,9 +297,9 @@ def test_f7_truncation_falls_back_and_says_so(tmp_path, where):
 
 def test_f7_a_leaf_that_reads_well_but_is_another_is_named(tmp_path):
     newest = two_steps(tmp_path)
-    manifest = storage.read_manifest(newest)
-    manifest["leaves"][1]["sha256"] = "0" * 64
-    rewrite(newest, {**manifest, "sha256": manifests.self_hash(manifest)})
+    manifest = leaves.read_manifest(newest)
+    manifest["leaves"][1][3] = "0" * 64
+    rewrite(newest, leaves.sealed(manifest))
     checkpoints = opened(tmp_path)
     assert quiet_restore(checkpoints, state())[0] == 1
     assert "['images'] does not match its hash" in checkpoints.skipped[0][1]
@@ -298,7 +310,11 @@ def rewrite(step_folder, manifest):
         manifest if isinstance(manifest, str) else json.dumps(manifest))
 
 
-@pytest.mark.parametrize("text", ["", '{"format": 1, "st', "[]", "{}", '{"sha256": 3}'])
+DEEP = '{"a":' * 3000 + "1" + "}" * 3000
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1, "st', "[]", "{}", '{"sha256": 3}', DEEP,
+                                  '{"step": 1' + "0" * 5000 + "}", '{"step": 1e999}'])
 def test_f8_a_broken_manifest_is_skipped(tmp_path, text):
     newest = two_steps(tmp_path)
     rewrite(newest, text)
@@ -309,7 +325,7 @@ def test_f8_a_broken_manifest_is_skipped(tmp_path, text):
 
 def test_f8_a_missing_manifest_is_skipped_and_a_changed_one_too(tmp_path):
     newest = two_steps(tmp_path)
-    manifest = storage.read_manifest(newest)
+    manifest = leaves.read_manifest(newest)
     rewrite(newest, {**manifest, "step": 3})  # its own hash no longer fits
     assert quiet_restore(opened(tmp_path), state())[0] == 1
     for file in files_of(newest / "manifest"):
@@ -322,9 +338,9 @@ def test_f8_a_missing_manifest_is_skipped_and_a_changed_one_too(tmp_path):
 
 def test_f8_a_newer_format_is_refused_with_a_hint(tmp_path):
     newest = two_steps(tmp_path)
-    manifest = {**storage.read_manifest(newest), "format": manifests.FORMAT + 1}
-    rewrite(newest, {**manifest, "sha256": manifests.self_hash(manifest)})
-    with pytest.raises(CheckpointError, match="format 2.*upgrade dd_jax"):
+    manifest = {**leaves.read_manifest(newest), "format": leaves.FORMAT + 1}
+    rewrite(newest, leaves.sealed(manifest))
+    with pytest.raises(CheckpointError, match=f"format {leaves.FORMAT + 1}.*upgrade dd_jax"):
         opened(tmp_path).restore(state())
 
 
@@ -358,11 +374,43 @@ def test_all_damaged_is_said_and_starts_anew(tmp_path):
 @pytest.mark.parametrize("name,other", [("jax", "9.9"), ("devices", "4 x cpu")])
 def test_f11_other_versions_and_devices_are_told(name, other, tmp_path, monkeypatch):
     opened(tmp_path).save(1, state())
-    now = manifests.conditions()
+    now = identities.conditions()
     assert set(now) >= {"dd_jax", "jax", "jaxlib", "numpy", "python", "devices"}
-    monkeypatch.setattr(manifests, "conditions", lambda: {**now, name: other})
+    monkeypatch.setattr(identities, "conditions", lambda: {**now, name: other})
     with pytest.warns(UserWarning, match=f"may differ in its last bits: {name} .* -> {other}"):
         assert opened(tmp_path).restore(state())[0] == 1
+
+
+@pytest.mark.parametrize("switch,value", [
+    ("jax_enable_x64", True), ("jax_threefry_partitionable", False),
+    ("jax_default_matmul_precision", "highest"), ("jax_default_prng_impl", "rbg"),
+])
+def test_other_switches_of_jax_are_refused_by_name(switch, value, tmp_path):
+    opened(tmp_path).save(1, state())
+    before = getattr(jax.config, switch)
+    jax.config.update(switch, value)
+    try:
+        other = opened(tmp_path)
+        for use in (lambda: other.restore(state()), other.check_owner):
+            with pytest.raises(CheckpointError, match=f"switches.{switch}: .* in the folder, .*"):
+                use()
+    finally:
+        jax.config.update(switch, before)
+    assert opened(tmp_path).restore(state())[0] == 1
+
+
+def test_two_leaves_with_one_path_are_refused(tmp_path):
+    @jax.tree_util.register_pytree_with_keys_class
+    class Twins:
+        def tree_flatten_with_keys(self):
+            return [(jax.tree_util.DictKey("x"), np.ones(1))] * 2, None
+
+        @classmethod
+        def tree_unflatten(cls, aux, children):
+            return cls()
+
+    with pytest.raises(CheckpointError, match="two leaves of the state have the same path"):
+        opened(tmp_path).save(1, Twins())
 
 
 # --- full disks ----------------------------------------------------------------------------------
@@ -398,7 +446,7 @@ def test_f5_no_space_left_is_explained_wherever_it_strikes(tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, where, full)
+        patch.setattr(leaves, where, full)
         with pytest.raises(CheckpointError, match="196 bytes.*No space left.*free some space"):
             checkpoints.save(2, state(2))
     assert 1 in checkpoints.steps()
@@ -411,7 +459,7 @@ def test_running_out_of_memory_is_not_taken_for_damage(tmp_path, monkeypatch):
     def starved(*_):
         raise MemoryError
 
-    monkeypatch.setattr(storage, "read_arrays", starved)
+    monkeypatch.setattr(leaves, "read_arrays", starved)
     with pytest.raises(MemoryError):
         opened(tmp_path).restore(state())
 
@@ -430,6 +478,10 @@ CHILD = textwrap.dedent("""
             return
         if mode == "rmtree" and event == "shutil.rmtree":
             os.kill(os.getpid(), signal.SIGKILL)
+        if mode == "remove" and event == "os.remove" and args[1] != -1:  # in the middle of rmtree
+            events += 1
+            if events > at:
+                os.kill(os.getpid(), signal.SIGKILL)
         if mode == "event" and event in ("open", "os.mkdir", "os.rename"):
             events += 1
             if events >= at:
@@ -467,7 +519,8 @@ def check_after_kill(folder, finished: int):
 
 
 def test_f1_f2_kill_at_chosen_and_random_moments(tmp_path):
-    chosen = [("event", n) for n in (1, 6, 11, 16)] + [("rmtree", 0)]
+    chosen = [("event", n) for n in (1, 6, 11, 16)] + [
+        ("rmtree", 0), ("remove", 3)]
     draw = random.Random(1)
     # In two groups, so that a small machine is not swamped.
     for group in (chosen[:3], chosen[3:], [("never", i) for i in range(3)]):
@@ -484,7 +537,7 @@ def test_f1_f2_kill_at_chosen_and_random_moments(tmp_path):
             assert child.returncode == -signal.SIGKILL
             finished = int(out[-1]) if out else 1
             step = check_after_kill(folder, finished)
-            if mode == "rmtree":
+            if mode in ("rmtree", "remove"):
                 assert step == 3  # renamed, not yet cleaned up: the newest is used
             elif mode == "event":
                 assert finished == 2

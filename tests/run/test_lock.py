@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -13,8 +14,9 @@ import sys
 import pytest
 
 from dd_jax.errors import CheckpointError, ConfigError
-from dd_jax.run import lock as locks
-from dd_jax.run.lock import LOCK_NAME, RunLock, prepare_folder
+from dd_jax.run.lock import LOCK_NAME, OWNER_NAME, RunLock, prepare_folder
+
+fcntl = pytest.importorskip("fcntl")
 
 HOLDER = """
 import sys
@@ -25,18 +27,12 @@ with RunLock(sys.argv[1]):
 """
 
 
-def start_holder(folder) -> subprocess.Popen:
+def start_holder(folder, before: str = "") -> subprocess.Popen:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], env=env, text=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", before + HOLDER, str(folder)], env=env,
+                             text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout.readline() == "held\n"
     return child
-
-
-def dead_pid() -> int:
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
 
 
 def test_f6_a_good_folder_is_made_and_left_empty(tmp_path):
@@ -68,15 +64,17 @@ def test_f6_a_folder_that_takes_no_files_is_refused(path):
 def test_f12_a_live_run_is_refused_and_a_killed_one_taken_over(tmp_path):
     child = start_holder(tmp_path)
     try:
-        with pytest.raises(CheckpointError, match=f"in use by pid {child.pid} on "):
+        with pytest.raises(CheckpointError, match=f"in use by pid {child.pid} on ") as error:
             RunLock(tmp_path).__enter__()
+        # A live run's lock that is removed protects nothing: nobody is told to do so.
+        assert not any(w in str(error.value) for w in ("remove", "delete", LOCK_NAME))
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
-    left = json.loads((tmp_path / LOCK_NAME).read_text())
+    left = json.loads((tmp_path / OWNER_NAME).read_text())
     assert left["pid"] == child.pid and left["host"] == socket.gethostname()
-    with RunLock(tmp_path) as lock:
-        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+    with RunLock(tmp_path):
+        assert json.loads((tmp_path / OWNER_NAME).read_text())["pid"] == os.getpid()
 
 
 def test_f12_a_second_lock_in_one_process_is_refused_until_released(tmp_path):
@@ -85,7 +83,7 @@ def test_f12_a_second_lock_in_one_process_is_refused_until_released(tmp_path):
             RunLock(tmp_path).__enter__()
         with pytest.raises(CheckpointError, match=f"pid {os.getpid()}"):
             lock.__enter__()
-    assert lock.path.read_text() == ""
+    assert lock.path.exists() and not (tmp_path / OWNER_NAME).exists()
     with RunLock(tmp_path):
         pass
 
@@ -103,22 +101,38 @@ def test_a_missing_folder_is_a_typed_error(tmp_path):
 
 
 def test_an_owner_on_another_host_is_taken_over_aloud(tmp_path):
-    (tmp_path / LOCK_NAME).write_text(json.dumps({"pid": 1, "host": "elsewhere", "start": "1"}))
+    (tmp_path / OWNER_NAME).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     with pytest.warns(UserWarning, match="pid 1 on elsewhere"), RunLock(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "x"}', "\0\0"])
-def test_garbage_in_the_lock_file_does_not_block(tmp_path, content):
-    (tmp_path / LOCK_NAME).write_text(content)
-    with RunLock(tmp_path):
-        pass
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "x"}', "\0\0", "[" * 4000,
+                                     '{"pid": 1e999, "host": [[]]}'])
+@pytest.mark.parametrize("name", [LOCK_NAME, OWNER_NAME])
+def test_garbage_in_its_files_does_not_block(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with RunLock(tmp_path), pytest.raises(CheckpointError, match="in use by pid"):
+        RunLock(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("name", [LOCK_NAME, OWNER_NAME])
+def test_a_link_in_place_of_its_files_leaves_the_target_alone(tmp_path, name):
+    target = tmp_path / "precious"
+    target.write_text("years of work")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(target)
+    try:
+        with RunLock(tmp_path / "run"):
+            pass
+    except CheckpointError as error:
+        assert "cannot be opened" in str(error)
+    assert target.read_text() == "years of work"
 
 
 FORKING_HOLDER = """
 import os, sys, time
 from dd_jax.run.lock import RunLock
-RunLock(sys.argv[1]).__enter__()
+lock = RunLock(sys.argv[1]).__enter__()
 worker = os.fork()
 if worker == 0:
     print(os.getpid(), flush=True)  # after the fork hooks have run
@@ -146,10 +160,26 @@ def test_a_forked_worker_that_outlives_a_killed_run_does_not_keep_the_lock(tmp_p
         run.communicate()
 
 
-@pytest.mark.skipif(locks.fcntl is None, reason="needs flock")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_forked_child_that_leaves_the_block_frees_nothing(tmp_path):
+    with RunLock(tmp_path) as lock:
+        child = os.fork()
+        if child == 0:
+            lock.__exit__()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert (tmp_path / OWNER_NAME).exists()
+        with pytest.raises(CheckpointError, match=f"pid {os.getpid()}"):
+            RunLock(tmp_path).__enter__()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs a /proc")
 def test_leaving_frees_the_folder_even_while_a_copy_of_the_file_is_open(tmp_path):
     with RunLock(tmp_path) as lock:
-        copy = os.dup(lock._descriptor)
+        (held,) = (int(fd.name) for fd in pathlib.Path("/proc/self/fd").iterdir()
+                   if os.path.realpath(fd) == str(lock.path))
+        copy = os.dup(held)
     try:
         with RunLock(tmp_path):
             pass
@@ -157,33 +187,42 @@ def test_leaving_frees_the_folder_even_while_a_copy_of_the_file_is_open(tmp_path
         os.close(copy)
 
 
+NO_LOCKS = """
+import errno, fcntl, socket
+def missing(*_):
+    raise OSError(errno.ENOSYS, "no locks here")
+fcntl.flock = missing
+"""
+
+
 class TestWithoutSystemLocks:
-    """On a file system without locks the owner named in the file decides."""
+    """On a file system without locks filelock goes by the owner that it writes into the file."""
+
+    pytestmark = pytest.mark.filterwarnings("ignore:flock not supported")
 
     @pytest.fixture(autouse=True)
     def no_locks(self, monkeypatch):
-        monkeypatch.setattr(locks, "_try_lock", lambda descriptor: None)
+        def missing(*_):
+            raise OSError(errno.ENOSYS, "no locks here")
 
-    def owner(self, folder: pathlib.Path, **changes):
-        (folder / LOCK_NAME).write_text(json.dumps({**locks._me(), **changes}))
+        monkeypatch.setattr(fcntl, "flock", missing)
 
     def test_live_is_refused(self, tmp_path):
-        self.owner(tmp_path)
-        with pytest.raises(CheckpointError, match=f"pid {os.getpid()}"):
+        with RunLock(tmp_path), pytest.raises(CheckpointError, match=f"pid {os.getpid()}"):
             RunLock(tmp_path).__enter__()
 
     def test_dead_is_taken_over(self, tmp_path):
-        self.owner(tmp_path, pid=dead_pid())
-        with RunLock(tmp_path):
-            pass
-
-    @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a /proc")
-    def test_a_reused_number_is_taken_over(self, tmp_path):
-        self.owner(tmp_path, start="1")
+        child = start_holder(tmp_path, NO_LOCKS)
+        with pytest.raises(CheckpointError, match=f"pid {child.pid}"):
+            RunLock(tmp_path).__enter__()
+        child.kill()
+        child.communicate()
         with RunLock(tmp_path):
             pass
 
     def test_another_host_is_refused(self, tmp_path):
-        self.owner(tmp_path, host="elsewhere", pid=dead_pid())
-        with pytest.raises(CheckpointError, match="on elsewhere.*remove"):
+        child = start_holder(tmp_path, NO_LOCKS + "socket.gethostname = lambda: 'elsewhere'")
+        child.kill()
+        child.communicate()
+        with pytest.raises(CheckpointError, match="on elsewhere"):
             RunLock(tmp_path).__enter__()

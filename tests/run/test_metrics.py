@@ -121,11 +121,11 @@ def test_a_full_disk_is_a_typed_error(tmp_path):
 
 def test_f53_f54_hash_seed_time_zone_and_locale_change_nothing(tmp_path):
     code = ("import sys; from dd_jax.run.metrics import MetricsWriter;"
-            "from dd_jax.run import manifest;"
+            "from dd_jax.run.leaves import sealed;"
             "names = {'b', 'a', 'loss', 'norm'};"
             "m = MetricsWriter(sys.argv[1]); m.write(1, {n: 1234567.25 for n in names});"
             "x = {'identity': {n: 1 for n in names}};"
-            "m.write(2, {'hash': manifest.self_hash(x)})")
+            "m.write(2, {'hash': sealed(x)['sha256']})")
     children = []
     for seed in range(4):
         path = tmp_path / f"{seed}.jsonl"
@@ -135,3 +135,22 @@ def test_f53_f54_hash_seed_time_zone_and_locale_change_nothing(tmp_path):
         children.append((path, subprocess.Popen([sys.executable, "-c", code, path], env=env)))
     assert all(child.wait(timeout=60) == 0 for _, child in children)
     assert len({path.read_bytes() for path, _ in children}) == 1
+
+
+def test_a_line_of_brackets_or_a_link_is_a_typed_error(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("[" * 3000 + "]" * 3000 + '\n{"step": 1}\n')
+    with pytest.raises(CheckpointError, match="line 1 of"):
+        read_metrics(path)
+    with MetricsWriter(path) as metrics, pytest.warns(UserWarning, match="dropped line 1"):
+        metrics.truncate_after(5)
+    assert read_metrics(path) == [{"step": 1}]
+    target = tmp_path / "precious"
+    target.write_text("years of work")
+    (tmp_path / "link.jsonl").symlink_to(target)
+    with pytest.raises(CheckpointError, match="is a link"):
+        MetricsWriter(tmp_path / "link.jsonl")
+    (tmp_path / "metrics.jsonl.tmp").symlink_to(target)
+    with MetricsWriter(path) as metrics:
+        metrics.truncate_after(0)
+    assert target.read_text() == "years of work"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 
 import jax.numpy as jnp
 import pytest
@@ -56,6 +57,18 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     text = sys.stderr.getvalue()
     assert "4/4" in text and "steps/s" in text and "loss 0.5, note text" in text
     assert "dm [x]" in text and "\x1b[" in text
+
+
+def test_a_notebook_without_widgets_gets_plain_lines(monkeypatch, capsys):
+    from rich import console
+
+    monkeypatch.setattr(console, "_is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # makes its import fail
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with progress(6000) as bar:
+            bar.update(6000, loss=0.5)
+    assert "step 6000/6000" in capsys.readouterr().err
 
 
 def test_zero_steps_and_a_step_beyond_the_end(capsys):

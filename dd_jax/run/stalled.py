@@ -1,4 +1,4 @@
-"""Notices a run that does not move, which is finite and so would go on to the end."""
+"""Notices a stalled run: its numbers are finite, so nothing else would end it early."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 _STEPS = {"grad_norm": 100, "update_norm": 10}  # zeros in a row after which something is said
 
 
-class StillWatch:
+class StallWatch:
     """Warns once for a gradient, and once for an update, that stays exactly zero.
 
     Args:
@@ -18,7 +18,7 @@ class StillWatch:
 
     Example:
       >>> import warnings
-      >>> watch = StillWatch("dm")
+      >>> watch = StallWatch("dm")
       >>> with warnings.catch_warnings(record=True) as said:
       ...     warnings.simplefilter("always")
       ...     watch.see({"grad_norm": np.ones(10), "update_norm": np.zeros(10)})
