@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -39,7 +38,7 @@ def full_accuracy(data: Split, recipe: Recipe, *, seed: int, seeds: int = 1) -> 
     """
     described = {
         "train": fingerprint(data.train), "test": fingerprint(data.test),
-        "protocol": dataclasses.asdict(recipe.evaluation), "normaliser": recipe.normaliser.kind,
+        "protocol": recipe.evaluation.plain(), "normaliser": recipe.normaliser.kind,
         "label_kind": recipe.label_kind, "label_scale": recipe.label_scale, "seed": seed,
         "seeds": seeds, "versions": versions(), "device": device_name(), "commit": git_commit(),
     }

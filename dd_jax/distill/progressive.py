@@ -117,7 +117,7 @@ def next_stage(
                             + np.asarray(sets[-1].labels).tobytes()).hexdigest()
     if recipe.restarted is not None:
         protocol = recipe.evaluation
-        protocol = dataclasses.replace(protocol, epochs=equal_budget(protocol.epochs, stages))
+        protocol = protocol.varied(epochs=equal_budget(protocol.plan.epochs, stages))
 
         def start(network):
             return trained_on(network, sets, protocol, shape=spec.shape,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
 import time
@@ -141,7 +140,7 @@ def distill(
         "settings": dict(recipe.settings),
         "steps": recipe.steps,
         "labels": [recipe.label_kind, recipe.label_scale],
-        "evaluation": dataclasses.asdict(recipe.evaluation),
+        "evaluation": recipe.evaluation.plain(),
         "normaliser": normaliser_digest(recipe.normaliser),
         "average": recipe.average,
         "prepared": recipe.prepared,
@@ -278,9 +277,9 @@ def package(
     Returns:
       A `DistilledSet`, ready for `store.save` and `evaluate`.
     """
-    evaluation = dataclasses.asdict(recipe.evaluation)
+    evaluation = recipe.evaluation
     if recipe.read_out is not None:
-        evaluation["read_out"] = dataclasses.asdict(recipe.read_out)
+        evaluation = evaluation.varied(read_out=recipe.read_out)
     noted = {"shown_images": int(synthetic.images.shape[0])}
     if stored_bytes is not None:
         noted["stored_bytes"] = int(stored_bytes)
@@ -292,7 +291,7 @@ def package(
         label_scale=recipe.label_scale,
         spec=data.spec,
         recipe={"method": recipe.method, **recipe.settings, "steps": recipe.steps, **noted},
-        evaluation=evaluation,
+        evaluation=evaluation.plain(),
         versions=versions(),
         data_fingerprint=fingerprint(data),
         citation=recipe.citation,

@@ -28,7 +28,7 @@ from dd_jax import augment, nets
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -181,7 +181,7 @@ def recipe(config: CAFE, data: RealData) -> Recipe:
         optimizer=optax.sgd(rate, momentum=config.momentum),
         steps=steps,
         normaliser=normaliser,
-        evaluation=Protocol(name="dc", depth=depth, width=config.evaluation_width, norm=config.norm,
+        evaluation=protocol(name="dc", depth=depth, width=config.evaluation_width, norm=config.norm,
                             epochs=epochs, augmentation=config.augmentation),
         citation=_CITATION,
     )

@@ -25,7 +25,7 @@ from dd_jax import augment, nets, pools
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_whole
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -136,7 +136,7 @@ def recipe(config: DataDAM, data: RealData) -> Recipe:
         optimizer=optax.sgd(config.learning_rate, momentum=config.momentum),
         steps=config.steps,
         normaliser=normaliser,
-        evaluation=Protocol(
+        evaluation=protocol(
             name="datadam", depth=depth, width=config.evaluation_width, norm=config.evaluation_norm,
             epochs=config.evaluation_epochs, batch_size=64, augmentation=config.augmentation,
         ),

@@ -138,7 +138,7 @@ def recipe(config: DATM, data: RealData) -> Recipe:
         parameterization=pixels(labels="soft", least=_LEAST), label_kind="probabilities",
         optimizer={name: skipped_above(each, config.threshold)
                    for name, each in optimizers.items()},
-        evaluation=dataclasses.replace(evaluation, batch_size=128),
+        evaluation=evaluation.varied(batch_size=128),
     )
 
 

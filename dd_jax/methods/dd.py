@@ -33,7 +33,7 @@ from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.distill.wrap import varied
 from dd_jax.errors import ConfigError, require_whole, unknown
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -171,7 +171,7 @@ def ordered_recipe(
         steps=config.steps,
         normaliser=normaliser,
         label_kind=kind,
-        evaluation=Protocol(
+        evaluation=protocol(
             name=method, depth=default_depth(spec, config.depth), width=config.width, momentum=0.0,
             weight_decay=0.0, learning_rate=config.rate, learned_rate=True, schedule="constant",
             epochs=config.epochs, batch_size=per_class * spec.num_classes, order="stored",

@@ -20,7 +20,7 @@ import optax
 from dd_jax import augment, nets, pools
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -114,7 +114,7 @@ def recipe(config: DM, data: RealData) -> Recipe:
         optimizer=optax.sgd(config.learning_rate, momentum=config.momentum),
         steps=config.steps,
         normaliser=normaliser,
-        evaluation=Protocol(name="dc", depth=depth, width=config.evaluation_width, norm=config.norm,
+        evaluation=protocol(name="dc", depth=depth, width=config.evaluation_width, norm=config.norm,
                             epochs=config.evaluation_epochs, augmentation=config.augmentation),
         citation=_CITATION,
     )

@@ -24,7 +24,7 @@ import optax
 from dd_jax import nets, pools
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import Protocol, protocol
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -107,7 +107,7 @@ def evaluation(config: FRePo, num_images: int, *, depth: int, flip: bool) -> Pro
         nearest = min(_EVALUATION_STEPS, key=lambda n: abs(math.log(n / num_images)))
         steps = _EVALUATION_STEPS[nearest]
     per_epoch = -(-num_images // min(num_images, 500))
-    return Protocol(
+    return protocol(
         name="frepo", network="convnet_doubling", norm="none", init_style="lecun",
         depth=depth, width=config.evaluation_width, optimizer="adam", learning_rate=3e-4,
         schedule="warmup_cosine", warmup=500, final_fraction=0.01,

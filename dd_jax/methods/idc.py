@@ -31,7 +31,7 @@ from dd_jax import augment, nets, pools
 from dd_jax.data import real_rows
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_probability
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import Protocol, protocol
 from dd_jax.methods.formed import formed, stepped
 from dd_jax.methods.record import (
     Method,
@@ -142,7 +142,7 @@ def _check(config: IDC, data: RealData) -> None:
 
 def evaluation(config: Any, depth: int) -> Protocol:
     """IDC's test of a set, by evaluation_width, evaluation_epochs, augmentation and mix."""
-    return Protocol(
+    return protocol(
         name="idc", depth=depth, width=config.evaluation_width, schedule="milestones",
         epochs=config.evaluation_epochs, batch_size=64, augmentation=config.augmentation,
         cutmix=config.mix,

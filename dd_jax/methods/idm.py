@@ -23,7 +23,7 @@ import optax
 from dd_jax import augment, nets
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.formed import formed, stepped
 from dd_jax.methods.record import (
     Method,
@@ -150,7 +150,7 @@ def recipe(config: IDM, data: RealData) -> Recipe:
         method="idm",
         settings=dataclasses.asdict(config),
         optimizer=optax.sgd(config.learning_rate, momentum=config.momentum),
-        evaluation=Protocol(name="dc", depth=depth, width=config.evaluation_width,
+        evaluation=protocol(name="dc", depth=depth, width=config.evaluation_width,
                             epochs=config.evaluation_epochs, augmentation=config.augmentation),
         citation=_CITATION,
     )

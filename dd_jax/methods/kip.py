@@ -23,7 +23,7 @@ import optax
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import unknown
-from dd_jax.evaluate import Protocol, ReadOut
+from dd_jax.evaluate import Protocol, ReadOut, protocol
 from dd_jax.methods import frepo
 from dd_jax.methods.record import (
     Method,
@@ -139,7 +139,7 @@ def evaluation(config: Any, spec: DataSpec) -> Protocol:
                                evaluation_steps=config.evaluation_steps)
         return frepo.evaluation(settings, size, depth=depth, flip=spec.shape[-1] > 1)
     steps = 5000 if config.evaluation_steps is None else config.evaluation_steps
-    return Protocol(
+    return protocol(
         name="kip", network="convnet", depth=depth, width=config.evaluation_width, norm="none",
         init_style="gaussian", first_padding=1, learning_rate=STABLE_RATE / config.evaluation_width,
         momentum=0.9, weight_decay=2e-3, schedule="warmup_cosine", warmup=0, final_fraction=0.0,

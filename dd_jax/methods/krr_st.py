@@ -29,7 +29,7 @@ from dd_jax.augment import views
 from dd_jax.data import gather, grey, normalise, rows_uniform, standardise
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import Method, default_depth, require_positive, require_rate, unprepared
 from dd_jax.methods.teacher import teacher_network
 from dd_jax.objectives.representation_ridge import representation_ridge, representations
@@ -194,7 +194,7 @@ def recipe(config: KRRST, data: RealData) -> Recipe:
         steps=config.steps,
         normaliser=normaliser,
         label_kind="representations",
-        evaluation=Protocol(
+        evaluation=protocol(
             name="krr_st", network="convnet_widening", norm="batch", depth=depth,
             width=evaluation_width, optimizer="sgd", learning_rate=0.1,
             momentum=0.9, weight_decay=1e-3, schedule="constant", loss="mean_squared_error",

@@ -27,7 +27,7 @@ import optax
 from dd_jax import pools
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import Method, Published, default_depth
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
@@ -128,7 +128,7 @@ def recipe(config: LabelDistillation, data: RealData) -> Recipe:
         steps=config.steps,
         normaliser=normaliser,
         label_kind="probabilities",
-        evaluation=Protocol(
+        evaluation=protocol(
             name="label_distillation", depth=default_depth(spec, config.depth), width=config.width,
             optimizer="adam", learning_rate=config.network_rate, schedule="constant",
             epochs=-(-config.evaluation_steps // -(-images // batch)), batch_size=batch,

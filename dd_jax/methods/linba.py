@@ -23,7 +23,7 @@ from dd_jax import augment, pools
 from dd_jax.data import check_classes, normalisers
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_at_least_zero
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import Method, Published, default_depth
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
@@ -132,7 +132,7 @@ def recipe(config: LinBa, data: RealData) -> Recipe:
                               optax.sgd(config.memory_rate, momentum=config.memory_momentum)),
         steps=config.steps,
         normaliser=normaliser,
-        evaluation=Protocol(
+        evaluation=protocol(
             name="linba", depth=default_depth(spec, config.depth), width=config.width,
             learning_rate=config.inner_rate, momentum=config.inner_momentum, weight_decay=0.0,
             schedule="constant", epochs=config.evaluation_epochs,

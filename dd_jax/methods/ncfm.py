@@ -36,7 +36,7 @@ from dd_jax import augment, nets
 from dd_jax.data import Normaliser
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.errors import require_probability, unknown
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.formed import formed
 from dd_jax.methods.record import (
     Method,
@@ -246,7 +246,7 @@ def recipe(config: NCFM, data: RealData) -> Recipe:
         optimizer=within_range(adamw, normaliser),
         steps=config.iterations * turns,
         turns=turns,
-        evaluation=Protocol(
+        evaluation=protocol(
             name="ncfm", depth=depth, width=config.evaluation_width, optimizer="adamw",
             learning_rate=1e-3, weight_decay=0.01, schedule="fifths",
             epochs=config.evaluation_epochs, batch_size=128, augmentation=config.augmentation,

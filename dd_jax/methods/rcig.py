@@ -33,7 +33,7 @@ import optax
 from dd_jax import nets, pools
 from dd_jax.data import normalisers
 from dd_jax.distill.recipe import Recipe
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import Protocol, protocol
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -116,14 +116,14 @@ def cpu(ipc: int) -> RCIG:
 
 
 def _half_mean_square(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return 0.5 * jnp.mean((logits - labels) ** 2)
+    return 0.5 * jnp.mean((logits - labels) ** 2, axis=-1)
 
 
 def evaluation(config: RCIG, num_images: int, *, depth: int, flip: bool) -> Protocol:
     """The paper's evaluation: Adam with warm-up and cosine on ReLU networks."""
     steps = config.evaluation_steps or (1000 if num_images <= 10 else 2000)
     per_epoch = -(-num_images // min(num_images, 256))
-    return Protocol(
+    return protocol(
         name="rcig", network="convnet_doubling", norm="none", init_style="lecun",
         depth=depth, width=config.evaluation_width, optimizer="adam", learning_rate=1e-4,
         schedule="warmup_cosine", warmup=500, final_fraction=0.01,

@@ -27,7 +27,7 @@ from dd_jax import nets, pools
 from dd_jax.data import Normaliser, normalisers, zca
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.selection import Selection
-from dd_jax.evaluate import Protocol, ReadOut
+from dd_jax.evaluate import Protocol, ReadOut, protocol
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -145,7 +145,7 @@ def evaluation(config: RFAD, spec: DataSpec, *, depth: int) -> Protocol:
     rate, scale, pull = rows[nearest]
     if config.evaluation_rate is not None:
         rate = config.evaluation_rate
-    return Protocol(
+    return protocol(
         name="rfad", network="convnet", depth=depth, width=config.evaluation_width, norm="none",
         init_style="gaussian", first_padding=1, learning_rate=rate, weight_decay=0.0,
         schedule="constant", epochs=config.evaluation_steps,

@@ -15,7 +15,7 @@ import optax
 from dd_jax import augment
 from dd_jax.data import Normaliser, normalisers
 from dd_jax.distill.recipe import Recipe, StoredPreparation
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import Protocol, protocol
 from dd_jax.methods.record import (
     default_depth,
     require_learned_rate,
@@ -251,5 +251,5 @@ def rate_optimizer(config: Any) -> optax.GradientTransformation:
 def protocol_of(config: Any, data: RealData) -> Protocol:
     """The test of a set: networks trained at the set's own rate."""
     depth = default_depth(data.spec, config.depth)
-    return Protocol(name="mtt", depth=depth, width=config.evaluation_width, learned_rate=True,
+    return protocol(name="mtt", depth=depth, width=config.evaluation_width, learned_rate=True,
                     epochs=config.evaluation_epochs, augmentation=config.augmentation)

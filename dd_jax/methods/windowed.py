@@ -14,7 +14,7 @@ from dd_jax import augment, pools
 from dd_jax.data import Normaliser
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import require_above_zero, unknown
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import default_depth
 from dd_jax.methods.unrolling import (
     UnrollingSettings,
@@ -126,7 +126,7 @@ def windowed_recipe(
             "labels": optax.chain(optax.adam(config.label_rate), kept_between(0.0, jnp.inf))},
         steps=config.steps,
         normaliser=normaliser,
-        evaluation=Protocol(
+        evaluation=protocol(
             name=method, depth=default_depth(spec, config.depth), width=config.width,
             optimizer="adam", learning_rate=config.inner_rate, schedule="constant", order=order,
             batch_size=batch, epochs=-(-config.evaluation_steps // -(-images // batch)),

@@ -38,7 +38,7 @@ from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, gather, grey, normalise, rows_uniform, standardise
 from dd_jax.distill.recipe import Preparation, Recipe
 from dd_jax.errors import require_above_zero, require_probability, require_whole, unknown
-from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.protocol import protocol
 from dd_jax.methods.record import (
     Method,
     Published,
@@ -243,7 +243,7 @@ def recipe(config: WMDD, data: RealData) -> Recipe:
         steps=config.steps,
         normaliser=normaliser,
         label_kind="probabilities" if soft else "one_hot",
-        evaluation=Protocol(
+        evaluation=protocol(
             name="wmdd", network=config.teacher, depth=default_depth(spec),
             width=config.evaluation_width, norm=config.evaluation_norm, optimizer="adamw",
             weight_decay=0.01, learning_rate=1e-3, schedule="warmup_cosine", warmup=0,

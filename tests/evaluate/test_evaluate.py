@@ -13,7 +13,7 @@ import dd_jax as dd
 from dd_jax import evaluate as ev
 from dd_jax.data import from_arrays, load_embedded, split_of
 from dd_jax.errors import ConfigError, DataError, SetFileError
-from dd_jax.evaluate import Protocol
+from dd_jax.evaluate import protocol
 from dd_jax.store import as_numpy
 from dd_jax.synthetic import targets
 
@@ -38,9 +38,9 @@ def test_accuracy_agrees_with_scikit_learn(embedded):
     recipe = dd.methods.recipe("dm", train, protocol="cpu")
     images = dd.data.normalise(recipe.normaliser, train.images[rows])
     distilled = packaged(train, recipe, images, train.labels[rows])
-    protocol = Protocol("mlp", network="mlp", width=64, optimizer="adam", learning_rate=1e-3,
-                        schedule="constant", epochs=80, batch_size=50)
-    ours = ev.evaluate(distilled, embedded.test, protocol=protocol, key=jax.random.key(0), seeds=3)
+    adam = protocol("mlp", network="mlp", width=64, optimizer="adam", learning_rate=1e-3,
+                    schedule="constant", epochs=80, batch_size=50)
+    ours = ev.evaluate(distilled, embedded.test, protocol=adam, key=jax.random.key(0), seeds=3)
 
     exported = as_numpy(distilled)
     x = exported["images"].reshape(len(rows), -1)
@@ -69,7 +69,7 @@ def small(embedded):
     return split_of(shrink(embedded.train, 20), shrink(embedded.test, 10))
 
 
-TINY = Protocol("tiny", depth=1, width=4, epochs=12, batch_size=16, schedule="constant",
+TINY = protocol("tiny", depth=1, width=4, epochs=12, batch_size=16, schedule="constant",
                 learning_rate=0.05)
 
 
@@ -102,7 +102,7 @@ def test_random_and_full_baselines(small):
     common = dict(normaliser=normaliser, protocol=TINY, key=jax.random.key(0))
     random = ev.evaluate_random(small, ipc=2, seeds=3, **common)
     assert len(set(random.accuracies.tolist())) > 1  # another choice for each network
-    protocol = dataclasses.replace(TINY, full_epochs=20, full_batch_size=32)
+    protocol = TINY.varied(full_epochs=20, full_batch_size=32)
     full = ev.evaluate_full(small, **{**common, "protocol": protocol})
     assert full.mean > random.mean
     centred = ev.evaluate_random(small, ipc=2, seeds=2, label_kind="centred", **common)
@@ -111,14 +111,14 @@ def test_random_and_full_baselines(small):
 
 def test_centred_outputs_are_used_in_testing_too(small):
     """Untrained, all centred outputs are zero, so every prediction is class 0."""
-    protocol = dataclasses.replace(TINY, centre_outputs=True, output_scale=4.0, norm="none",
+    protocol = TINY.varied(centre_outputs=True, output_scale=4.0, norm="none",
                                    init_style="gaussian", epochs=1, learning_rate=0.0,
                                    loss="mean_squared_error")
     options = dict(key=jax.random.key(0), seeds=1)
     untrained = ev.evaluate(small_set(small), small.test, protocol=protocol, **options)
     share = np.mean(np.asarray(small.test.labels) == 0)
     np.testing.assert_allclose(untrained.mean, share, atol=1e-6)
-    trained = dataclasses.replace(protocol, epochs=60, learning_rate=0.3, pull=1e-4)
+    trained = protocol.varied(epochs=60, learning_rate=0.3, pull=1e-4)
     assert ev.evaluate(small_set(small), small.test, protocol=trained, **options).mean > 0.3
 
 
@@ -153,7 +153,7 @@ def test_a_set_of_one_class_is_tested_with_a_warning(small):
 
 def test_cross_entropy_on_centred_labels_is_refused(small):
     centred = small_set(small, {"label_kind": "centred"})
-    protocol = dataclasses.replace(TINY, loss="cross_entropy")
+    protocol = TINY.varied(loss="cross_entropy")
     with pytest.raises(ConfigError, match="centred"):
         ev.evaluate(centred, small.test, protocol=protocol, key=jax.random.key(0))
 

@@ -1,14 +1,18 @@
-"""Gradients of a batch and passes over a set, the parts of every supervised training."""
+"""The gradient of a batch, and the one loop that follows it over a set."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dd_jax import nets
-from dd_jax.train.supervised import batch_gradient, train_epoch, weighted_loss
+from dd_jax.train import augmented, fit, own_labels, permuted_epochs, rows_of, squared_error
+from dd_jax.train.supervised import batch_gradient
 from dd_jax.types import Augmentation, Network, Outputs
 from tests.laws import members
 from tests.objectives import reference_gradients as reference
@@ -70,18 +74,6 @@ def test_batch_normalisation_in_training_sees_the_whole_batch():
         assert np.any(np.asarray(a) != b)
 
 
-def test_training_losses_by_hand():
-    logits, labels = np.float32([[1.0, -1.0], [0.0, 2.0]]), np.float32([[1.0, 0.0], [0.25, 0.75]])
-    weights = np.float32([1.0, 2.0])
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    each = {"cross_entropy": -(labels * log_p).sum(axis=1),
-            "squared_error": 0.5 * ((logits - labels) ** 2).sum(axis=1),
-            "mean_squared_error": ((logits - labels) ** 2).mean(axis=1)}
-    ours = jax.jit(lambda: {name: weighted_loss(name, logits, labels, weights) for name in each})()
-    for name, wanted in each.items():
-        np.testing.assert_allclose(ours[name], (weights * wanted).sum(), rtol=1e-6)
-
-
 SIZE, STEP = 7, 3
 
 
@@ -98,19 +90,32 @@ def _counter():
     return Network(init=lambda key: {"params": jnp.zeros(SIZE)}, apply=apply)
 
 
-def seen_in_an_epoch(key, **options):
+class Log(NamedTuple):
+    """A state of an optimiser: its steps so far, and the gradient of each with the other sign."""
+
+    count: jax.Array
+    seen: jax.Array
+
+
+def logging(steps):
+    def update(grads, log, params):
+        log = Log(log.count + 1, log.seen.at[log.count].set(-grads))
+        return jnp.zeros_like(grads), log
+
+    return optax.GradientTransformation(
+        lambda params: Log(jnp.int32(0), jnp.zeros((steps, SIZE))), update)
+
+
+def seen_in_an_epoch(key, batches=None, **options):
     """[batches, SIZE]: the weight of each image in each step of a pass."""
     network = _counter()
+    batches = batches or permuted_epochs(SIZE, STEP)
     images = jnp.broadcast_to(jnp.eye(SIZE)[:, None, :, None], (SIZE, SIZE, SIZE, 1))
 
-    def update(grads, log, params, i):
-        return params, log.at[i].set(-grads)
-
     def one(key):
-        return train_epoch(
-            network, network.init(key), jnp.zeros((-(-SIZE // STEP), SIZE)), key, size=SIZE,
-            take=lambda rows: (images[rows], jnp.ones((len(rows), 1))),
-            update=update, loss="squared_error", batch_size=STEP, **options)[1]
+        return fit(network, network.init(key), take=rows_of(images, jnp.ones((SIZE, 1))),
+                   batches=batches, optimizer=logging(batches.epochs * batches.steps), key=key,
+                   supervision=own_labels(squared_error), **options).optimizer.seen
 
     return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(key, 20)))
 
@@ -134,7 +139,7 @@ def test_augmentation_is_drawn_for_each_image():
         return jax.random.uniform(key, (count,))
 
     scaling = Augmentation(draw, lambda factors, x: x * factors[:, None, None, None])
-    logs = seen_in_an_epoch(jax.random.key(1), augmentation=scaling)
+    logs = seen_in_an_epoch(jax.random.key(1), views=augmented(scaling))
     assert set(counts) == {STEP}
     factors = logs * np.array([3, 3, 1])[None, :, None]  # batches of 3, 3 and 1
     factors = factors[factors > 0]
@@ -143,5 +148,5 @@ def test_augmentation_is_drawn_for_each_image():
 
 
 def test_mixing_reaches_the_training():
-    logs = seen_in_an_epoch(jax.random.key(2), mix=1.0)
+    logs = seen_in_an_epoch(jax.random.key(2), views=augmented(mix=1.0))
     assert ((logs > 0).sum(axis=(1, 2)) < SIZE).any() or len(set(logs[logs > 0].tolist())) > 2
