@@ -44,8 +44,10 @@ def rows_of(images: PyTree, labels: PyTree) -> Take:
       >>> rows_of(jnp.arange(3.0), jnp.arange(3))(jnp.array([2]))[0].tolist()
       [2.0]
     """
+    whole = jax.tree.map(jnp.asarray, (images, labels))
+
     def take(rows):
-        return jax.tree.map(lambda x: x if rows is None else x[rows], (images, labels))
+        return whole if rows is None else jax.tree.map(lambda x: x[rows], whole)
 
     return take
 
@@ -154,9 +156,7 @@ def fit(
         rows = jnp.arange(plain.shape[0], dtype=jnp.int32) if rows is None else rows
         if weights is not None:
             counted = weights[rows] if counted is None else counted * weights[rows]
-        images, labels = plain, labels
-        if views is not None:
-            images, labels = views(view_key, plain, labels)
+        images, labels = (plain, labels) if views is None else views(view_key, plain, labels)
         return Views(images, labels, rows, epoch, target_key), counted, plain
 
     def gradient_of(rule, variables, seen: Views, counted, plain):

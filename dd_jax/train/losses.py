@@ -24,7 +24,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
     Example:
       >>> cross_entropy(jnp.zeros((1, 2)), jnp.array([[0.5, 0.5]])).round(4).tolist()
-      [0.6931...]
+      [0.69...]
     """
     return optax.losses.softmax_cross_entropy(logits, targets)
 
@@ -34,7 +34,7 @@ def integer_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
     Example:
       >>> integer_cross_entropy(jnp.zeros((1, 2)), jnp.array([1])).round(4).tolist()
-      [0.6931...]
+      [0.69...]
     """
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets)
 

@@ -161,8 +161,8 @@ def stored_targets(
 
 
 def _of_rows(arrays: PyTree, views: Views) -> PyTree:
-    return jax.tree.map(lambda x: x[views.rows], arrays)
+    return jax.tree.map(lambda x: jnp.asarray(x)[views.rows], arrays)
 
 
 def _of_epoch(arrays: PyTree, views: Views) -> PyTree:
-    return jax.tree.map(lambda x: x[views.epoch % x.shape[0], views.rows], arrays)
+    return jax.tree.map(lambda x: jnp.asarray(x)[views.epoch % x.shape[0], views.rows], arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import jax
 import numpy as np
@@ -69,6 +70,7 @@ def small(embedded):
     return split_of(shrink(embedded.train, 20), shrink(embedded.test, 10))
 
 
+KEY = jax.random.key(0)
 TINY = protocol("tiny", depth=1, width=4, epochs=12, batch_size=16, schedule="constant",
                 learning_rate=0.05)
 
@@ -164,3 +166,37 @@ def test_other_data_is_refused(small, toy):
     fewer = from_arrays(np.asarray(small.test.images[:50]), small.test.labels[:50] % 5)
     with pytest.raises(SetFileError, match="classes"):
         ev.evaluate(small_set(small), fewer, protocol=TINY, key=jax.random.key(0))
+
+
+def test_two_teachers_share_one_program_and_their_variables_are_its_arguments(small):
+    """Networks that are told by a teacher learn from it and not from the set's labels."""
+    network = dd.nets.mlp(small.train.spec, width=4)
+    traced = []
+
+    def apply(variables, images, train=False):
+        traced.append(images.shape)
+        return network.apply(variables, images, train)
+
+    watched = network._replace(apply=apply)
+    found = small_set(small)
+    nothing = dataclasses.replace(found, synthetic=found.synthetic._replace(
+        labels=np.roll(found.synthetic.labels, 1, axis=0)))
+    options = dict(protocol=TINY, key=jax.random.key(0), seeds=1)
+
+    def accuracy(distilled, class_):
+        variables = network.init(jax.random.key(0))
+        variables["params"]["head"]["bias"] = 50.0 * np.eye(10, dtype=np.float32)[class_]
+        told = dd.train.teacher(watched, variables)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return ev.evaluate(distilled, small.test, supervision=told, **options).mean
+
+    shares = [float(np.mean(np.asarray(small.test.labels) == c)) for c in (3, 7)]
+    np.testing.assert_allclose(accuracy(found, 3), shares[0], atol=1e-6)
+    calls = len(traced)
+    assert calls > 0
+    np.testing.assert_allclose(accuracy(nothing, 7), shares[1], atol=1e-6)
+    assert len(traced) == calls  # neither traced nor compiled once more
+    random = ev.evaluate_random(small, normaliser=found.normaliser, ipc=2,
+                                supervision=dd.train.teacher(watched, network.init(KEY)), **options)
+    assert 0 <= random.mean <= 1

@@ -11,8 +11,21 @@ import optax
 import pytest
 
 from dd_jax import nets
-from dd_jax.train import augmented, fit, own_labels, permuted_epochs, rows_of, squared_error
-from dd_jax.train.supervised import batch_gradient
+from dd_jax.errors import ConfigError
+from dd_jax.train import (
+    Views,
+    augmented,
+    fit,
+    own_labels,
+    permuted_epochs,
+    planned,
+    random_batches,
+    rows_of,
+    squared_error,
+    stored_targets,
+    teacher,
+)
+from dd_jax.train.supervised import batch_gradient, measured_gradient, right
 from dd_jax.types import Augmentation, Network, Outputs
 from tests.laws import members
 from tests.objectives import reference_gradients as reference
@@ -106,8 +119,8 @@ def logging(steps):
         lambda params: Log(jnp.int32(0), jnp.zeros((steps, SIZE))), update)
 
 
-def seen_in_an_epoch(key, batches=None, **options):
-    """[batches, SIZE]: the weight of each image in each step of a pass."""
+def seen_in_an_epoch(key, batches=None, *, supervision=None, **options):
+    """[20, batches, SIZE]: the weight of each image in each step of a pass, for 20 keys."""
     network = _counter()
     batches = batches or permuted_epochs(SIZE, STEP)
     images = jnp.broadcast_to(jnp.eye(SIZE)[:, None, :, None], (SIZE, SIZE, SIZE, 1))
@@ -115,7 +128,8 @@ def seen_in_an_epoch(key, batches=None, **options):
     def one(key):
         return fit(network, network.init(key), take=rows_of(images, jnp.ones((SIZE, 1))),
                    batches=batches, optimizer=logging(batches.epochs * batches.steps), key=key,
-                   supervision=own_labels(squared_error), **options).optimizer.seen
+                   supervision=supervision or own_labels(squared_error),
+                   **options).optimizer.seen
 
     return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(key, 20)))
 
@@ -150,3 +164,104 @@ def test_augmentation_is_drawn_for_each_image():
 def test_mixing_reaches_the_training():
     logs = seen_in_an_epoch(jax.random.key(2), views=augmented(mix=1.0))
     assert ((logs > 0).sum(axis=(1, 2)) < SIZE).any() or len(set(logs[logs > 0].tolist())) > 2
+
+
+def test_integer_labels_cannot_be_mixed():
+    with pytest.raises(ConfigError, match="these are integers"):
+        augmented(mix=0.5)(jax.random.key(0), jnp.ones((2, 4, 4, 1)), jnp.arange(2))
+
+
+def test_an_order_is_made_once_an_epoch_and_each_epoch_has_its_own():
+    made, plain = [], permuted_epochs(SIZE, STEP, 3)
+
+    def begin(key, epoch):
+        order = plain.begin(key, epoch)
+        jax.debug.callback(lambda order: made.append(tuple(order.tolist())), order)
+        return order
+
+    logs = seen_in_an_epoch(jax.random.key(3), plain._replace(begin=begin))
+    jax.effects_barrier()
+    assert len(made) == 20 * 3 and len(set(made)) > 50
+    assert logs.shape == (20, 9, SIZE)
+    np.testing.assert_array_equal((logs.reshape(20, 3, 3, SIZE) > 0).sum(axis=2), 1)
+
+
+@pytest.mark.parametrize("size", [2, None])
+def test_random_batches_are_distinct_images_in_every_step(size):
+    logs = seen_in_an_epoch(jax.random.key(4), random_batches(SIZE, size, 5)) > 0
+    np.testing.assert_array_equal(logs.sum(axis=-1), size or SIZE)
+    # Each image is drawn 100 * 2 / 7 = 29 times or so, with a deviation below 5.
+    assert size is None or np.ptp(logs.sum(axis=(0, 1))) < 25
+
+
+def test_a_plan_is_followed_step_by_step():
+    rows = np.random.default_rng(0).permutation(12).reshape(6, 2) % SIZE
+    logs = seen_in_an_epoch(jax.random.key(5), planned(jnp.asarray(rows), epochs=2, steps=3))
+    wanted = np.zeros((6, SIZE))
+    for step, both in enumerate(rows):
+        np.add.at(wanted[step], both, 0.5)
+    np.testing.assert_allclose(logs, np.broadcast_to(wanted, logs.shape), rtol=1e-6)
+
+
+def test_images_count_by_their_weights():
+    """sum w l / sum w over each batch, in which padding weighs nothing, and nothing gives 0."""
+    weights = jnp.asarray([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    for log in seen_in_an_epoch(jax.random.key(6), weights=weights):
+        batches = log.argsort(axis=1)[:, ::-1][:, :STEP]
+        assert not log[:, 0].any()
+        for step, rows in zip(log, batches):
+            rows = rows[step[rows] > 0]
+            np.testing.assert_allclose(step[rows] * weights[rows].sum(), weights[rows], rtol=1e-5)
+    assert not seen_in_an_epoch(jax.random.key(6), weights=0 * weights).any()
+
+
+def test_stored_targets_are_those_of_the_rows_and_of_the_epoch():
+    targets = np.arange(1.0, 1.0 + 2 * SIZE, dtype=np.float32).reshape(2, SIZE, 1)
+    for told, epochs in ((stored_targets(targets, loss=squared_error, by_epoch=True), [0, 1, 0]),
+                         (stored_targets(targets[1], loss=squared_error), [1, 1, 1])):
+        logs = seen_in_an_epoch(jax.random.key(7), permuted_epochs(SIZE, SIZE, 3),
+                                supervision=told)
+        wanted = targets[epochs, :, 0] / SIZE
+        np.testing.assert_allclose(logs, np.broadcast_to(wanted, logs.shape), rtol=1e-6)
+    with pytest.raises(ConfigError, match="stored targets"):
+        stored_targets(targets[0, :, 0], by_epoch=True)
+
+
+def test_a_teacher_tells_what_it_sees_in_the_views():
+    variables = NETWORK.init(jax.random.key(1))
+    told = teacher(NETWORK, variables, temperature=2.0)
+    images, free = batch(19)
+    logits = np.asarray(NETWORK.apply(variables, images).logits, np.float64)
+    wanted = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=1, keepdims=True)
+    targets = told.targets(told.arrays, Views(jnp.asarray(images), None, None, None, None))
+    np.testing.assert_allclose(targets, wanted, rtol=1e-5)
+    log_p = free / 2 - np.log(np.exp(free / 2).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(told.loss(free, targets), -(wanted * log_p).sum(axis=1), rtol=1e-5)
+    for wrong in (dict(temperature=0.0), dict(loss="cross_entropy")):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            teacher(NETWORK, variables, **wrong)
+
+
+def test_a_traced_number_of_steps_and_what_is_watched_and_measured():
+    images, labels = map(jnp.asarray, batch(6))
+    variables = NETWORK.init(jax.random.key(2))
+
+    @jax.jit
+    def trained(steps):
+        def run(batches, **options):
+            return fit(NETWORK, variables, take=rows_of(images, labels), optimizer=optax.sgd(0.1),
+                       batches=batches, key=jax.random.key(0), **options)
+
+        def head(variables):
+            return variables["params"]["head"]["bias"]
+
+        watched = run(planned(None, epochs=3, steps=1), watch=head, measure=right)
+        return run(random_batches(6, None, steps)), watched, head(watched.variables)
+
+    given, watched, last = trained(3)
+    close(given.variables, watched.variables, rtol=1e-5, atol=1e-7)
+    assert watched.watched.shape == (3, 2) and given.watched is None and given.measured == 0
+    np.testing.assert_array_equal(watched.watched[-1], last)
+    *_, counted = measured_gradient(NETWORK, variables, images, labels, measure=right)
+    classes = NETWORK.apply(variables, images).logits.argmax(axis=1)
+    assert counted == np.sum(classes == labels.argmax(axis=1)) and watched.measured >= counted
