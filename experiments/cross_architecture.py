@@ -87,10 +87,11 @@ def protocols(distilled: store.DistilledSet, options: Options) -> tuple[evaluate
     """The set's own protocol, then the same on every other architecture."""
     own = protocol_of(distilled)
     if options.epochs is not None:
-        own = dataclasses.replace(own, epochs=options.epochs)
-    others = [evaluate.for_network(own, name) for name in asked(options) if name != own.network]
+        own = own.varied(epochs=options.epochs)
+    others = [evaluate.for_network(own, name) for name in asked(options)
+              if name != own.network.name]
     if options.width is not None:
-        others = [dataclasses.replace(p, width=options.width) for p in others]
+        others = [p.varied(width=options.width) for p in others]
     return own, *others
 
 
@@ -133,8 +134,10 @@ def read_cells(path: pathlib.Path) -> list[dict[str, Any]]:
     try:
         cells = json.loads(path.read_text())["cells"]
         for cell in cells:
+            # Files of older versions name its fields flatly.
+            cell["protocol"] = evaluate.Protocol.from_plain(cell["protocol"]).plain()
             identity(cell), cell["accuracies"], cell["accuracy_mean"], cell["accuracy_std"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DDJaxError) as error:
         raise DataError(f"{path} does not hold cells of this experiment",
                         fix="name another file with --json") from error
     return cells
@@ -149,9 +152,9 @@ def wanted(row: Row, protocol: evaluate.Protocol, options: Options) -> dict[str,
     """The part of a cell that is known before it is computed."""
     return {
         "set": row.label, "set_sha256": row.sha256, "method": row.distilled.recipe.get("method"),
-        "data": row.test.spec.name, "test_sha256": row.test_sha256, "network": protocol.network,
-        "own": protocol == row.protocols[0], "protocol": dataclasses.asdict(protocol),
-        "seeds": options.seeds, "seed": options.seed,
+        "data": row.test.spec.name, "test_sha256": row.test_sha256,
+        "network": protocol.network.name, "own": protocol == row.protocols[0],
+        "protocol": protocol.plain(), "seeds": options.seeds, "seed": options.seed,
     }
 
 
@@ -184,7 +187,7 @@ def fill(rows: Sequence[Row], options: Options) -> list[list[dict[str, Any]]]:
                 write_atomically(options.json, lambda file, text=text: file.write(text.encode()))
                 note = f"{known[name]['seconds']:.0f} s"
             cell = known[name]
-            print(f"{row.label} {protocol.network} (width {protocol.width}): "
+            print(f"{row.label} {protocol.network.name} (width {protocol.network.width}): "
                   f"{percent(cell['accuracy_mean'], cell['accuracy_std'])}, {note}", flush=True)
     return [[known[identity(wanted(row, p, options))] for p in row.protocols] for row in rows]
 

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from dd_jax.evaluate import Protocol
+
 
 def idx(path: pathlib.Path, header: int) -> np.ndarray:
     return np.frombuffer(gzip.decompress(path.read_bytes())[header:], np.uint8)
@@ -64,7 +66,7 @@ def train(images, labels, *, width: int, steps: int, rate: float) -> nn.Module:
 def main() -> None:
     torch.set_num_threads(2)
     export, folder = np.load(sys.argv[1]), pathlib.Path(sys.argv[2])
-    protocol = json.loads(str(export["card"]))["evaluation"]
+    protocol = Protocol.from_plain(json.loads(str(export["card"]))["evaluation"])
     images = torch.from_numpy(export["images"]).permute(0, 3, 1, 2)
     labels = torch.from_numpy(export["labels"])
     test = idx(folder / "t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
@@ -74,8 +76,8 @@ def main() -> None:
     accuracies = []
     for seed in range(5):
         torch.manual_seed(seed)
-        model = train(images, labels, width=protocol["width"], steps=protocol["epochs"],
-                      rate=protocol["learning_rate"])
+        model = train(images, labels, width=protocol.network.width,
+                      steps=protocol.plan.epochs, rate=protocol.optimizer.learning_rate)
         with torch.no_grad():
             predicted = torch.cat([model(part).argmax(1) for part in test.split(500)])
         accuracies.append((predicted == wanted).float().mean().item())

@@ -54,7 +54,8 @@ def test_a_table_survives_a_stop_and_is_not_computed_twice(folder, tmp_path, mon
     assert [(c["set"], c["network"], c["own"]) for c in kept] == [
         ("a/set.safetensors", "convnet", True), ("a/set.safetensors", "mlp", False),
         ("b/set.safetensors", "convnet", True)]
-    assert [(p.network, p.width, p.epochs) for p in calls[:2]] == [("convnet", 4, 4), ("mlp", 8, 4)]
+    assert [(p.network.name, p.network.width, p.plan.epochs) for p in calls[:2]] == [
+        ("convnet", 4, 4), ("mlp", 8, 4)]
     for cell in kept:
         assert len(cell["accuracies"]) == 2 and all(0 < a <= 1 for a in cell["accuracies"])
         assert cell["accuracy_mean"] == pytest.approx(np.mean(cell["accuracies"]))

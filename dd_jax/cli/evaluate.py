@@ -13,7 +13,7 @@ import tyro
 
 from dd_jax.cli.options import load_data, parse
 from dd_jax.cli.tables import print_table
-from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +52,7 @@ def protocol_of(distilled):
     """The protocol that travels with a set."""
     from dd_jax.evaluate import Protocol
 
-    try:
-        return Protocol(**{k: v for k, v in distilled.evaluation.items() if k != "read_out"})
-    except TypeError as error:
-        raise SetFileError(f"the set's evaluation protocol is not readable: {error}",
-                           fix="use the version of dd_jax that wrote the set") from error
+    return Protocol.from_plain(distilled.evaluation)
 
 
 def _read_out_of(name: str | None, distilled):
@@ -86,10 +82,10 @@ def _transfer(words: Sequence[str], options: Evaluate, distilled, data, protocol
             synthetic, data, normaliser=distilled.normaliser, protocol=protocol, budget=budget,
             key=jax.random.key(options.seed),
         )
-        rows.append((protocol.network, name, percent(found.probe.mean, found.probe.std),
+        rows.append((protocol.network.name, name, percent(found.probe.mean, found.probe.std),
                      percent(found.tuned.mean, found.tuned.std), str(budget.seeds),
                      f"{found.probe.seconds:.0f} s"))
-        results.append({"network": protocol.network, "pretrained": name,
+        results.append({"network": protocol.network.name, "pretrained": name,
                         "probe_mean": found.probe.mean, "probe_std": found.probe.std,
                         "tuned_mean": found.tuned.mean, "tuned_std": found.tuned.std,
                         "seconds": round(found.probe.seconds, 1)})
@@ -122,9 +118,10 @@ def run(words: Sequence[str]) -> int:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
     distilled = store.load(options.file)
     own = {"augmentation": options.augmentation, "epochs": options.epochs}
-    protocol = dataclasses.replace(protocol_of(distilled),
-                                   **{k: v for k, v in own.items() if v is not None})
-    names = (options.networks or protocol.network).split(",") if options.networks != "none" else []
+    protocol = protocol_of(distilled).varied(
+        **{k: v for k, v in own.items() if v is not None})
+    names = (options.networks or protocol.network.name).split(",")
+    names = [] if options.networks == "none" else names
     protocols = [evaluate.for_network(protocol, name.strip()) for name in names]
     by = _read_out_of(options.kernel, distilled)
     if not protocols and by is None:
@@ -154,14 +151,14 @@ def run(words: Sequence[str]) -> int:
                 label_kind=distilled.label_kind, label_scale=distilled.label_scale,
                 seeds=options.seeds, shown=distilled.synthetic.images.shape[0],
             )
-        rows.append((each.network, percent(tested.mean, tested.std),
+        rows.append((each.network.name, percent(tested.mean, tested.std),
                      percent(random.mean, random.std) if random else "-",
                      str(len(tested.accuracies)), f"{tested.seconds:.0f} s"))
         results.append({
-            "network": each.network, "accuracy_mean": tested.mean, "accuracy_std": tested.std,
+            "network": each.network.name, "accuracy_mean": tested.mean, "accuracy_std": tested.std,
             "accuracies": tested.accuracies.tolist(), "seconds": round(tested.seconds, 1),
             "random_mean": random and random.mean, "random_std": random and random.std,
-            "protocol": dataclasses.asdict(each),
+            "protocol": each.plain(),
         })
     if by is not None:
         read = evaluate.read_out(distilled, data.test, by=by)

@@ -139,7 +139,7 @@ def next_stage(
                             + np.asarray(earlier.labels).tobytes()).hexdigest()
     if plan.later is not None:
         protocol = recipe.evaluation
-        protocol = dataclasses.replace(protocol, epochs=equal_budget(protocol.epochs, stages))
+        protocol = protocol.varied(epochs=equal_budget(protocol.plan.epochs, stages))
 
         def start(network):
             return trained_on(network, sets, protocol, shape=spec.shape,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dd_jax.data import require_on_device
 from dd_jax.distill.recipe import Recipe, with_objective
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate.protocol import build_network
+from dd_jax.evaluate.build import build_network
 from dd_jax.objectives.representative import check_refresh, representative_batches
 from dd_jax.types import Objective, RealData
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
 import time
@@ -93,7 +92,7 @@ def identity_of(recipe: Recipe, data: RealData, key: jax.Array, log_every: int) 
         "settings": dict(recipe.settings),
         "steps": recipe.steps,
         "labels": [recipe.labels.kind, recipe.labels.scale],
-        "evaluation": dataclasses.asdict(recipe.evaluation),
+        "evaluation": recipe.evaluation.plain(),
         "normaliser": normaliser_digest(recipe.normaliser),
         "average": recipe.average,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -301,7 +300,6 @@ def package(
     Returns:
       A `DistilledSet`, ready for `store.save` and `evaluate`.
     """
-    evaluation = dataclasses.asdict(recipe.evaluation)
     noted = {"shown_images": int(synthetic.images.shape[0])}
     if stored_bytes is not None:
         noted["stored_bytes"] = int(stored_bytes)
@@ -313,7 +311,7 @@ def package(
         label_scale=recipe.labels.scale,
         spec=data.spec,
         recipe={"method": recipe.method, **recipe.settings, "steps": recipe.steps, **noted},
-        evaluation=evaluation,
+        evaluation=recipe.evaluation.plain(),
         versions=versions(),
         data_fingerprint=fingerprint(data),
         citation=recipe.citation,

@@ -1,6 +1,7 @@
 """One evaluation for every method: fresh networks, kernel regression, random and full baselines."""
 
 from dd_jax.callable_module import make_callable
+from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.evaluate import (
     Evaluation,
     evaluate,
@@ -9,20 +10,20 @@ from dd_jax.evaluate.evaluate import (
     loss_for,
 )
 from dd_jax.evaluate.progressive import equal_budget, evaluate_progressive
-from dd_jax.evaluate.protocol import Protocol, build_network, for_network
+from dd_jax.evaluate.protocol import Protocol, for_network, protocol
 from dd_jax.evaluate.read_out import (
-    ReadOut,
     has_random,
     own_read_out,
     read_out,
     read_out_random,
 )
+from dd_jax.evaluate.settings import ReadOut
 from dd_jax.evaluate.transfer import TransferResult, evaluate_transfer, evaluate_transfer_random
 from dd_jax.evaluate.transfer_steps import BUDGETS, TransferBudget
 
 __all__ = ["BUDGETS", "Evaluation", "Protocol", "ReadOut", "TransferBudget", "TransferResult",
            "build_network", "equal_budget", "evaluate", "evaluate_full", "evaluate_progressive",
            "evaluate_random", "evaluate_transfer", "evaluate_transfer_random", "for_network",
-           "has_random", "loss_for", "own_read_out", "read_out", "read_out_random"]
+           "has_random", "loss_for", "own_read_out", "protocol", "read_out", "read_out_random"]
 
 make_callable(__name__, "evaluate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
@@ -64,7 +63,7 @@ def _baseline(
     kind: str, data: Split, common: dict[str, Any], seed: int, run: Callable[[], Evaluation]
 ) -> Artefact:
     settings = {name: value for name, value in common.items() if name != "key"}
-    settings |= {"protocol": dataclasses.asdict(common["protocol"]),
+    settings |= {"protocol": common["protocol"].plain(),
                  "normaliser": normaliser_digest(common["normaliser"]),
                  "test": fingerprint(data.test)}
 

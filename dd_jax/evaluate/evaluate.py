@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import warnings
 from functools import partial
@@ -14,14 +13,20 @@ import numpy as np
 
 from dd_jax import augment
 from dd_jax.backend import map_over, on_cpu
-from dd_jax.data import gather, normalise
+from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, DataError, SetFileError
-from dd_jax.evaluate.protocol import Protocol, build_network
+from dd_jax.evaluate.build import build_network
+from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import random_images
+from dd_jax.evaluate.settings import PROTOCOL_LOSSES
 from dd_jax.evaluate.train import predict, train
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
+from dd_jax.train.fit import rows_of
+from dd_jax.train.losses import Loss, cross_entropy, squared_error
+from dd_jax.train.supervision import Supervision, own_labels
+from dd_jax.train.teachers import real_images
 from dd_jax.types import DataSpec, RealData, Split, SyntheticSet
 
 _CHOICE = 1000  # apart from the labels that training folds into the same keys
@@ -42,7 +47,7 @@ class Evaluation(NamedTuple):
     seconds: float
 
 
-def loss_for(label_kind: str, protocol: Protocol) -> str:
+def loss_for(label_kind: str, protocol: Protocol) -> Loss:
     """Which training loss fits labels of this kind; refuses cross-entropy on centred labels.
 
     Raises:
@@ -52,24 +57,23 @@ def loss_for(label_kind: str, protocol: Protocol) -> str:
     if label_kind == "representations":
         raise ConfigError("the labels are representations, which no classifier can be tested on",
                           fix="call evaluate.evaluate_transfer")
-    if protocol.loss == "cross_entropy" and label_kind in ("centred", "logits"):
+    name, free = protocol.supervision.loss, label_kind in ("centred", "logits")
+    if name == "cross_entropy" and free:
         raise ConfigError(
             f"protocol {protocol.name!r} trains with cross-entropy but the labels are {label_kind}",
             fix="use loss='auto' or loss='squared_error'",
         )
-    if protocol.loss == "free_cross_entropy":
-        return "cross_entropy"
-    if protocol.loss != "auto":
-        return protocol.loss
-    return "squared_error" if label_kind in ("centred", "logits") else "cross_entropy"
+    return PROTOCOL_LOSSES[name] or (squared_error if free else cross_entropy)
 
 
-def _fresh_accuracy(key, take, size, test, normaliser, *, spec, protocol, loss, epochs, batch_size):
+def _fresh_accuracy(key, take, size, test, normaliser, supervision, *, spec, protocol, epochs,
+                    batch_size):
     """Accuracy on `test` of one fresh network trained on the `size` images that `take` gives."""
     network = build_network(protocol, spec)
     variables = train(
-        network, protocol, size=size, take=take, loss=loss, epochs=epochs, batch_size=batch_size,
-        augmentation=augment.by_name(protocol.augmentation, spec.shape), key=key,
+        network, protocol, size=size, take=take, supervision=supervision, epochs=epochs,
+        batch_size=batch_size, key=key,
+        augmentation=augment.by_name(protocol.views.augmentation, spec.shape),
     )
     return test_accuracy(network, variables, test, normaliser)
 
@@ -81,29 +85,26 @@ def test_accuracy(network, variables, test: RealData, normaliser: Normaliser) ->
     return jnp.mean(predicted == test.labels)
 
 
-@partial(jax.jit, static_argnames=("spec", "protocol", "loss", "epochs", "batch_size", "how"))
-def _train_and_test(keys, sets, test, normaliser, *, how, **options):
+@partial(jax.jit, static_argnames=("spec", "protocol", "epochs", "batch_size", "how"))
+def _train_and_test(keys, sets, test, normaliser, supervision, *, how, **options):
     """One accuracy for each (key, set); every leaf of `sets` has the leading axis of `keys`."""
 
     def one(args):
         key, (images, labels) = args
-        return _fresh_accuracy(key, lambda rows: (images[rows], labels[rows]), images.shape[0],
-                               test, normaliser, **options)
+        return _fresh_accuracy(key, rows_of(images, labels), images.shape[0], test, normaliser,
+                               supervision, **options)
 
     return map_over(one, (keys, sets), how=how)
 
 
-@partial(jax.jit, static_argnames=("spec", "protocol", "loss", "kind", "scale", "how"))
-def _train_on_all(keys, data, test, normaliser, *, spec, protocol, loss, kind, scale, how):
-    def take(rows):
-        images, labels = gather(data, rows)
-        wanted = targets(labels, spec.num_classes, kind=kind, scale=scale)
-        return normalise(normaliser, images), wanted
+@partial(jax.jit, static_argnames=("spec", "protocol", "kind", "scale", "how"))
+def _train_on_all(keys, data, test, normaliser, supervision, *, spec, protocol, kind, scale, how):
+    take = real_images(data, normaliser, kind=kind, scale=scale)
 
     def one(key):
         return _fresh_accuracy(
-            key, take, data.labels.shape[0], test, normaliser, spec=spec, protocol=protocol,
-            loss=loss, epochs=protocol.full_epochs, batch_size=protocol.full_batch_size,
+            key, take, data.labels.shape[0], test, normaliser, supervision, spec=spec,
+            protocol=protocol, epochs=protocol.full.epochs, batch_size=protocol.full.batch_size,
         )
 
     return map_over(one, keys, how=how)
@@ -154,6 +155,7 @@ def evaluate(
     *,
     protocol: Protocol,
     key: jax.Array,
+    supervision: Supervision | None = None,
     seeds: int | None = None,
     how: str = "auto",
 ) -> Evaluation:
@@ -167,6 +169,8 @@ def evaluate(
       test: real test data of the same shape and classes.
       protocol: how the networks are trained.
       key: PRNG key; network i uses fold_in(key, i).
+      supervision: what the networks are told in place of the set's labels, such as
+        `train.teacher(network, variables)`; its arrays are arguments of the compiled test.
       seeds: number of networks; the protocol's by default.
       how: "map" or "vmap" over networks; by backend by default.
 
@@ -181,7 +185,7 @@ def evaluate(
     Warns where every label of the set is largest for one and the same class.
     """
     check_fits(distilled.spec, test)
-    loss = loss_for(distilled.label_kind, protocol)
+    supervision = supervision or own_labels(loss_for(distilled.label_kind, protocol))
     _check_testable(distilled, test)
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds is {seeds}, expected at least 1", fix="pass seeds=5")
@@ -193,9 +197,9 @@ def evaluate(
     sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
     return summarise(
         _train_and_test(
-            network_keys(key, count), sets, test, distilled.normaliser, spec=distilled.spec,
-            protocol=protocol, loss=loss, epochs=protocol.epochs, batch_size=protocol.batch_size,
-            how=how,
+            network_keys(key, count), sets, test, distilled.normaliser, supervision,
+            spec=distilled.spec, protocol=protocol, epochs=protocol.plan.epochs,
+            batch_size=protocol.plan.batch_size, how=how,
         ),
         start,
     )
@@ -204,13 +208,13 @@ def evaluate(
 def at_own_rate(protocol: Protocol, synthetic: SyntheticSet) -> Protocol:
     """The protocol with the set's own rate, or rates in stored order, if it asks for them."""
     rates = synthetic.learning_rate
-    if not protocol.learned_rate or rates is None:
+    if not protocol.optimizer.learned_rate or rates is None:
         return protocol
-    if protocol.order == "stored" and np.ndim(rates):
+    if protocol.plan.order == "stored" and np.ndim(rates):
         rate = tuple(float(r) for r in np.asarray(rates))
     else:
         rate = one_rate(rates)
-    return dataclasses.replace(protocol, learning_rate=rate)
+    return protocol.varied(learning_rate=rate)
 
 
 def one_rate(rates: np.ndarray) -> float:
@@ -232,6 +236,7 @@ def evaluate_random(
     key: jax.Array,
     label_kind: str = "one_hot",
     label_scale: float = 1.0,
+    supervision: Supervision | None = None,
     seeds: int | None = None,
     shown: int | None = None,
     how: str = "auto",
@@ -251,15 +256,15 @@ def evaluate_random(
     images = jnp.stack([normalise(normaliser, images) for images, _ in sets])
     labels = jnp.stack([targets(classes, spec.num_classes, kind=label_kind, scale=label_scale)
                         for _, classes in sets])
-    epochs = protocol.epochs
+    epochs, batch_size = protocol.plan.epochs, protocol.plan.batch_size
     if shown is not None:
-        each, theirs = (-(-n // protocol.batch_size) for n in (images.shape[1], shown))
+        each, theirs = (-(-n // batch_size) for n in (images.shape[1], shown))
         epochs = -(-epochs * theirs // each)
     return summarise(
         _train_and_test(
-            keys, (images, labels), data.test, normaliser, spec=spec, protocol=protocol,
-            loss=loss_for(label_kind, protocol), epochs=epochs,
-            batch_size=protocol.batch_size, how=how,
+            keys, (images, labels), data.test, normaliser,
+            supervision or own_labels(loss_for(label_kind, protocol)), spec=spec,
+            protocol=protocol, epochs=epochs, batch_size=batch_size, how=how,
         ),
         start,
     )
@@ -273,18 +278,19 @@ def evaluate_full(
     key: jax.Array,
     label_kind: str = "one_hot",
     label_scale: float = 1.0,
+    supervision: Supervision | None = None,
     seeds: int = 1,
     how: str = "auto",
 ) -> Evaluation:
-    """The ceiling: networks trained on all real data for `protocol.full_epochs` epochs."""
+    """The ceiling: networks trained on all real data for `protocol.full.epochs` epochs."""
     start = time.perf_counter()
     # The order and the start are of the small set: all images have none.
-    protocol = dataclasses.replace(protocol, order="random", start_seed=None)
+    protocol = protocol.varied(order="random", start_seed=None)
     return summarise(
         _train_on_all(
-            network_keys(key, seeds), data.train, data.test, normaliser, spec=data.train.spec,
-            protocol=protocol, loss=loss_for(label_kind, protocol), kind=label_kind,
-            scale=label_scale, how=how,
+            network_keys(key, seeds), data.train, data.test, normaliser,
+            supervision or own_labels(loss_for(label_kind, protocol)), spec=data.train.spec,
+            protocol=protocol, kind=label_kind, scale=label_scale, how=how,
         ),
         start,
     )

@@ -9,7 +9,6 @@ ICLR 2024.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 
 from dd_jax import augment
 from dd_jax.errors import SetFileError
+from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.evaluate import (
     Evaluation,
     check_fits,
@@ -28,10 +28,13 @@ from dd_jax.evaluate.evaluate import (
     summarise,
     test_accuracy,
 )
-from dd_jax.evaluate.protocol import Protocol, build_network
+from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.train import train
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic.joined import stage_sets
+from dd_jax.train.fit import rows_of
+from dd_jax.train.losses import Loss
+from dd_jax.train.supervision import own_labels
 from dd_jax.types import Network, PyTree, RealData, SyntheticSet
 
 
@@ -48,7 +51,7 @@ def equal_budget(epochs: int, stages: int) -> int:
 
 
 def trained_on(
-    network: Network, sets: Sequence[SyntheticSet], protocol: Protocol, *, loss: str, shape: tuple
+    network: Network, sets: Sequence[SyntheticSet], protocol: Protocol, *, loss: Loss, shape: tuple
 ) -> Network:
     """The network whose initial parameters have been trained on the sets, one after another.
 
@@ -58,7 +61,7 @@ def trained_on(
       network: the architecture.
       sets: in order.
       protocol: with the epochs of one stage.
-      loss: see `train.supervised.weighted_loss`.
+      loss: against the sets' labels, see `train.losses`.
       shape: (H, W, C).
 
     Returns:
@@ -69,18 +72,18 @@ def trained_on(
     return network
 
 
-def _after(network: Network, synthetic, protocol: Protocol, loss: str, shape: tuple) -> Network:
-    if protocol.learned_rate and synthetic.learning_rate is not None:
-        protocol = dataclasses.replace(protocol, learning_rate=one_rate(synthetic.learning_rate))
+def _after(network: Network, synthetic, protocol: Protocol, loss: Loss, shape: tuple) -> Network:
+    if protocol.optimizer.learned_rate and synthetic.learning_rate is not None:
+        protocol = protocol.varied(learning_rate=one_rate(synthetic.learning_rate))
 
     images, labels = jnp.asarray(synthetic.images), jnp.asarray(synthetic.labels)
 
     def init(key: jax.Array) -> PyTree:
         return train(
-            network, protocol, size=images.shape[0], loss=loss, key=key,
-            take=lambda rows: (images[rows], labels[rows]),
-            augmentation=augment.by_name(protocol.augmentation, shape), epochs=protocol.epochs,
-            batch_size=protocol.batch_size,
+            network, protocol, size=images.shape[0], supervision=own_labels(loss), key=key,
+            take=rows_of(images, labels), epochs=protocol.plan.epochs,
+            batch_size=protocol.plan.batch_size,
+            augmentation=augment.by_name(protocol.views.augmentation, shape),
         )
 
     return network._replace(init=init)
@@ -104,8 +107,8 @@ def evaluate_progressive(
       protocol: of every stage.
       key: PRNG key; network i uses fold_in(key, i).
       stages: P; by default as many as the set was made in. 1 is `evaluate`.
-      epochs: of each stage; by default as many as make the image passes of `protocol.epochs` on the
-        whole set.
+      epochs: of each stage; by default as many as make the image passes of `protocol.plan.epochs`
+        on the whole set.
       seeds: number of networks; the protocol's by default.
 
     Returns:
@@ -123,8 +126,8 @@ def evaluate_progressive(
         raise SetFileError(f"the set has {count} images, which {stages} stages of {classes} "
                            "classes cannot share", fix="pass the number of stages it was made in")
     start = time.perf_counter()
-    epochs = epochs or equal_budget(protocol.epochs, stages)
-    protocol = dataclasses.replace(protocol, epochs=epochs)
+    epochs = epochs or equal_budget(protocol.plan.epochs, stages)
+    protocol = protocol.varied(epochs=epochs)
     loss = loss_for(distilled.label_kind, protocol)
     sets = stage_sets(distilled.synthetic, stages, classes)
     network = trained_on(build_network(protocol, distilled.spec), sets, protocol, loss=loss,

@@ -7,7 +7,6 @@ Source: Nguyen et al., Dataset Meta-Learning from Kernel Ridge-Regression, ICLR 
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from functools import partial
 
@@ -19,30 +18,11 @@ from dd_jax.data import normalise
 from dd_jax.errors import ConfigError, SetFileError, require_whole
 from dd_jax.evaluate.evaluate import Evaluation, check_fits, summarise
 from dd_jax.evaluate.random_images import random_images
-from dd_jax.solvers import check_ridge, fit_kernel, in_float64
+from dd_jax.evaluate.settings import ReadOut
+from dd_jax.solvers import fit_kernel, in_float64
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.types import Kernel, RealData, Split
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadOut:
-    """Which kernel regression predicts from a set; plain values that travel with it.
-
-    Attributes:
-      kernel: a name in `kernels.named`.
-      kind: "ntk" or "nngp".
-      ridge, mode: the regulariser, see `solvers.fit_kernel`.
-    """
-
-    kernel: str
-    kind: str = "ntk"
-    ridge: float = 1e-6
-    mode: str = "trace_mean"
-
-    def __post_init__(self):
-        check_ridge(self.ridge, self.mode)
-        kernels.named(self.kernel, kind=self.kind)
 
 
 def has_random(distilled: DistilledSet, data: RealData) -> bool:

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 
 from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate.protocol import Protocol, directions, drop_epoch, rate_schedule
+from dd_jax.evaluate.optimizers import optimizer_of
+from dd_jax.evaluate.protocol import Protocol
+from dd_jax.train.batches import Batches, permuted_epochs, planned
+from dd_jax.train.fit import Take, augmented, fit
 from dd_jax.train.plans import Plan, class_rows, stored_order
-from dd_jax.train.supervised import batch_gradient, train_epoch
+from dd_jax.train.supervision import Supervision
 from dd_jax.types import Augmentation, Network, PyTree
 
 _INIT, _EPOCH, _PLAN = range(3)
@@ -22,80 +25,55 @@ def train(
     protocol: Protocol,
     *,
     size: int,
-    take: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
-    augmentation: Augmentation,
-    loss: str,
+    take: Take,
+    augmentation: Augmentation | None,
+    supervision: Supervision,
     epochs: int,
     batch_size: int,
     key: jax.Array,
+    weights: jax.Array | None = None,
 ) -> PyTree:
     """Trains a fresh network on a set of `size` images.
 
-    Every epoch is a new permutation; a partial last batch is padded with rows of weight zero (which
-    batch normalisation still sees in its statistics). A protocol of another order has a plan of all
-    steps instead, see `train.plans`.
+    Every epoch is a new permutation, see `train.permuted_epochs`. A protocol of another order has a
+    plan of all steps instead, see `train.plans`.
 
     Args:
       network: the architecture.
-      protocol: optimiser and schedule.
+      protocol: optimiser, schedule, order and CutMix.
       size: M, number of images.
-      take: rows [b] int32 -> (images [b, H, W, C] float32 in model space, labels [b, K]).
+      take: rows [b] int32, or None for all -> (images [b, H, W, C] float32 in model space, labels
+        [b, K]).
       augmentation: applied to every batch, one draw per image.
-      loss: one that `weighted_loss` knows.
+      supervision: targets and loss.
       epochs, batch_size: of this run.
       key: PRNG key.
+      weights: [M] by which the images count; all the same by default.
 
     Returns:
       The trained variables.
     """
-    per_epoch = -(-size // min(batch_size, size))
-    optimizer = directions(protocol)
-    rate = rate_schedule(protocol, epochs, per_epoch)
     seed = protocol.start_seed
     variables = network.init(
         jax.random.fold_in(key, _INIT) if seed is None else jax.random.key(seed))
-    initial = variables["params"]
-    epoch_key = jax.random.fold_in(key, _EPOCH)
+    batches = _batches(protocol.plan.order, take, jax.random.fold_in(key, _PLAN), size=size,
+                       batch_size=min(batch_size, size), epochs=epochs)
+    return fit(
+        network, variables, take=take, batches=batches,
+        optimizer=optimizer_of(protocol.optimizer, epochs, batches.steps),
+        key=jax.random.fold_in(key, _EPOCH), supervision=supervision, weights=weights,
+        views=augmented(augmentation, mix=protocol.views.cutmix),
+    ).variables
 
-    def update(grads, opt_state, params, step):
-        if protocol.pull:
-            grads = jax.tree.map(lambda g, p, p0: g + 2 * protocol.pull * (p - p0), grads,
-                                 params, initial)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        scale = -rate(step)
-        return jax.tree.map(lambda p, u: p + scale * u, params, updates), opt_state
 
-    def one_epoch(epoch, carry):
-        variables, opt_state = carry
-        if protocol.schedule == "step_drop":
-            fresh = optimizer.init(variables["params"])
-            opt_state = jax.tree.map(
-                lambda new, old: jnp.where(epoch == drop_epoch(epochs), new, old), fresh, opt_state
-            )
-        return train_epoch(
-            network, variables, opt_state, jax.random.fold_in(epoch_key, epoch), size=size,
-            take=take, loss=loss, batch_size=batch_size, augmentation=augmentation,
-            update=lambda *args: update(*args[:-1], epoch * per_epoch + args[-1]),
-            mix=protocol.cutmix,
-        )
-
-    start = (variables, optimizer.init(variables["params"]))
-    if protocol.order == "random":
-        return jax.lax.fori_loop(0, epochs, one_epoch, start)[0]
+def _batches(order: str, take: Take, key, *, size: int, batch_size: int, epochs: int) -> Batches:
+    """The images of every step of a run in the protocol's order."""
+    batches = permuted_epochs(size, batch_size, epochs)
+    if order == "random":
+        return batches
     classes = jax.eval_shape(take, jnp.zeros((1,), jnp.int32))[1].shape[-1]
-    plan_key, steps = jax.random.fold_in(key, _PLAN), epochs * per_epoch
-    rows = _plan(protocol.order, classes, min(batch_size, size))(plan_key, size, steps)
-
-    def one_step(i, carry):
-        variables, opt_state = carry
-        images, labels = take(jnp.arange(size) if rows is None else rows[i])
-        draw = augmentation.draw(jax.random.fold_in(epoch_key, i), images.shape[0])
-        grads, variables = batch_gradient(network, variables, augmentation.apply(draw, images),
-                                          labels, loss=loss, train=True)
-        params, opt_state = update(grads, opt_state, variables["params"], i)
-        return {**variables, "params": params}, opt_state
-
-    return jax.lax.fori_loop(0, steps, one_step, start)[0]
+    rows = _plan(order, classes, batch_size)(key, size, epochs * batches.steps)
+    return planned(rows, epochs=epochs, steps=batches.steps)
 
 
 def _plan(order: str, classes: int, batch_size: int) -> Plan:

@@ -126,11 +126,12 @@ def evaluate_transfer(
 
     Example:
       >>> from dd_jax import data
+      >>> from dd_jax.evaluate import protocol
       >>> part = data.from_arrays(np.arange(64, dtype=np.uint8).reshape(4, 4, 4, 1), [0, 0, 1, 1])
       >>> result = evaluate_transfer(
       ...     SyntheticSet(jnp.ones((2, 4, 4, 1)), jnp.ones((2, 3))), Split(part, part),
       ...     normaliser=data.standardise(part), key=jax.random.key(0),
-      ...     protocol=Protocol("toy", network="mlp", width=4, epochs=2),
+      ...     protocol=protocol("toy", network="mlp", width=4, epochs=2),
       ...     budget=TransferBudget(probe_steps=2, tune_steps=0, seeds=1))
       >>> result.probe.accuracies.shape
       (1,)

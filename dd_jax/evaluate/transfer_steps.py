@@ -10,15 +10,21 @@ import optax
 
 from dd_jax import augment
 from dd_jax.backend import on_cpu
-from dd_jax.data import gather, normalise
+from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.evaluate.protocol import Protocol, build_network
+from dd_jax.evaluate.build import build_network
+from dd_jax.evaluate.protocol import Protocol, protocol
 from dd_jax.evaluate.train import predict, train
 from dd_jax.nets.layers import initialisers
-from dd_jax.types import DataSpec, Network, PyTree, Split
+from dd_jax.train.batches import random_batches
+from dd_jax.train.fit import fit, rows_of
+from dd_jax.train.losses import integer_cross_entropy, mean_squared_error
+from dd_jax.train.supervision import own_labels
+from dd_jax.train.teachers import real_images
+from dd_jax.types import DataSpec, Network, Outputs, PyTree, Split
 
-_HEAD = 2000  # apart from the steps that are folded into the same key
+_HEAD, _PROBE = 2000, 2001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +84,9 @@ def pretrain(
     """
     network = backbone(protocol, images.shape[1:], labels.shape[-1])
     variables = train(
-        network, protocol, size=images.shape[0], take=lambda rows: (images[rows], labels[rows]),
-        augmentation=augment.identity(), loss="mean_squared_error", epochs=protocol.epochs,
-        batch_size=protocol.batch_size, key=key,
+        network, protocol, size=images.shape[0], take=rows_of(images, labels), augmentation=None,
+        supervision=own_labels(mean_squared_error), epochs=protocol.plan.epochs,
+        batch_size=protocol.plan.batch_size, key=key,
     )
     return network, variables
 
@@ -133,21 +139,26 @@ def linear_probe(
     """
     count, width = train_features.shape
     batch_size = min(budget.probe_batch_size, count)
-
-    def loss(head, rows):
-        logits = train_features[rows] @ head["kernel"] + head["bias"]
-        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(
-            logits, train_labels[rows]))
-
-    def step(i, head):
-        noise = jax.random.uniform(jax.random.fold_in(key, i), (count,))
-        grads = jax.grad(loss)(head, jax.lax.top_k(noise, batch_size)[1])
-        return jax.tree.map(lambda h, g: h - budget.probe_rate * g, head, grads)
-
-    head = _head(jax.random.fold_in(key, _HEAD), width, num_classes)
-    head = jax.lax.fori_loop(0, budget.probe_steps, step, head)
-    predicted = jnp.argmax(test_features @ head["kernel"] + head["bias"], axis=-1)
+    network = _classifier(width, num_classes)
+    variables = fit(
+        network, network.init(jax.random.fold_in(key, _HEAD)),
+        take=rows_of(train_features, train_labels), key=jax.random.fold_in(key, _PROBE),
+        batches=random_batches(count, batch_size, budget.probe_steps),
+        optimizer=optax.sgd(budget.probe_rate), supervision=own_labels(integer_cross_entropy),
+        chunk=batch_size,
+    ).variables
+    predicted = jnp.argmax(network.apply(variables, test_features).logits, axis=-1)
     return jnp.mean(predicted == test_labels)
+
+
+def _classifier(width: int, num_classes: int) -> Network:
+    """The dense layer alone, on features [B, P] in the place of images."""
+
+    def apply(variables: PyTree, features: jax.Array, train: bool = False) -> Outputs:
+        head = variables["params"]
+        return Outputs(features @ head["kernel"] + head["bias"], features)
+
+    return Network(lambda key: {"params": _head(key, width, num_classes)}, apply, "probe")
 
 
 def with_new_head(network: Network, variables: PyTree, *, width: int, num_classes: int) -> Network:
@@ -196,18 +207,15 @@ def fine_tune(
     """
     spec, count = target.train.spec, target.train.labels.shape[0]
     per_epoch = -(-count // min(budget.tune_batch_size, count))
-    protocol = Protocol(
+    by = protocol(
         "fine_tune", optimizer="sgd", learning_rate=budget.tune_rate,
         momentum=budget.tune_momentum, weight_decay=budget.tune_decay,
         schedule="warmup_cosine", warmup=0, final_fraction=0.0,
     )
 
-    def take(rows):
-        images, labels = gather(target.train, rows)
-        return normalise(normaliser, images), jax.nn.one_hot(labels, spec.num_classes)
-
     variables = train(
-        network, protocol, size=count, take=take, loss="cross_entropy",
+        network, by, size=count, take=real_images(target.train, normaliser),
+        supervision=own_labels(),
         augmentation=augment.by_name(budget.tune_augmentation, spec.shape),
         epochs=max(1, round(budget.tune_steps / per_epoch)), batch_size=budget.tune_batch_size,
         key=key,

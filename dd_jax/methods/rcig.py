@@ -116,4 +116,4 @@ class RCIG(Whitened, NormedConvNets):
 
 
 def _half_mean_square(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return 0.5 * jnp.mean((logits - labels) ** 2)
+    return 0.5 * jnp.mean((logits - labels) ** 2, axis=-1)

@@ -1,6 +1,6 @@
 """Where the networks of one step come from."""
 
-from dd_jax.pools.ageing import AgeingState, ageing_pool, squared_error
+from dd_jax.pools.ageing import AgeingState, ageing_pool
 from dd_jax.pools.bank import BankState, bank_pool, train_bank
 from dd_jax.pools.fixed import fixed_pool
 from dd_jax.pools.fresh import fresh_pool
@@ -13,4 +13,4 @@ from dd_jax.pools.restarted import RestartedState, restarted_pool
 __all__ = ["AgeingState", "BankState", "InnerTrainedState", "PlateauState", "QueueState",
            "RestartedState", "ageing_pool", "bank_pool", "fixed_pool", "fresh_pool",
            "inner_trained_pool", "plateau_pool", "pretrained_pool", "queue_pool", "restarted_pool",
-           "squared_error", "train_bank"]
+           "train_bank"]

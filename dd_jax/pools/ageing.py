@@ -14,8 +14,13 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError
-from dd_jax.nets import with_batch_stats
+from dd_jax.train.batches import random_batches
+from dd_jax.train.fit import fit, rows_of
+from dd_jax.train.losses import Loss, squared_error
+from dd_jax.train.supervision import own_labels
 from dd_jax.types import Network, Pool, PyTree, SyntheticSet
+
+_COUNT, _STEPS = range(2)
 
 
 class AgeingState(NamedTuple):
@@ -34,18 +39,13 @@ class AgeingState(NamedTuple):
     current: jax.Array
 
 
-def squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over the batch of half the squared distance, summed over classes."""
-    return 0.5 * jnp.mean(jnp.sum((logits - labels) ** 2, axis=-1))
-
-
 def ageing_pool(
     network: Network,
     *,
     size: int = 10,
     max_age: int = 100,
     optimizer: optax.GradientTransformation | None = None,
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = squared_error,
+    loss: Loss = squared_error,
     max_batch: int = 1000,
     train_steps: tuple[int, int] = (1, 1),
     transform: Callable[[SyntheticSet], SyntheticSet] | None = None,
@@ -61,7 +61,7 @@ def ageing_pool(
       size: number m of networks kept.
       max_age: training steps after which a network is replaced.
       optimizer: trains the networks; Adam with rate 3e-4 by default.
-      loss: (logits [B, K], labels [B, K]) -> scalar, the networks' training loss.
+      loss: (logits [B, K], labels [B, K]) -> [B], the networks' training loss.
       max_batch: a larger synthetic set is subsampled to this many images without replacement.
       train_steps: (low, high), training steps after one use, drawn uniformly from low..high.
       transform: of the synthetic set that networks are trained on, such as `with_mirrors`.
@@ -88,69 +88,80 @@ def ageing_pool(
     optimizer = optimizer or optax.adam(3e-4)
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> AgeingState:
-        draw_key, *keys = jax.random.split(key, size + 1)
-        variables = jax.tree.map(lambda *x: jnp.stack(x), *[network.init(k) for k in keys])
-        return AgeingState(
-            variables=variables,
-            optimizer=jax.vmap(optimizer.init)(variables["params"]),
-            ages=jnp.arange(size, dtype=jnp.int32) * (max_age // size),
-            current=jax.random.randint(draw_key, (), 0, size, jnp.int32),
-        )
+        return _staggered(network, optimizer, key, size=size, max_age=max_age)
 
     def draw(state: AgeingState, key: jax.Array) -> PyTree:
         return jax.tree.map(lambda x: x[state.current], state.variables)
 
-    def renew(key):
-        fresh = network.init(key)
-        return fresh, optimizer.init(fresh["params"]), jnp.zeros((), jnp.int32)
-
-    def train(variables, opt_state, synthetic, key, age):
-        images, labels = synthetic.images, synthetic.labels
-        if images.shape[0] > max_batch:
-            rows = jax.random.permutation(key, images.shape[0])[:max_batch]
-            images, labels = images[rows], labels[rows]
-
-        def objective(params):
-            outputs = network.apply({**variables, "params": params}, images, True)
-            return loss(outputs.logits, labels), outputs
-
-        grads, outputs = jax.grad(objective, has_aux=True)(variables["params"])
-        updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
-        params = optax.apply_updates(variables["params"], updates)
-        return with_batch_stats({**variables, "params": params}, outputs), opt_state, age + 1
-
-    def train_some(variables, opt_state, synthetic, key, age):
-        if high == 1:
-            return train(variables, opt_state, synthetic, key, age)
-        count = jax.random.randint(jax.random.fold_in(key, 0), (), low, high + 1)
-
-        def step(i, carry):
-            variables, opt_state, age = carry
-            return train(variables, opt_state, synthetic, jax.random.fold_in(key, i + 1), age)
-
-        return jax.lax.fori_loop(0, count, step, (variables, opt_state, age))
+    def grown_up(entry: tuple, synthetic: SyntheticSet, key: jax.Array) -> tuple:
+        count = 1 if high == 1 else jax.random.randint(
+            jax.random.fold_in(key, _COUNT), (), low, high + 1)
+        return older(network, entry, synthetic, jax.random.fold_in(key, _STEPS), steps=count,
+                      optimizer=optimizer, loss=loss, batch_size=max_batch)
 
     def advance(state: AgeingState, synthetic: SyntheticSet, key: jax.Array) -> AgeingState:
         work_key, next_key = jax.random.split(key)
         synthetic = jax.lax.stop_gradient(transform(synthetic) if transform else synthetic)
-        current = state.current
-        variables = jax.tree.map(lambda x: x[current], state.variables)
-        opt_state = jax.tree.map(lambda x: x[current], state.optimizer)
-        age = state.ages[current]
-        new = jax.lax.cond(
-            age > max_age,
-            lambda: renew(work_key),
-            lambda: train_some(variables, opt_state, synthetic, work_key, age),
+        stacks, current = state[:3], state.current
+        entry = jax.tree.map(lambda x: x[current], stacks)
+        entry = jax.lax.cond(
+            entry[2] > max_age,
+            lambda: _new(network, optimizer, work_key),
+            lambda: grown_up(entry, synthetic, work_key),
         )
-
-        def write(stack, value):
-            return jax.tree.map(lambda s, v: s.at[current].set(v), stack, value)
-
-        return AgeingState(
-            variables=write(state.variables, new[0]),
-            optimizer=write(state.optimizer, new[1]),
-            ages=state.ages.at[current].set(new[2]),
-            current=jax.random.randint(next_key, (), 0, size, jnp.int32),
-        )
+        stacks = jax.tree.map(lambda s, v: s.at[current].set(v), stacks, entry)
+        return AgeingState(*stacks, jax.random.randint(next_key, (), 0, size, jnp.int32))
 
     return Pool(init=init, draw=draw, advance=advance)
+
+
+def _staggered(network, optimizer, key: jax.Array, *, size: int, max_age: int) -> AgeingState:
+    """New networks that count as of ages from 0 to below `max_age`."""
+    draw_key, *keys = jax.random.split(key, size + 1)
+    variables = jax.tree.map(lambda *x: jnp.stack(x), *[network.init(k) for k in keys])
+    return AgeingState(
+        variables=variables,
+        optimizer=jax.vmap(optimizer.init)(variables["params"]),
+        ages=jnp.arange(size, dtype=jnp.int32) * (max_age // size),
+        current=jax.random.randint(draw_key, (), 0, size, jnp.int32),
+    )
+
+
+def _new(network: Network, optimizer, key: jax.Array) -> tuple[PyTree, PyTree, jax.Array]:
+    """(variables, optimiser state, age) of a new network."""
+    variables = network.init(key)
+    return variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32)
+
+
+def older(
+    network: Network,
+    entry: tuple[PyTree, PyTree, jax.Array],
+    synthetic: SyntheticSet,
+    key: jax.Array,
+    *,
+    steps: int | jax.Array,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    batch_size: int | None,
+) -> tuple[PyTree, PyTree, jax.Array]:
+    """An entry of an ageing pool after so many steps on the set.
+
+    Args:
+      network: the architecture.
+      entry: (variables, optimiser state, age [] int32).
+      synthetic: the set.
+      key: PRNG key of its batches.
+      steps, optimizer, loss: of the training.
+      batch_size: images per step, drawn without replacement; None for all.
+
+    Returns:
+      Such an entry.
+    """
+    variables, state, age = entry
+    images, labels = synthetic.images, synthetic.labels
+    fitted = fit(
+        network, variables, state=state, take=rows_of(images, labels), optimizer=optimizer,
+        batches=random_batches(images.shape[0], batch_size, steps), key=key,
+        supervision=own_labels(loss),
+    )
+    return fitted.variables, fitted.optimizer, age + jnp.asarray(steps, age.dtype)

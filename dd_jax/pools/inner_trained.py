@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import require_probability, require_whole
-from dd_jax.train.supervised import train_pass
+from dd_jax.train.batches import permuted_epochs
+from dd_jax.train.fit import augmented, fit, rows_of
 from dd_jax.types import Augmentation, Network, Pool, PyTree, SyntheticSet
 
 
@@ -87,14 +88,14 @@ def inner_trained_pool(
         return state.variables
 
     def train(state: InnerTrainedState, synthetic: SyntheticSet, key) -> InnerTrainedState:
-        def one_pass(i, carry):
-            return train_pass(network, carry, synthetic, jax.random.fold_in(key, i),
-                              optimizer=optimizer, batch_size=batch_size,
-                              augmentation=augmentation, mix=mix)
-
-        start = (state.variables, state.optimizer)
-        variables, opt_state = jax.lax.fori_loop(0, epochs, one_pass, start)
-        return InnerTrainedState(variables, opt_state, state.uses + 1, state.renewals)
+        images, labels = synthetic.images, synthetic.labels
+        fitted = fit(
+            network, state.variables, state=state.optimizer, take=rows_of(images, labels),
+            batches=permuted_epochs(images.shape[0], batch_size, epochs), optimizer=optimizer,
+            key=key, views=augmented(augmentation, mix=mix),
+        )
+        return InnerTrainedState(fitted.variables, fitted.optimizer, state.uses + 1,
+                                 state.renewals)
 
     def advance(state: InnerTrainedState, synthetic: SyntheticSet, key) -> InnerTrainedState:
         if uses == 1:

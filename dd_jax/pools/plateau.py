@@ -19,7 +19,8 @@ import optax
 
 from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
-from dd_jax.train.supervised import train_pass
+from dd_jax.train.batches import permuted_epochs
+from dd_jax.train.fit import augmented, fit, rows_of
 from dd_jax.types import Augmentation, Batch, Network, Pool, PyTree, SyntheticSet
 
 _MEASURE, _TRAIN, _RENEW = range(3)
@@ -144,12 +145,14 @@ def plateau_pool(
         def one_pass(carry):
             variables, opt_state, accuracies, epochs = carry
             train_key, measure_key = jax.random.split(jax.random.fold_in(key, epochs))
-            variables, opt_state = train_pass(
-                network, (variables, opt_state), synthetic, train_key, optimizer=optimizer,
-                batch_size=batch_size, augmentation=augmentation,
+            fitted = fit(
+                network, variables, state=opt_state, optimizer=optimizer, key=train_key,
+                take=rows_of(synthetic.images, synthetic.labels),
+                batches=permuted_epochs(synthetic.images.shape[0], batch_size),
+                views=augmented(augmentation),
             )
-            accuracy = resampled_accuracy(network, variables, real, measure_key)
-            return variables, opt_state, _pushed(accuracies, accuracy), epochs + 1
+            accuracy = resampled_accuracy(network, fitted.variables, real, measure_key)
+            return *fitted[:2], _pushed(accuracies, accuracy), epochs + 1
 
         empty = jnp.zeros((window,), jnp.float32)
         start = (variables, opt_state, empty, jnp.zeros((), jnp.int32))

@@ -8,21 +8,16 @@ ICLR 2024.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError
-from dd_jax.pools.ageing import AgeingState, ageing_pool
+from dd_jax.pools.ageing import AgeingState, ageing_pool, older
+from dd_jax.train.losses import Loss, mean_squared_error
 from dd_jax.transforms.momentum import decayed_momentum
 from dd_jax.types import Network, Pool, SyntheticSet
-
-
-def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over the batch and over dimensions of the squared difference."""
-    return jnp.mean((logits - labels) ** 2)
 
 
 def pretrained_pool(
@@ -31,7 +26,7 @@ def pretrained_pool(
     size: int = 10,
     max_age: int = 1000,
     optimizer: optax.GradientTransformation | None = None,
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = mean_squared_error,
+    loss: Loss = mean_squared_error,
     reset_age: bool = True,
 ) -> Pool:
     """KRR-ST's pool: networks of all ages from the start, each trained once per use.
@@ -45,7 +40,7 @@ def pretrained_pool(
       size: number of networks kept.
       max_age: training steps after which a network is replaced, at least 2.
       optimizer: trains the networks; `decayed_momentum()` by default.
-      loss: (logits [M, R], labels [M, R]) -> scalar, the networks' training loss.
+      loss: (logits [M, R], labels [M, R]) -> [M], the networks' training loss.
       reset_age: False repeats an error of the released code: a network that replaces an old one
         keeps its age, and is itself replaced after every use, so that in the end no network of
         the pool is trained.
@@ -65,25 +60,25 @@ def pretrained_pool(
     if max_age < 2:
         raise ConfigError(f"pool max_age is {max_age}, expected at least 2",
                           fix="pass max_age=1000")
+    optimizer = optimizer or decayed_momentum()
+    options = dict(optimizer=optimizer, loss=loss)
     # An ageing pool replaces what is older than its limit: one below replaces at `max_age`.
-    pool = ageing_pool(network, size=size, max_age=max_age - 1,
-                       optimizer=optimizer or decayed_momentum(), loss=loss,
-                       max_batch=sys.maxsize)
+    pool = ageing_pool(network, size=size, max_age=max_age - 1, max_batch=sys.maxsize, **options)
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> AgeingState:
         pool_key, ages_key, train_key = jax.random.split(key, 3)
         start = pool.init(pool_key, synthetic)
+        synthetic = jax.lax.stop_gradient(synthetic)
+
+        def trained(given):
+            entry, steps, key = given
+            return older(network, entry, synthetic, key, steps=steps, batch_size=None, **options)
+
         ages = jax.random.randint(ages_key, (size,), 1, max_age, jnp.int32)
-        ends = jnp.cumsum(ages)
-
-        def train(i, state):
-            # Network after network; at age 0, so that it is trained and never replaced.
-            turn = jnp.searchsorted(ends, i, side="right").astype(jnp.int32)
-            state = state._replace(current=turn, ages=jnp.zeros_like(ages))
-            return pool.advance(state, synthetic, jax.random.fold_in(train_key, i))
-
-        trained = jax.lax.fori_loop(0, ends[-1], train, start)
-        return trained._replace(ages=ages, current=start.current)
+        new = (start.variables, start.optimizer, jnp.zeros_like(ages))
+        # One after another: each has its own number of steps.
+        entries = jax.lax.map(trained, (new, ages, jax.random.split(train_key, size)))
+        return AgeingState(*entries, start.current)
 
     def advance(state: AgeingState, synthetic: SyntheticSet, key: jax.Array) -> AgeingState:
         after = pool.advance(state, synthetic, key)

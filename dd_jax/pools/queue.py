@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.train.supervised import gradient_and_right
+from dd_jax.train.batches import planned
+from dd_jax.train.fit import fit, rows_of
+from dd_jax.train.supervised import right
 from dd_jax.transforms.momentum import decayed_momentum
 from dd_jax.types import Network, Pool, PyTree, SyntheticSet
 
@@ -108,65 +110,15 @@ def queue_pool(
     if optimizer is None:
         optimizer = decayed_momentum(0.01, momentum=0.9, weight_decay=5e-4)
 
-    def drawn(key: jax.Array, oldest: jax.Array, alive: jax.Array) -> jax.Array:
-        return (oldest + jax.random.randint(key, (), 0, alive, jnp.int32)) % capacity
-
     def init(key: jax.Array, synthetic: SyntheticSet) -> QueueState:
-        draw_key, *keys = jax.random.split(key, start + 1)
-        first = jax.tree.map(lambda *x: jnp.stack(x), *[network.init(k) for k in keys])
-        variables = jax.tree.map(
-            lambda x: jnp.pad(x, ((0, capacity - start), *((0, 0),) * (x.ndim - 1))), first)
-        zero, alive = jnp.zeros((), jnp.int32), jnp.full((), start, jnp.int32)
-        none = jnp.zeros((capacity,), jnp.int32)
-        return QueueState(variables, jax.vmap(optimizer.init)(variables["params"]), none, none,
-                          zero, alive, drawn(draw_key, zero, alive), zero)
+        return _started(network, optimizer, key, start=start, capacity=capacity)
 
     def draw(state: QueueState, key: jax.Array) -> PyTree:
         return _at(state.variables, state.current)
 
-    def train(state: QueueState, synthetic: SyntheticSet, key: jax.Array) -> QueueState:
-        """Trains random networks, each on its own part of the images."""
-
-        def one(i, state):
-            place = drawn(jax.random.fold_in(key, i), state.oldest, state.alive)
-
-            def step(j, carry):
-                variables, opt_state, correct = carry
-                first = (i * steps + j) * batch_size
-                images, labels = (jax.lax.dynamic_slice_in_dim(x, first, batch_size)
-                                  for x in (synthetic.images, synthetic.labels))
-                grads, variables, right = gradient_and_right(network, variables, images, labels,
-                                                             train=True)
-                updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
-                params = optax.apply_updates(variables["params"], updates)
-                return {**variables, "params": params}, opt_state, correct + right.astype(jnp.int32)
-
-            stacks = (state.variables, state.optimizer, state.correct)
-            entry = jax.lax.fori_loop(0, steps, step, _at(stacks, place))
-            variables, opt_state, correct = _put(stacks, place, entry)
-            seen = state.seen.at[place].add(steps * batch_size)
-            return state._replace(variables=variables, optimizer=opt_state, correct=correct,
-                                  seen=seen)
-
-        return jax.lax.fori_loop(0, trained, one, state)
-
-    def pushed(state: QueueState, due: jax.Array, key: jax.Array) -> QueueState:
-        """With a new network where one is due, in the place of the oldest where all are taken."""
-        full = state.alive == capacity
-        place = (state.oldest + state.alive) % capacity
-
-        def new():
-            variables = network.init(key)
-            zero = jnp.zeros((), jnp.int32)
-            return variables, optimizer.init(variables["params"]), zero, zero
-
-        stacks = (state.variables, state.optimizer, state.correct, state.seen)
-        # Only one place goes through the condition, so that the stacks need not be copied.
-        entry = jax.lax.cond(due, new, lambda: _at(stacks, place))
-        stacks = _put(stacks, place, entry)
-        oldest = jnp.where(due & full, (state.oldest + 1) % capacity, state.oldest)
-        alive = jnp.where(due & ~full, state.alive + 1, state.alive)
-        return QueueState(*stacks, oldest, alive, state.current, state.calls)
+    def train(i, state: QueueState, synthetic: SyntheticSet, key: jax.Array) -> QueueState:
+        rows = (i * steps * batch_size + jnp.arange(steps * batch_size)).reshape(steps, batch_size)
+        return _trained(network, optimizer, state, synthetic, rows, jax.random.fold_in(key, i))
 
     def advance(state: QueueState, synthetic: SyntheticSet, key: jax.Array) -> QueueState:
         given, needed = synthetic.images.shape[0], trained * steps * batch_size
@@ -175,16 +127,71 @@ def queue_pool(
                               fix=f"give it {trained} * {steps} * {batch_size} of them")
         train_key, new_key, next_key = (
             jax.random.fold_in(key, use) for use in (_TRAIN, _NEW, _NEXT))
-        state = train(state, jax.lax.stop_gradient(synthetic), train_key)
+        synthetic = jax.lax.stop_gradient(synthetic)
+        state = jax.lax.fori_loop(
+            0, trained, lambda i, state: train(i, state, synthetic, train_key), state)
         calls = state.calls + 1
-        state = pushed(state, calls % every == 0, new_key)
+        state = _pushed(network, optimizer, state, calls % every == 0, new_key)
         kept = jnp.where(calls % forget == 0, 0, 1)
         return state._replace(
             correct=kept * state.correct, seen=kept * state.seen, calls=calls,
-            current=drawn(next_key, state.oldest, state.alive),
+            current=_drawn(state, next_key),
         )
 
     return Pool(init=init, draw=draw, advance=advance)
+
+
+def _drawn(state: QueueState, key: jax.Array) -> jax.Array:
+    """[] int32, the place of a network, all of them equally likely."""
+    place = state.oldest + jax.random.randint(key, (), 0, state.alive, jnp.int32)
+    return place % state.seen.shape[0]
+
+
+def _started(network, optimizer, key: jax.Array, *, start: int, capacity: int) -> QueueState:
+    """A queue with new networks in its first places."""
+    draw_key, *keys = jax.random.split(key, start + 1)
+    first = jax.tree.map(lambda *x: jnp.stack(x), *[network.init(k) for k in keys])
+    variables = jax.tree.map(
+        lambda x: jnp.pad(x, ((0, capacity - start), *((0, 0),) * (x.ndim - 1))), first)
+    zero, none = jnp.zeros((), jnp.int32), jnp.zeros((capacity,), jnp.int32)
+    state = QueueState(variables, jax.vmap(optimizer.init)(variables["params"]), none, none,
+                       zero, jnp.full((), start, jnp.int32), zero, zero)
+    return state._replace(current=_drawn(state, draw_key))
+
+
+def _trained(network, optimizer, state: QueueState, synthetic, rows, key) -> QueueState:
+    """Trains a random network on the images at rows [steps, B]."""
+    draw_key, fit_key = jax.random.split(key)
+    place = _drawn(state, draw_key)
+    variables, opt_state, correct = _at((state.variables, state.optimizer, state.correct), place)
+    fitted = fit(
+        network, variables, state=opt_state, optimizer=optimizer, key=fit_key, measure=right,
+        take=rows_of(synthetic.images, synthetic.labels),
+        batches=planned(rows, epochs=1, steps=rows.shape[0]),
+    )
+    entry = (*fitted[:2], correct + fitted.measured.astype(jnp.int32))
+    stacks = _put((state.variables, state.optimizer, state.correct), place, entry)
+    return state._replace(variables=stacks[0], optimizer=stacks[1], correct=stacks[2],
+                          seen=state.seen.at[place].add(rows.size))
+
+
+def _pushed(network, optimizer, state: QueueState, due: jax.Array, key) -> QueueState:
+    """With a new network where one is due, in the place of the oldest where all are taken."""
+    capacity = state.seen.shape[0]
+    full, place = state.alive == capacity, (state.oldest + state.alive) % capacity
+
+    def new():
+        variables = network.init(key)
+        zero = jnp.zeros((), jnp.int32)
+        return variables, optimizer.init(variables["params"]), zero, zero
+
+    stacks = (state.variables, state.optimizer, state.correct, state.seen)
+    # Only one place goes through the condition, so that the stacks need not be copied.
+    entry = jax.lax.cond(due, new, lambda: _at(stacks, place))
+    stacks = _put(stacks, place, entry)
+    oldest = jnp.where(due & full, (state.oldest + 1) % capacity, state.oldest)
+    alive = jnp.where(due & ~full, state.alive + 1, state.alive)
+    return QueueState(*stacks, oldest, alive, state.current, state.calls)
 
 
 def _at(stacks: PyTree, place: jax.Array) -> PyTree:

@@ -15,8 +15,9 @@ import optax
 
 from dd_jax.backend import mean_in_chunks
 from dd_jax.errors import require_whole
-from dd_jax.train.plans import batch_plan
-from dd_jax.train.supervised import batch_gradient
+from dd_jax.train.batches import random_batches
+from dd_jax.train.fit import fit, rows_of
+from dd_jax.train.losses import integer_cross_entropy
 from dd_jax.types import Batch, Network, Pool, PyTree, SyntheticSet
 
 
@@ -86,20 +87,15 @@ def restarted_pool(
     def error(variables: PyTree, real: Batch) -> jax.Array:
         def each(part):
             logits = network.apply(variables, part[0], True).logits
-            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, part[1])
+            return integer_cross_entropy(logits, part[1])
 
         return mean_in_chunks(each, (real.images, real.labels))
 
     def trained(state: RestartedState, synthetic: SyntheticSet, key: jax.Array):
         images, labels = synthetic.images, synthetic.labels
-        rows = batch_plan(key, images.shape[0], batch_size, 1)
-        if rows is not None:
-            images, labels = images[rows[0]], labels[rows[0]]
-        params = state.variables["params"]
-        gradient, _ = batch_gradient(network, state.variables, images, labels, train=True)
-        gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
-        updates, opt_state = optimizer.update(gradient, state.optimizer, params)
-        return {**state.variables, "params": optax.apply_updates(params, updates)}, opt_state
+        return fit(network, state.variables, state=state.optimizer, take=rows_of(images, labels),
+                   batches=random_batches(images.shape[0], batch_size, 1), optimizer=optimizer,
+                   key=key)[:2]
 
     def advance(state: RestartedState, synthetic: SyntheticSet, key: jax.Array, real: Batch):
         train_key, renew_key = jax.random.split(key)

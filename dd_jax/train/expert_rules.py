@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError, require_at_least_zero
+from dd_jax.train.losses import mean_squared_error
 from dd_jax.train.supervised import batch_gradient
 from dd_jax.types import Network, Outputs, PyTree
 
@@ -29,9 +30,8 @@ class ExpertRule(NamedTuple):
     """A rule of an expert's gradient, as pure functions.
 
     Attributes:
-      gradient: (network, epoch [] int32, traced) -> the `gradient` of
-        `train.supervised.train_epoch`: (variables, images, labels, weights, plain_images) ->
-        (gradient, variables).
+      gradient: (network, epoch [] int32, traced) -> what a batch gives in that epoch: (variables,
+        images, labels, weights, plain_images) -> (gradient, variables), see `train.fit`.
       settings: JSON-able, "name" and numbers; experts of different settings do not mix.
     """
 
@@ -137,7 +137,7 @@ def smooth(penalty: float = 2.0, ramp: Sequence[float] = _RAMP) -> ExpertRule:
             # Its squared error averages over the pixels as the other one's does over classes.
             rough, _ = batch_gradient(norms, variables, plain_images,
                                       jnp.ones((plain_images.shape[0], pixels)), weights=weights,
-                                      loss="mean_squared_error")
+                                      loss=mean_squared_error)
             return jax.tree.map(lambda f, r: factor * f + penalty * r, fit, rough), variables
 
         return gradient

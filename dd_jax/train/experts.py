@@ -12,14 +12,16 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.flatten_util import ravel_pytree
 
-from dd_jax.data import Normaliser, gather, normalise, require_on_device
+from dd_jax.data import Normaliser, require_on_device
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
-from dd_jax.synthetic import targets
+from dd_jax.train.batches import permuted_epochs
 from dd_jax.train.built import require_built
 from dd_jax.train.expert_rules import ExpertRule
-from dd_jax.train.supervised import train_epoch
+from dd_jax.train.fit import augmented, fit
+from dd_jax.train.teachers import real_images
 from dd_jax.types import Augmentation, Network, PyTree, RealData
 
 _NETWORK, _EPOCH = range(2)
@@ -127,38 +129,26 @@ def train_expert(
                    learning_rate=learning_rate, weight_decay=weight_decay,
                    augmentation=augmentation, rule=rule, start=start)
     rates = np.broadcast_to(np.asarray(learning_rate, np.float32), (epochs,))
+    batches = permuted_epochs(data.labels.shape[0], batch_size, epochs)
+
+    def flat(variables: PyTree) -> jax.Array:
+        return ravel_pytree(variables["params"])[0]
 
     @jax.jit
     def run(data: RealData, normaliser: Normaliser, key: jax.Array, start: PyTree) -> jax.Array:
-        def take(rows):
-            images, labels = gather(data, rows)
-            labels = targets(labels, data.spec.num_classes, kind="one_hot")
-            return normalise(normaliser, images), labels
-
-        def one_epoch(carry, now):
-            epoch, rate = now
-
-            def update(grads, velocity, params, i):
-                grads = jax.tree.map(lambda g, p: g + weight_decay * p, grads, params)
-                if momentum:
-                    grads = velocity = jax.tree.map(lambda u, g: momentum * u + g, velocity, grads)
-                return jax.tree.map(lambda p, u: p - rate * u, params, grads), velocity
-
-            carry = train_epoch(
-                network, *carry, jax.random.fold_in(jax.random.fold_in(key, _EPOCH), epoch),
-                size=data.labels.shape[0], take=take, update=update, batch_size=batch_size,
-                augmentation=augmentation, gradient=rule and rule.gradient(network, epoch),
-            )
-            return carry, ravel_pytree(carry[0]["params"])[0]
-
-        params = start
-        if params is None:
-            params = network.init(jax.random.fold_in(key, _NETWORK))["params"]
-        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
-        velocity = jax.tree.map(jnp.zeros_like, params) if momentum else ()
-        epoch = jnp.arange(epochs, dtype=jnp.int32)
-        rows = jax.lax.scan(one_epoch, ({"params": params}, velocity), (epoch, rates))[1]
-        return jnp.concatenate([ravel_pytree(params)[0][None], rows])
+        if start is None:
+            start = network.init(jax.random.fold_in(key, _NETWORK))["params"]
+        variables = {"params": jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), start)}
+        optimizer = optax.chain(
+            optax.add_decayed_weights(weight_decay),
+            optax.trace(momentum) if momentum else optax.identity(),
+            optax.scale_by_learning_rate(lambda step: jnp.asarray(rates)[step // batches.steps]))
+        fitted = fit(
+            network, variables, take=real_images(data, normaliser), batches=batches,
+            optimizer=optimizer, key=jax.random.fold_in(key, _EPOCH),
+            views=augmented(augmentation), gradient=rule and rule.gradient, watch=flat,
+        )
+        return jnp.concatenate([flat(variables)[None], fitted.watched])
 
     return run(data, normaliser, key, start)
 

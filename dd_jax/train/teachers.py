@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax
 import optax
 
-from dd_jax.augment import cutmix
-from dd_jax.data import Normaliser, gather, normalise, require_on_device, rows_uniform
+from dd_jax.data import Normaliser, gather, normalise, require_on_device
 from dd_jax.errors import require_probability, require_whole
 from dd_jax.synthetic import targets
-from dd_jax.train.supervised import batch_gradient
+from dd_jax.train.batches import random_batches
+from dd_jax.train.fit import Take, augmented, fit
 from dd_jax.types import Augmentation, Network, PyTree, RealData
 
-_NETWORK, _ROWS, _AUGMENT, _MIX = range(4)
+_NETWORK, _STEPS = range(2)
 
 
 def train_supervised(
@@ -62,34 +62,39 @@ def train_supervised(
       (4, 2)
     """
     _check(data, steps, batch_size, mix)
-    batch_size = min(batch_size, data.labels.shape[0])
 
     @jax.jit
     def run(data: RealData, normaliser: Normaliser, key: jax.Array) -> tuple[PyTree, PyTree]:
-        def batch(i):
-            rows_key, augment_key, mix_key = (
-                jax.random.fold_in(jax.random.fold_in(key, use), i)
-                for use in (_ROWS, _AUGMENT, _MIX)
-            )
-            images, labels = gather(data, rows_uniform(data, rows_key, batch_size))
-            images = normalise(normaliser, images)
-            labels = targets(labels, data.spec.num_classes, kind="one_hot")
-            if augmentation is not None:
-                images = augmentation.apply(augmentation.draw(augment_key, batch_size), images)
-            return cutmix(images, labels, mix_key, probability=mix) if mix else (images, labels)
-
-        def step(i, carry):
-            variables, opt_state = carry
-            grads, variables = batch_gradient(network, variables, *batch(i), train=True)
-            updates, opt_state = optimizer.update(grads, opt_state, variables["params"])
-            params = optax.apply_updates(variables["params"], updates)
-            return {**variables, "params": params}, opt_state
-
         initial = network.init(jax.random.fold_in(key, _NETWORK))
-        start = (initial, optimizer.init(initial["params"]))
-        return initial, jax.lax.fori_loop(0, steps, step, start)[0]
+        fitted = fit(
+            network, initial, take=real_images(data, normaliser),
+            batches=random_batches(data.labels.shape[0], batch_size, steps), optimizer=optimizer,
+            key=jax.random.fold_in(key, _STEPS), views=augmented(augmentation, mix=mix),
+        )
+        return initial, fitted.variables
 
     return run(data, normaliser, key)
+
+
+def real_images(
+    data: RealData, normaliser: Normaliser, *, kind: str = "one_hot", scale: float = 1.0
+) -> Take:
+    """The `take` of `fit` for a real set on the device.
+
+    Args:
+      data: the real set.
+      normaliser: from stored images to model space.
+      kind, scale: of the labels, see `synthetic.targets`.
+
+    Returns:
+      rows [B] int32, or None for all -> (images [B, H, W, C] float32, labels [B, K]).
+    """
+    def take(rows):
+        images, labels = (data.images, data.labels) if rows is None else gather(data, rows)
+        return (normalise(normaliser, images),
+                targets(labels, data.spec.num_classes, kind=kind, scale=scale))
+
+    return take
 
 
 def _check(data: RealData, steps: int, batch_size: int, mix: float) -> None:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError
 from dd_jax.train.adjoints import Step
-from dd_jax.train.supervised import LOSSES, batch_gradient
+from dd_jax.train.losses import Loss, cross_entropy, require_loss
+from dd_jax.train.supervised import batch_gradient
 from dd_jax.types import Augmentation, Network, PyTree, SyntheticSet
 
 
@@ -41,7 +42,7 @@ def training_step(
     optimizer: optax.GradientTransformation | None = None,
     augmentation: Augmentation | None = None,
     shared_draw: bool = False,
-    loss: str = "cross_entropy",
+    loss: Loss = cross_entropy,
     rematerialise: bool = True,
 ) -> Step:
     """One step of gradient descent on a batch of the synthetic set, differentiable in the set.
@@ -58,8 +59,7 @@ def training_step(
         at a zero gradient without eps_root. `optax.sgd` and others with a rate point downwards.
       augmentation: one draw per image with the step's key.
       shared_draw: one draw for the whole batch instead.
-      loss: "cross_entropy" to probabilities (of free labels Y it is -sum Y log softmax),
-        "squared_error" (half, summed over classes) or "mean_squared_error".
+      loss: (logits [B, K], labels) -> [B], such as those in `train.losses`.
       rematerialise: whether the derivative keeps the graph of one chunk of about 16 images and
         runs the others again; only a CPU cuts batches in chunks.
 
@@ -69,8 +69,9 @@ def training_step(
       and indexed by x.position.
 
     Raises:
-      ConfigError: an unknown loss, or a network with variables that a step cannot make up; when
-        the step is traced, a set without a rate or a step without the key or position it needs.
+      ConfigError: a loss that is no function, or a network with variables that a step cannot make
+        up; when the step is traced, a set without a rate or a step without the key or position that
+        it needs.
 
     Example:
       >>> from dd_jax import nets
@@ -85,8 +86,7 @@ def training_step(
       >>> trained["head"]["kernel"].shape
       (4, 2)
     """
-    if loss not in LOSSES:
-        raise unknown("loss", loss, LOSSES)
+    require_loss(loss)
     optimizer = optax.identity() if optimizer is None else optimizer
     running = _running_statistics(network)
 

@@ -71,7 +71,7 @@ def evaluation_benchmark(ipc: int, *, width: int = 128, epochs: int = 10) -> Non
     kept = keep_memory()
     data = dd.data.load("embedded")
     recipe = dd.methods.recipe("dm", data, ipc=ipc)
-    protocol = dataclasses.replace(recipe.evaluation, width=width, epochs=epochs)
+    protocol = recipe.evaluation.varied(width=width, epochs=epochs)
     images = jax.random.normal(jax.random.key(0), (10 * ipc, 28, 28, 1))
     labels = jax.nn.one_hot(jnp.repeat(jnp.arange(10), ipc), 10)
     distilled = dd.distill.package(recipe, dd.SyntheticSet(images, labels), data.train)

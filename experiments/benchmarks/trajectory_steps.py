@@ -22,10 +22,8 @@ import optax
 import dd_jax as dd
 from dd_jax import augment, nets, objectives, train
 from dd_jax.cli.allocator import keep_memory
-from dd_jax.data import gather, normalise, standardise
-from dd_jax.synthetic import targets
+from dd_jax.data import standardise
 from dd_jax.train.segments import Segment
-from dd_jax.train.supervised import train_epoch
 from dd_jax.types import SyntheticSet
 from experiments.benchmarks.memory import grey_spec, plot_memory, temporary_bytes
 from experiments.benchmarks.timing import in_turns, report, write
@@ -108,15 +106,7 @@ def experts(options) -> None:
     augmentation = augment.dsa(data.spec.shape)
     optimizer = optax.sgd(0.01)
 
-    def take(rows):
-        images, labels = gather(data, rows)
-        return normalise(normaliser, images), targets(labels, CLASSES, kind="one_hot")
-
-    def update(grads, state, params, i):
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    def plain(network):
+    def plain(network, epoch):
         def gradient(variables, images, labels, weights, unchanged):
             def loss(params):
                 logits = network.apply({"params": params}, images).logits
@@ -136,10 +126,10 @@ def experts(options) -> None:
 
         @jax.jit
         def run(variables, key, network=network, name=name):
-            return train_epoch(network, variables, optimizer.init(variables["params"]), key,
-                               size=size, take=take, update=update, batch_size=BATCH,
-                               augmentation=augmentation,
-                               gradient=plain(network) if name == "plain jax" else None)
+            return train.fit(network, variables, take=train.real_images(data, normaliser),
+                             batches=train.permuted_epochs(size, BATCH), optimizer=optimizer,
+                             key=key, views=train.augmented(augmentation),
+                             gradient=plain if name == "plain jax" else None)[:2]
 
         calls[name] = lambda run=run, variables=variables: run(variables, jax.random.key(1))
         first[name] = in_turns({name: calls[name]}, rounds=1)[name][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import dd_jax as dd
 from dd_jax import evaluate as ev
 from dd_jax.data import from_arrays, load_embedded, split_of
 from dd_jax.errors import ConfigError, DataError, SetFileError
-from dd_jax.evaluate import Protocol
+from dd_jax.evaluate import protocol
 from dd_jax.store import as_numpy
 from dd_jax.synthetic import targets
 
@@ -38,9 +39,9 @@ def test_accuracy_agrees_with_scikit_learn(embedded):
     recipe = dd.methods.recipe("dm", train, protocol="cpu")
     images = dd.data.normalise(recipe.normaliser, train.images[rows])
     distilled = packaged(train, recipe, images, train.labels[rows])
-    protocol = Protocol("mlp", network="mlp", width=64, optimizer="adam", learning_rate=1e-3,
-                        schedule="constant", epochs=80, batch_size=50)
-    ours = ev.evaluate(distilled, embedded.test, protocol=protocol, key=jax.random.key(0), seeds=3)
+    adam = protocol("mlp", network="mlp", width=64, optimizer="adam", learning_rate=1e-3,
+                    schedule="constant", epochs=80, batch_size=50)
+    ours = ev.evaluate(distilled, embedded.test, protocol=adam, key=jax.random.key(0), seeds=3)
 
     exported = as_numpy(distilled)
     x = exported["images"].reshape(len(rows), -1)
@@ -69,7 +70,8 @@ def small(embedded):
     return split_of(shrink(embedded.train, 20), shrink(embedded.test, 10))
 
 
-TINY = Protocol("tiny", depth=1, width=4, epochs=12, batch_size=16, schedule="constant",
+KEY = jax.random.key(0)
+TINY = protocol("tiny", depth=1, width=4, epochs=12, batch_size=16, schedule="constant",
                 learning_rate=0.05)
 
 
@@ -102,7 +104,7 @@ def test_random_and_full_baselines(small):
     common = dict(normaliser=normaliser, protocol=TINY, key=jax.random.key(0))
     random = ev.evaluate_random(small, ipc=2, seeds=3, **common)
     assert len(set(random.accuracies.tolist())) > 1  # another choice for each network
-    protocol = dataclasses.replace(TINY, full_epochs=20, full_batch_size=32)
+    protocol = TINY.varied(full_epochs=20, full_batch_size=32)
     full = ev.evaluate_full(small, **{**common, "protocol": protocol})
     assert full.mean > random.mean
     centred = ev.evaluate_random(small, ipc=2, seeds=2, label_kind="centred", **common)
@@ -111,14 +113,14 @@ def test_random_and_full_baselines(small):
 
 def test_centred_outputs_are_used_in_testing_too(small):
     """Untrained, all centred outputs are zero, so every prediction is class 0."""
-    protocol = dataclasses.replace(TINY, centre_outputs=True, output_scale=4.0, norm="none",
+    protocol = TINY.varied(centre_outputs=True, output_scale=4.0, norm="none",
                                    init_style="gaussian", epochs=1, learning_rate=0.0,
                                    loss="mean_squared_error")
     options = dict(key=jax.random.key(0), seeds=1)
     untrained = ev.evaluate(small_set(small), small.test, protocol=protocol, **options)
     share = np.mean(np.asarray(small.test.labels) == 0)
     np.testing.assert_allclose(untrained.mean, share, atol=1e-6)
-    trained = dataclasses.replace(protocol, epochs=60, learning_rate=0.3, pull=1e-4)
+    trained = protocol.varied(epochs=60, learning_rate=0.3, pull=1e-4)
     assert ev.evaluate(small_set(small), small.test, protocol=trained, **options).mean > 0.3
 
 
@@ -153,7 +155,7 @@ def test_a_set_of_one_class_is_tested_with_a_warning(small):
 
 def test_cross_entropy_on_centred_labels_is_refused(small):
     centred = small_set(small, {"label_kind": "centred"})
-    protocol = dataclasses.replace(TINY, loss="cross_entropy")
+    protocol = TINY.varied(loss="cross_entropy")
     with pytest.raises(ConfigError, match="centred"):
         ev.evaluate(centred, small.test, protocol=protocol, key=jax.random.key(0))
 
@@ -164,3 +166,37 @@ def test_other_data_is_refused(small, toy):
     fewer = from_arrays(np.asarray(small.test.images[:50]), small.test.labels[:50] % 5)
     with pytest.raises(SetFileError, match="classes"):
         ev.evaluate(small_set(small), fewer, protocol=TINY, key=jax.random.key(0))
+
+
+def test_two_teachers_share_one_program_and_their_variables_are_its_arguments(small):
+    """Networks that are told by a teacher learn from it and not from the set's labels."""
+    network = dd.nets.mlp(small.train.spec, width=4)
+    traced = []
+
+    def apply(variables, images, train=False):
+        traced.append(images.shape)
+        return network.apply(variables, images, train)
+
+    watched = network._replace(apply=apply)
+    found = small_set(small)
+    nothing = dataclasses.replace(found, synthetic=found.synthetic._replace(
+        labels=np.roll(found.synthetic.labels, 1, axis=0)))
+    options = dict(protocol=TINY, key=jax.random.key(0), seeds=1)
+
+    def accuracy(distilled, class_):
+        variables = network.init(jax.random.key(0))
+        variables["params"]["head"]["bias"] = 50.0 * np.eye(10, dtype=np.float32)[class_]
+        told = dd.train.teacher(watched, variables)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return ev.evaluate(distilled, small.test, supervision=told, **options).mean
+
+    shares = [float(np.mean(np.asarray(small.test.labels) == c)) for c in (3, 7)]
+    np.testing.assert_allclose(accuracy(found, 3), shares[0], atol=1e-6)
+    calls = len(traced)
+    assert calls > 0
+    np.testing.assert_allclose(accuracy(nothing, 7), shares[1], atol=1e-6)
+    assert len(traced) == calls  # neither traced nor compiled once more
+    random = ev.evaluate_random(small, normaliser=found.normaliser, ipc=2,
+                                supervision=dd.train.teacher(watched, network.init(KEY)), **options)
+    assert 0 <= random.mean <= 1

@@ -12,12 +12,12 @@ import pytest
 
 import dd_jax as dd
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate import Protocol
+from dd_jax.evaluate import protocol
 from tests.laws import members
 
 MODULE = importlib.import_module("dd_jax.evaluate.evaluate")
 RATE = float(np.float32(0.07))
-OWN = Protocol("own", network="mlp", width=8, epochs=4, batch_size=2, learning_rate=0.5, seeds=2,
+OWN = protocol("own", network="mlp", width=8, epochs=4, batch_size=2, learning_rate=0.5, seeds=2,
                learned_rate=True)
 
 
@@ -49,7 +49,7 @@ def test_its_networks_are_those_of_a_protocol_of_that_rate(plain, toy, monkeypat
 
     monkeypatch.setattr(MODULE, "train", watched)
     ours = accuracies(with_rate(plain, RATE), toy, OWN)
-    by_protocol = dataclasses.replace(OWN, learned_rate=False, learning_rate=RATE)
+    by_protocol = OWN.varied(learned_rate=False, learning_rate=RATE)
     theirs = accuracies(plain, toy, by_protocol)
     jax.effects_barrier()
     np.testing.assert_array_equal(ours, theirs)
@@ -64,12 +64,12 @@ def test_whose_rate_counts(rate, learned, found, plain, toy, monkeypatch):
     seen = []
 
     def looked(keys, sets, *args, protocol, **options):
-        seen.append(protocol.learning_rate)
+        seen.append(protocol.optimizer.learning_rate)
         return jnp.zeros(len(keys))
 
     monkeypatch.setattr(MODULE, "_train_and_test", looked)
     distilled = plain if rate is None else with_rate(plain, rate)
-    accuracies(distilled, toy, dataclasses.replace(OWN, learned_rate=learned))
+    accuracies(distilled, toy, OWN.varied(learned_rate=learned))
     assert seen == [found]
 
 

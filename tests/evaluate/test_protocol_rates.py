@@ -10,15 +10,16 @@ import pytest
 
 from dd_jax import methods
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate import Protocol
-from dd_jax.evaluate.protocol import directions, rate_schedule
+from dd_jax.evaluate import protocol
+from dd_jax.evaluate.optimizers import directions, rate_schedule
 from tests.laws import members
 
 
 @pytest.mark.parametrize("epochs,ends", [(20, (4, 8, 12, 16)), (13, (2, 5, 7, 10))])
 def test_the_rate_is_halved_after_each_fifth(epochs, ends):
     peak, per_epoch = 0.5, 3
-    rate = rate_schedule(Protocol("t", schedule="fifths", learning_rate=peak), epochs, per_epoch)
+    rate = rate_schedule(protocol("t", schedule="fifths", learning_rate=peak).optimizer, epochs,
+                         per_epoch)
     bounds = [0, *ends, epochs]
     for fifth in range(5):
         first, last = bounds[fifth] * per_epoch, bounds[fifth + 1] * per_epoch - 1
@@ -39,11 +40,11 @@ def adamw(w, gradients, rates, decay):
 def test_adamw_decays_apart_from_its_moments(steps):
     rng = np.random.default_rng(0)
     start, gradients = 3 * rng.normal(size=4), rng.normal(size=(steps, 4))
-    protocol = Protocol("t", optimizer="adamw", weight_decay=0.3, learning_rate=0.2,
-                        schedule="fifths")
-    rate = rate_schedule(protocol, 5, 1)
+    by = protocol("t", optimizer="adamw", weight_decay=0.3, learning_rate=0.2,
+                  schedule="fifths").optimizer
+    rate = rate_schedule(by, 5, 1)
     with jax.enable_x64(True):
-        transform, w = directions(protocol), jnp.asarray(start)
+        transform, w = directions(by), jnp.asarray(start)
         state = transform.init(w)
         for step in range(steps):
             move, state = transform.update(jnp.asarray(gradients[step]), state, w)
@@ -62,7 +63,7 @@ def test_adamw_decays_apart_from_its_moments(steps):
 def test_an_unknown_name_is_refused_with_the_nearest(change, named):
     (field, value), = change.items()
     with pytest.raises(ConfigError, match=f"'{value}'.*did you mean.*'{named}'"):
-        Protocol("t", **change)
+        protocol("t", **change)
 
 
 @pytest.mark.parametrize("method,change,said", [
@@ -81,5 +82,7 @@ def test_a_recipe_refuses_them_when_it_is_built(protocol, method, change, said):
 
 def test_the_official_evaluation_of_ncfm():
     protocol = methods.recipe("ncfm", members.toy_data()).evaluation
-    assert (protocol.optimizer, protocol.weight_decay) == ("adamw", 0.01)
-    assert (protocol.schedule, protocol.learning_rate, protocol.epochs) == ("fifths", 1e-3, 2000)
+    by = protocol.optimizer
+    assert (by.name, by.weight_decay, by.schedule, by.learning_rate) == ("adamw", 0.01, "fifths",
+                                                                         1e-3)
+    assert protocol.plan.epochs == 2000

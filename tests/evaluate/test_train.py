@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +9,11 @@ import pytest
 
 from dd_jax import augment, nets
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate import Protocol, for_network
-from dd_jax.evaluate.protocol import build_network, centred, rate_schedule, scaled
+from dd_jax.evaluate import for_network, protocol
+from dd_jax.evaluate.build import build_network, centred, scaled
+from dd_jax.evaluate.optimizers import rate_schedule
 from dd_jax.evaluate.train import train
-from dd_jax.train.supervised import weighted_loss
+from dd_jax.train import mean_squared_error, own_labels, rows_of
 from dd_jax.types import DataSpec, Network, Outputs
 
 
@@ -43,11 +42,11 @@ def numpy_sgd(x, y, *, epochs, rate, momentum, decay, drop_epoch):
     return w
 
 
-def fitted(x, y, protocol, *, batch_size=256, loss="cross_entropy", key=0):
+def fitted(x, y, by, *, batch_size=256, key=0):
     return train(
-        linear(x.shape[1], y.shape[1]), protocol, size=len(x),
-        take=lambda rows: (jnp.asarray(x)[rows, None, :, None], jnp.asarray(y)[rows]),
-        augmentation=augment.identity(), loss=loss, epochs=protocol.epochs,
+        linear(x.shape[1], y.shape[1]), by, size=len(x),
+        take=rows_of(jnp.asarray(x)[:, None, :, None], jnp.asarray(y)),
+        augmentation=augment.identity(), supervision=own_labels(), epochs=by.plan.epochs,
         batch_size=batch_size, key=jax.random.key(key),
     )["params"]["w"]
 
@@ -60,16 +59,16 @@ def problem(n=7):
 
 def test_sgd_with_step_drop_equals_numpy():
     x, y = problem()
-    protocol = Protocol("t", learning_rate=0.3, epochs=9, weight_decay=0.01)
+    by = protocol("t", learning_rate=0.3, epochs=9, weight_decay=0.01)
     expected = numpy_sgd(x, y, epochs=9, rate=0.3, momentum=0.9, decay=0.01, drop_epoch=6)
-    np.testing.assert_allclose(fitted(x, y, protocol), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted(x, y, by), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_padding_of_the_last_batch_does_not_count():
     """One epoch of batches 4 + 3 at momentum 0: two steps, each a mean over its real rows."""
     x, y = problem(7)
-    protocol = Protocol("t", learning_rate=1.0, epochs=1, weight_decay=0.0, momentum=0.0,
-                        schedule="constant")
+    by = protocol("t", learning_rate=1.0, epochs=1, weight_decay=0.0, momentum=0.0,
+                  schedule="constant")
     epoch_key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), 0)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(epoch_key, 0), 7))
     w = np.zeros((5, 3))
@@ -77,15 +76,15 @@ def test_padding_of_the_last_batch_does_not_count():
         p = np.exp(x[rows] @ w)
         p /= p.sum(1, keepdims=True)
         w -= x[rows].T @ (p - y[rows]) / len(rows)
-    np.testing.assert_allclose(fitted(x, y, protocol, batch_size=4), w, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted(x, y, by, batch_size=4), w, rtol=1e-4, atol=1e-5)
 
 
 def test_chunked_gradients_equal_the_whole_batch():
     """40 rows go in three chunks of 14, of which two are padding, on a CPU."""
     x, y = problem(40)
-    protocol = Protocol("t", learning_rate=0.3, epochs=3, weight_decay=0.0, schedule="constant")
+    by = protocol("t", learning_rate=0.3, epochs=3, weight_decay=0.0, schedule="constant")
     expected = numpy_sgd(x, y, epochs=3, rate=0.3, momentum=0.9, decay=0.0, drop_epoch=99)
-    np.testing.assert_allclose(fitted(x, y, protocol), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted(x, y, by), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_centred_and_scaled_training_with_a_pull_equals_numpy():
@@ -95,12 +94,12 @@ def test_centred_and_scaled_training_with_a_pull_equals_numpy():
     first = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
     plain = linear()
     network = scaled(centred(plain._replace(init=lambda key: {"params": {"w": first}})), scale)
-    protocol = Protocol("t", learning_rate=rate, epochs=20, weight_decay=0.0, pull=pull,
-                        schedule="constant")
+    by = protocol("t", learning_rate=rate, epochs=20, weight_decay=0.0, pull=pull,
+                  schedule="constant")
     ours = train(
-        network, protocol, size=len(x),
-        take=lambda rows: (jnp.asarray(x)[rows, None, :, None], jnp.asarray(y)[rows]),
-        augmentation=augment.identity(), loss="mean_squared_error", epochs=20,
+        network, by, size=len(x),
+        take=rows_of(jnp.asarray(x)[:, None, :, None], jnp.asarray(y)),
+        augmentation=None, supervision=own_labels(mean_squared_error), epochs=20,
         batch_size=len(x), key=jax.random.key(0),
     )
     w, buffer = first.astype(np.float64), 0.0
@@ -117,9 +116,9 @@ def test_centred_and_scaled_training_with_a_pull_equals_numpy():
 
 def test_a_protocol_builds_a_network_with_centred_outputs():
     spec = DataSpec("t", (8, 8, 1), 3, ("a", "b", "c"))
-    protocol = Protocol("t", depth=1, width=4, norm="none", init_style="gaussian",
-                        first_padding=1, centre_outputs=True, output_scale=2.0)
-    network = build_network(protocol, spec)
+    by = protocol("t", depth=1, width=4, norm="none", init_style="gaussian",
+                  first_padding=1, centre_outputs=True, output_scale=2.0)
+    network = build_network(by, spec)
     variables = network.init(jax.random.key(0))
     out = network.apply(variables, jnp.ones((2, 8, 8, 1)))
     assert not np.any(out.logits) and out.features.shape == (2, 4 * 4 * 4)
@@ -130,28 +129,16 @@ def test_a_protocol_builds_a_network_with_centred_outputs():
 @pytest.mark.parametrize("name", sorted(nets.NETWORKS))
 def test_a_protocol_moves_to_every_network(name):
     spec = DataSpec("t", (32, 32, 1), 3, ("a", "b", "c"))
-    network = build_network(for_network(Protocol("t", depth=1, width=8), name), spec)
+    network = build_network(for_network(protocol("t", depth=1, width=8), name), spec)
     out = jax.eval_shape(lambda k, x: network.apply(network.init(k), x), jax.random.key(0),
                          jnp.ones((2, 32, 32, 1)))
     assert out.logits.shape == (2, 3)
 
 
-def test_weighted_loss_by_hand():
-    logits, labels = jnp.array([[1.0, 0.0], [3.0, 3.0]]), jnp.array([[0.0, 0.0], [1.0, 3.0]])
-    weights = jnp.array([1.0, 0.0])
-    assert weighted_loss("squared_error", logits, labels, weights) == 0.5
-    assert weighted_loss("mean_squared_error", logits, labels, weights) == 0.5
-    assert weighted_loss("mean_squared_error", logits, labels, 1 - weights) == 2.0
-    soft = jnp.array([[0.5, 0.5], [0.5, 0.5]])
-    expected = np.log(1 + np.e) - 0.5  # of the first row; the second has weight zero
-    np.testing.assert_allclose(weighted_loss("cross_entropy", logits, soft, weights), expected,
-                               rtol=1e-5)
-
-
 def test_warmup_cosine_has_its_corners():
-    protocol = Protocol("t", schedule="warmup_cosine", learning_rate=2.0, warmup=10,
-                        final_fraction=0.01)
-    rate = rate_schedule(protocol, 110, 1)
+    by = protocol("t", schedule="warmup_cosine", learning_rate=2.0, warmup=10,
+                  final_fraction=0.01)
+    rate = rate_schedule(by.optimizer, 110, 1)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)],
                                [0.0, 1.0, 2.0, 1.01, 0.02], rtol=1e-5)
 
@@ -164,11 +151,11 @@ def test_warmup_cosine_has_its_corners():
 ])
 def test_bad_protocols_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(Protocol("t"), **change)
+        protocol("t", **change)
 
 
 def test_another_network_keeps_the_rest():
-    moved = for_network(Protocol("t", epochs=7), "mlp")
-    assert (moved.network, moved.epochs) == ("mlp", 7)
+    moved = for_network(protocol("t", epochs=7), "mlp")
+    assert (moved.network.name, moved.plan.epochs) == ("mlp", 7)
     with pytest.raises(ConfigError, match="convnet"):
-        for_network(Protocol("t"), "convne")
+        for_network(protocol("t"), "convne")

@@ -11,7 +11,7 @@ import pytest
 
 from dd_jax.data import from_arrays, gather, normalise, rows_uniform, split_of, standardise
 from dd_jax.errors import ConfigError, SetFileError
-from dd_jax.evaluate import Protocol
+from dd_jax.evaluate import protocol
 from dd_jax.evaluate.transfer import evaluate_transfer, evaluate_transfer_random
 from dd_jax.evaluate.transfer_steps import (
     TransferBudget,
@@ -23,7 +23,7 @@ from dd_jax.evaluate.transfer_steps import (
 from dd_jax.types import SyntheticSet
 from tests.laws import members
 
-MLP = Protocol("tiny", network="mlp", depth=2, width=8, learning_rate=0.1, weight_decay=1e-3,
+MLP = protocol("tiny", network="mlp", depth=2, width=8, learning_rate=0.1, weight_decay=1e-3,
                schedule="constant", epochs=60, batch_size=16)
 BUDGET = TransferBudget(probe_steps=60, probe_batch_size=16, tune_steps=24, tune_batch_size=16,
                         tune_rate=0.1, seeds=2)
@@ -67,7 +67,7 @@ def trained(target, normaliser, synthetic):
 
 
 def test_pretraining_fits_the_representations(synthetic):
-    protocol = dataclasses.replace(MLP, network="convnet", depth=1, width=4, norm="batch")
+    protocol = MLP.varied(network="convnet", depth=1, width=4, norm="batch")
 
     @jax.jit
     def error(key):

@@ -70,10 +70,10 @@ def test_the_parts_are_given_the_settings(monkeypatch):
     assert {name: asked[name] for name in wanted} == wanted
     assert asked["batch_size"] == 256
     protocol = recipe.evaluation
-    assert (protocol.epochs, protocol.augmentation, protocol.depth, protocol.width) == (
-        601, "none", 3, 128)
+    assert (protocol.plan.epochs, protocol.views.augmentation) == (601, "none")
+    assert (protocol.network.depth, protocol.network.width) == (3, 128)
     siamese = built(data, "official", augmentation="dsa")
-    assert (siamese.evaluation.epochs, siamese.evaluation.augmentation) == (1001, "dsa")
+    assert (siamese.evaluation.plan.epochs, siamese.evaluation.views.augmentation) == (1001, "dsa")
 
 
 def test_the_rate_is_halved_three_times():

@@ -56,7 +56,8 @@ def test_the_official_settings_of_m3d():
         assert (config.width, config.matching, config.mix) == (128, "idc_matching", 0.5)
     recipe = built("m3d")
     assert recipe.steps == 10_000 * members.CLASSES
-    assert (recipe.evaluation.batch_size, recipe.evaluation.schedule) == (64, "milestones")
+    assert recipe.evaluation.plan.batch_size == 64
+    assert recipe.evaluation.optimizer.schedule == "milestones"
     assert config.evaluation_epochs == 1000
 
 
@@ -75,8 +76,9 @@ def test_the_official_settings_of_datadam_and_those_of_its_paper():
     cpu = methods.preset(datadam.METHOD, "cpu", 1)
     assert (cpu.power, cpu.norm, cpu.width) == (4, "instance", 32)
     protocol = built("datadam", evaluation_epochs=code.evaluation_epochs).evaluation
-    assert (protocol.epochs, protocol.batch_size, protocol.schedule) == (1801, 64, "step_drop")
-    assert (protocol.norm, protocol.augmentation) == ("batch", "dsa")
+    assert (protocol.plan.epochs, protocol.plan.batch_size) == (1801, 64)
+    assert protocol.optimizer.schedule == "step_drop"
+    assert (protocol.network.norm, protocol.views.augmentation) == ("batch", "dsa")
 
 
 @pytest.mark.parametrize(("ipc", "weight", "batch", "every", "forget"), [
@@ -90,7 +92,8 @@ def test_the_official_settings_of_idm(ipc, weight, batch, every, forget):
     assert (config.learning_rate, config.momentum, config.in_turn) == (0.2, 0.5, True)
     assert (config.iterations, config.factor, config.width) == (20_000, 2, 128)
     protocol = built("idm", evaluation_epochs=config.evaluation_epochs).evaluation
-    assert (protocol.epochs, protocol.batch_size, protocol.schedule) == (1001, 256, "step_drop")
+    assert (protocol.plan.epochs, protocol.plan.batch_size) == (1001, 256)
+    assert protocol.optimizer.schedule == "step_drop"
 
 
 @pytest.mark.parametrize("name", SMALL)

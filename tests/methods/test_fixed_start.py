@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dd_jax import methods
-from dd_jax.evaluate.protocol import build_network
+from dd_jax.evaluate.build import build_network
 from dd_jax.methods.unrolling import network_of
 from tests.laws import members
 

@@ -15,7 +15,8 @@ from dd_jax import methods, nets, pools
 from dd_jax.data import from_arrays, normalise
 from dd_jax.distill import Preparation, distillation, flipped, package, prepared
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate.protocol import Protocol, rate_schedule
+from dd_jax.evaluate import protocol
+from dd_jax.evaluate.optimizers import rate_schedule
 from dd_jax.methods import dc, idc
 from dd_jax.objectives import class_by_class, gradient_matching
 from dd_jax.synthetic import stored_bytes
@@ -333,9 +334,11 @@ def test_official_settings_of_idc_and_dream():
         assert (config.network_batch_size, config.mix, config.momentum) == (64, 0.5, 0.5)
     assert config.every == 10 and config.candidates is None
     protocol = methods.recipe("idc", members.toy_data(), factor=1).evaluation
-    assert (protocol.schedule, protocol.epochs, protocol.batch_size) == ("milestones", 1000, 64)
-    assert (protocol.learning_rate, protocol.momentum, protocol.weight_decay) == (0.01, 0.9, 5e-4)
-    assert (protocol.cutmix, protocol.augmentation) == (0.5, "idc")
+    by = protocol.optimizer
+    assert (protocol.plan.epochs, protocol.plan.batch_size) == (1000, 64)
+    assert (by.schedule, by.learning_rate, by.momentum, by.weight_decay) == ("milestones", 0.01,
+                                                                             0.9, 5e-4)
+    assert (protocol.views.cutmix, protocol.views.augmentation) == (0.5, "idc")
 
 
 def test_a_recipe_is_flipped_once_and_keeps_what_it_was_given():
@@ -354,7 +357,8 @@ def test_a_recipe_is_flipped_once_and_keeps_what_it_was_given():
 
 @pytest.mark.parametrize("total", [12, 1200])
 def test_the_rate_drops_at_two_thirds_and_five_sixths(total):
-    rate = rate_schedule(Protocol("idc", schedule="milestones", learning_rate=0.5), total, 1)
+    rate = rate_schedule(protocol("idc", schedule="milestones", learning_rate=0.5).optimizer, total,
+                         1)
     fractions = {0: 1.0, 2 * total // 3 - 1: 1.0, 2 * total // 3: 0.2, 5 * total // 6 - 1: 0.2,
                  5 * total // 6: 0.04, total - 1: 0.04}
     for step, fraction in fractions.items():
@@ -380,7 +384,7 @@ def test_wrong_settings_are_refused_by_name(name, change, message):
 @pytest.mark.parametrize("value", [-0.1, 2.0, float("nan")])
 def test_a_protocol_mixes_with_a_probability(value):
     with pytest.raises(ConfigError, match="cutmix"):
-        Protocol("idc", cutmix=value)
+        protocol("idc", cutmix=value)
 
 
 def test_budgets_between_the_published_ones_take_the_loops_below():

@@ -12,7 +12,8 @@ import pytest
 import dd_jax as dd
 from dd_jax.data import from_arrays, normalise, standardise
 from dd_jax.errors import ConfigError
-from dd_jax.evaluate.protocol import build_network, rate_schedule
+from dd_jax.evaluate.build import build_network
+from dd_jax.evaluate.optimizers import rate_schedule
 from dd_jax.kernels.functions import as_kernel
 from dd_jax.methods import kip, label_solve
 from dd_jax.methods.record import preset
@@ -92,9 +93,10 @@ def test_presets_give_whole_recipes(toy, module, protocol):
 
 def test_the_official_networks_are_trained_for_5000_steps_from_the_full_rate(toy):
     protocol = build(toy, protocol="official").evaluation
-    assert protocol.width == 1024 and protocol.norm == "none" and protocol.epochs == 5000
-    schedule = rate_schedule(protocol, 5000, 1)
-    np.testing.assert_allclose(schedule(0), protocol.learning_rate, rtol=1e-6)
+    assert (protocol.network.width, protocol.network.norm) == (1024, "none")
+    assert protocol.plan.epochs == 5000
+    schedule = rate_schedule(protocol.optimizer, 5000, 1)
+    np.testing.assert_allclose(schedule(0), protocol.optimizer.learning_rate, rtol=1e-6)
     np.testing.assert_allclose(schedule(5000), 0.0, atol=1e-12)
 
 

@@ -63,8 +63,9 @@ def test_the_best_set_of_equal_looks_is_kept(toy):
 def test_evaluation_follows_the_table(name, shape, ipc, expected):
     spec = dd.types.DataSpec(name, shape, 10, tuple("abcdefghij"))
     protocol = rfad.evaluation(rfad.official(ipc), spec, depth=3)
-    assert (protocol.learning_rate, protocol.output_scale, protocol.pull) == expected
-    assert protocol.batch_size == 10 * ipc and protocol.centre_outputs
+    by, told = protocol.optimizer, protocol.supervision
+    assert (by.learning_rate, told.output_scale, by.pull) == expected
+    assert protocol.plan.batch_size == 10 * ipc and told.centre_outputs
 
 
 @pytest.mark.parametrize("name,kind,per_image", [

@@ -182,10 +182,7 @@ def test_official_settings(row):
 def test_the_official_test_of_a_set(name):
     """A fresh network at the set's rate, dropped once after half of 1001 epochs."""
     evaluation = methods.recipe(name, members.toy_data(), depth=1).evaluation
-    found = {key: getattr(evaluation, key) for key in (
-        "learned_rate", "optimizer", "momentum", "weight_decay", "schedule", "epochs",
-        "batch_size", "augmentation", "network", "width", "depth")}
-    assert found == dict(
+    assert evaluation == evaluation.varied(
         learned_rate=True, optimizer="sgd", momentum=0.9, weight_decay=5e-4, schedule="step_drop",
         epochs=1001, batch_size=128 if name == "datm" else 256, augmentation="dsa",
         network="convnet", width=128, depth=1)

@@ -14,10 +14,10 @@ import optax
 import pytest
 
 import dd_jax as dd
-from dd_jax import methods
+from dd_jax import methods, train
 from dd_jax.cli.evaluate import protocol_of
 from dd_jax.errors import ConfigError, DataError, NonFiniteError
-from dd_jax.evaluate import Protocol, evaluate_full, evaluate_random
+from dd_jax.evaluate import evaluate_full, evaluate_random, protocol
 from dd_jax.methods import unrolling
 from dd_jax.methods.record import preset
 from dd_jax.objectives import RandomWindow
@@ -210,7 +210,7 @@ def test_the_published_poster_of_podd_and_the_settings_of_its_labels():
     record = recipe.parameterization.record[1]
     found = (record["shape"], record["patches"], record["class_grid"])
     assert found == ((60, 153), (6, 16), (2, 5))
-    assert recipe.evaluation.batch_size == 96  # all patches in every step
+    assert recipe.evaluation.plan.batch_size == 96  # all patches in every step
     assert (record["fractions"], record["label_ipc"]) == (False, 1)
     other = methods.recipe("podd", data, protocol="official", ipc=0.9, fractions=True, label_ipc=3,
                            **options).parameterization.record[1]
@@ -259,9 +259,9 @@ def written_out(synthetic, protocol, rates, *, variables):
 
 def trained_by(protocol, synthetic, key=3):
     images, labels = map(jnp.asarray, (synthetic.images, synthetic.labels))
-    return TRAIN.train(NETWORK, protocol, size=4, take=lambda rows: (images[rows], labels[rows]),
-                       augmentation=dd.augment.identity(), loss="cross_entropy",
-                       epochs=protocol.epochs, batch_size=protocol.batch_size,
+    return TRAIN.train(NETWORK, protocol, size=4, take=train.rows_of(images, labels),
+                       augmentation=None, supervision=train.own_labels(),
+                       epochs=protocol.plan.epochs, batch_size=protocol.plan.batch_size,
                        key=jax.random.key(key))["params"]
 
 
@@ -270,11 +270,12 @@ def test_a_set_of_dd_is_tested_in_its_order_at_its_rates_from_its_network(fixed_
     dd.store.save(tmp_path / "set.safetensors", done)
     loaded = dd.store.load(tmp_path / "set.safetensors")
     protocol = protocol_of(loaded)
-    assert (protocol.order, protocol.start_seed, protocol.weight_decay, protocol.momentum,
+    by = protocol.optimizer
+    assert (protocol.plan.order, protocol.start_seed, by.weight_decay, by.momentum,
             protocol.seeds) == ("stored", 5, 0.0, 0.0, 1)
     seen = EVALUATE.at_own_rate(protocol, loaded.synthetic)
     rates = np.asarray(loaded.synthetic.learning_rate)
-    np.testing.assert_array_equal(np.float32(seen.learning_rate), rates)
+    np.testing.assert_array_equal(np.float32(seen.optimizer.learning_rate), rates)
     start = NETWORK.init(jax.random.key(5))
     wanted = written_out(loaded.synthetic, seen, rates, variables=start)
     found = [trained_by(seen, loaded.synthetic, key) for key in range(2)]
@@ -288,7 +289,7 @@ def test_a_set_of_dd_is_tested_in_its_order_at_its_rates_from_its_network(fixed_
 def test_random_and_all_real_images_are_tested_by_the_same_protocol(fixed_dd):
     done, _ = fixed_dd
     data = Split(members.toy_data(), members.toy_data())
-    protocol = dataclasses.replace(protocol_of(done), learning_rate=0.1, full_epochs=3,
+    protocol = protocol_of(done).varied(learning_rate=0.1, full_epochs=3,
                                    full_batch_size=16)
     options = dict(normaliser=done.normaliser, protocol=protocol, key=jax.random.key(0))
     random = evaluate_random(data, ipc=2, seeds=2, **options)
@@ -300,22 +301,23 @@ def test_random_and_all_real_images_are_tested_by_the_same_protocol(fixed_dd):
 def test_free_labels_are_trained_on_by_cross_entropy(name):
     recipe = build(name, **(dict(labels="learned") if name == "rat_bptt" else {}))
     assert recipe.label_kind == "logits"
-    assert EVALUATE.loss_for("logits", recipe.evaluation) == "cross_entropy"
-    assert EVALUATE.loss_for("logits", Protocol("other")) == "squared_error"
+    assert EVALUATE.loss_for("logits", recipe.evaluation) is train.cross_entropy
+    assert EVALUATE.loss_for("logits", protocol("other")) is train.squared_error
 
 
 def test_rat_bptt_is_tested_on_rows_of_classes():
     protocol = build("rat_bptt", evaluation_steps=6).evaluation
-    assert (protocol.order, protocol.optimizer, protocol.learning_rate) == ("classes", "adam", 0.02)
-    assert (protocol.batch_size, protocol.epochs) == (2, 3)
+    plan, by = protocol.plan, protocol.optimizer
+    assert (plan.order, plan.batch_size, plan.epochs) == ("classes", 2, 3)
+    assert (by.name, by.learning_rate) == ("adam", 0.02)
     rows = []
 
     def take(r):
         jax.debug.callback(lambda r: rows.append(np.asarray(r).tolist()), r)
         return jnp.zeros((r.shape[0], *members.SHAPE)), jnp.eye(2)[r // 2]
 
-    TRAIN.train(NETWORK, protocol, size=4, take=take, augmentation=dd.augment.identity(),
-                loss="cross_entropy", epochs=3, batch_size=2, key=jax.random.key(0))
+    TRAIN.train(NETWORK, protocol, size=4, take=take, augmentation=None,
+                supervision=train.own_labels(), epochs=3, batch_size=2, key=jax.random.key(0))
     jax.effects_barrier()
     assert len(rows) == 6 and all(r[0] < 2 <= r[1] for r in rows)
     assert len({tuple(r) for r in rows}) > 1
@@ -329,13 +331,13 @@ def test_an_exploding_loop_stops_the_run():
 
 
 @pytest.mark.parametrize("make,said", [
-    (lambda: Protocol("t", order="sorted"), "'sorted'.*'stored'"),
-    (lambda: Protocol("t", order="stored"), "schedule='constant'"),
-    (lambda: Protocol("t", start_seed=-1), "start_seed is -1"),
-    (lambda: Protocol("t", learning_rate=(0.1, -0.1)), "learning_rate is -0.1"),
-    (lambda: trained_by(Protocol("t", order="stored", schedule="constant", batch_size=3, epochs=1),
+    (lambda: protocol("t", order="sorted"), "'sorted'.*'stored'"),
+    (lambda: protocol("t", order="stored"), "schedule='constant'"),
+    (lambda: protocol("t", start_seed=-1), "start_seed is -1"),
+    (lambda: protocol("t", learning_rate=(0.1, -0.1)), "learning_rate is -0.1"),
+    (lambda: trained_by(protocol("t", order="stored", schedule="constant", batch_size=3, epochs=1),
                         members.start(labels="one_hot")), "batches of 3.*batch_size=2"),
-    (lambda: trained_by(Protocol("t", order="stored", schedule="constant", batch_size=2, epochs=2,
+    (lambda: trained_by(protocol("t", order="stored", schedule="constant", batch_size=2, epochs=2,
                                  learning_rate=(0.1,) * 6), members.start(labels="one_hot")),
      "6 learning rates for 2 epochs of 2 steps.*6 steps"),
     (lambda: dd.distill.flipped(build("dd")), "cannot be flipped.*order"),
@@ -343,12 +345,6 @@ def test_an_exploding_loop_stops_the_run():
 def test_wrong_protocols_are_refused(make, said):
     with pytest.raises(ConfigError, match=said):
         make()
-
-
-def test_old_protocols_are_read():
-    old = dataclasses.asdict(Protocol("dc"))
-    del old["order"], old["start_seed"]
-    assert Protocol(**old) == Protocol("dc")
 
 
 @pytest.mark.parametrize("name,changes,said", [

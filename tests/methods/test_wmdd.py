@@ -71,7 +71,7 @@ def test_the_teacher_recognises_its_classes_and_labels_the_set(complete, finishe
 def test_hard_labels_stay(recipe):
     data = members.toy_data()
     hard = wmdd.recipe(wmdd.WMDD(**{**recipe.settings, "labels": "hard"}), data)
-    assert hard.label_kind == "one_hot" and hard.evaluation.output_scale == 1.0
+    assert hard.label_kind == "one_hot" and hard.evaluation.supervision.output_scale == 1.0
     arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
                           jax.eval_shape(hard.prepare.compute, data, jax.random.key(0)))
     assert hard.prepare.complete(hard, arrays).finalise is None
@@ -99,4 +99,4 @@ def test_official_settings():
     config = wmdd.official(10)
     assert (config.steps, config.learning_rate, config.statistics_weight) == (2000, 0.25, 10.0)
     assert (config.teacher_rate, config.teacher_epochs, config.area) == (0.025, 50, 0.08)
-    assert wmdd.recipe(config, members.toy_data()).evaluation.network == "resnet18"
+    assert wmdd.recipe(config, members.toy_data()).evaluation.network.name == "resnet18"

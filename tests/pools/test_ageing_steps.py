@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from dd_jax import nets, pools
 from dd_jax.errors import ConfigError
 from dd_jax.synthetic import with_mirrors
+from dd_jax.train import squared_error
 from tests.laws import members
 
 
@@ -23,8 +25,8 @@ def test_networks_train_for_a_random_number_of_steps_on_the_transformed_set():
     both = with_mirrors(synthetic)
 
     def loss(params):
-        return pools.squared_error(network.apply({"params": params}, both.images).logits,
-                                   both.labels)
+        return jnp.mean(squared_error(network.apply({"params": params}, both.images).logits,
+                                      both.labels))
 
     trail = [pool.draw(state, None)["params"]]
     for _ in range(5):

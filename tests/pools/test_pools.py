@@ -9,6 +9,7 @@ import pytest
 
 from dd_jax import nets, pools
 from dd_jax.errors import ConfigError
+from dd_jax.train import squared_error
 from tests.laws import members
 
 
@@ -41,7 +42,7 @@ def test_only_the_current_network_is_trained_and_it_learns():
 
     def loss(variables):
         logits = network.apply(variables, synthetic.images, True).logits
-        return float(pools.squared_error(logits, synthetic.labels))
+        return float(squared_error(logits, synthetic.labels).mean())
 
     before = loss(pool.draw(state, jax.random.key(0)))
     again = jax.jit(pool.advance)

@@ -9,7 +9,8 @@ import pytest
 
 from dd_jax import nets
 from dd_jax.errors import ConfigError
-from dd_jax.pools.pretrained import mean_squared_error, pretrained_pool
+from dd_jax.pools.pretrained import pretrained_pool
+from dd_jax.train import mean_squared_error
 from dd_jax.transforms import decayed_momentum
 from tests.laws import members
 
@@ -39,7 +40,7 @@ def fresh_networks(network):
 def training_error(network, variables):
     synthetic = members.start()
     outputs = network.apply(variables, synthetic.images, True)
-    return mean_squared_error(outputs.logits, synthetic.labels), outputs
+    return mean_squared_error(outputs.logits, synthetic.labels).mean(), outputs
 
 
 def test_networks_start_trained_for_their_age(made):

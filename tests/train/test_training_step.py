@@ -11,6 +11,7 @@ import pytest
 from dd_jax import nets
 from dd_jax.errors import ConfigError
 from dd_jax.train.adjoints import full, recursive
+from dd_jax.train.losses import squared_error
 from dd_jax.train.plans import batch_plan
 from dd_jax.train.training_step import StepInput, start, training_step
 from dd_jax.train.unroll import unroll
@@ -149,7 +150,7 @@ def test_the_augmentation_is_drawn_with_the_steps_key_for_every_image():
                          lambda params, images: images * params)
     shared, params = synthetic(3), params_of()
     keys = jax.random.split(jax.random.key(5), 1)
-    step = training_step(NETWORK, augmentation=drawn, loss="squared_error")
+    step = training_step(NETWORK, augmentation=drawn, loss=squared_error)
     inputs = StepInput(rows=jnp.array([[2, 0]]), key=keys)
     # NumPy arrays and a plain number do, too.
     ours = trained(step, params, optax.identity(), inputs,
