@@ -6,28 +6,23 @@ balanced by how early its segment starts, is compared at points on the way as we
 those that represent their class; the start's convolution kernels are shaken.
 
 Differs from the official code: as MTT does, see `methods.mtt`; and
-  - representatives are one per cluster, with as many clusters as images (there ten clusters, so no
-    images at all below ten per class);
-  - the paper's clipping of the experts' loss is known only as a schedule of factors;
-  - its settings for CIFAR-10 at 1 and 50 per class are not known: those of 10 are used;
-  - the graph is never cut to the last steps of the student (a flag there, off);
-  - evaluation as in MTT: the accuracy of the last epoch of five networks (there the best of every
-    twentieth epoch of one, with another weight decay, momentum and rate schedule).
+  - representatives are one per cluster, with as many clusters as images (there always ten);
+  - the paper's clipping of the experts' loss is known only as a schedule of factors, its settings
+    for CIFAR-10 at 1 and 50 per class not at all: those of 10 are used;
+  - evaluation as in MTT: the last epoch of five networks (there the best of every twentieth epoch of
+    one, with another weight decay, momentum and rate schedule).
 """
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError
 from dd_jax.methods.families.trajectory import Trajectories, narrow
 from dd_jax.methods.frame import Rate, Site, Whole, one_of, with_rate
-from dd_jax.objectives.trajectory_loss import WAYPOINT_WEIGHTS, waypoints
+from dd_jax.objectives.trajectory_loss import WAYPOINT_WEIGHTS, balanced_rates, waypoints
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.train.expert_rules import smooth
 from dd_jax.train.expert_starts import representative_start
@@ -85,27 +80,13 @@ class AST(Trajectories):
         return trajectory_matching(
             learner, self.segments(at, waypoints=True), starts=self.starts(), shake=self.shake,
             loss=waypoints(self.waypoint_weights),
-            rate_schedule=balance(self.max_start) if self.balanced else None,
+            rate_schedule=balanced_rates(self.max_start) if self.balanced else None,
         )
 
     def build(self, at: Site) -> dict:
         fields = super().build(at)
         if self.representative_start:
-            start = representative_start(self.segments(at, waypoints=True), at.convnet(),
-                                         normaliser=at.normaliser, ipc=self.ipc)
-            fields["start"] = with_rate(start, self.rate)
+            segments = self.segments(at, waypoints=True)
+            fields["start"] = with_rate(representative_start(
+                segments, at.convnet(), normaliser=at.normaliser, ipc=self.ipc), self.rate)
         return fields
-
-
-def balance(max_start: int):
-    """AST's factor of the student's loss at a start epoch t.
-
-      log_5(t - h + 8) for t >= h, 1 / log_5(h - t + 8) before,   h = floor(max_start / 2)
-    """
-    half = max_start // 2
-
-    def factor(epoch: jax.Array) -> jax.Array:
-        scale = jnp.log(jnp.abs(epoch - half) + 8.0) / math.log(5.0)
-        return jnp.where(epoch >= half, scale, 1 / scale)
-
-    return factor

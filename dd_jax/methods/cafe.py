@@ -14,7 +14,6 @@ Differs from the official code:
   - cross-entropy of real images, which has no derivative in the set, is left out;
   - every block but the last has the weight of the first ones, whatever the depth (there 3);
   - CIFAR-100 is standardised by its own mean and deviation (there by those of CIFAR-10);
-  - keys instead of seeds from the clock, and any data, image size and number of classes;
   - a class smaller than the real batch is gone through again.
 """
 
@@ -94,8 +93,7 @@ class CAFE(Pixels, NormedConvNets, Tested):
         pool = plateau_pool(
             network, max_uses=self.max_uses, max_epochs=self.max_epochs, window=self.window,
             still=self.still, moved=self.moved, optimizer=optax.sgd(self.network_rate),
-            batch_size=self.network_batch_size, augmentation=augmentation,
-        )
+            batch_size=self.network_batch_size, augmentation=augmentation)
         steps = self.networks * self.uses
         rate = optax.piecewise_constant_schedule(
             self.learning_rate, {round(share * steps): 0.5 for share in _HALVED})

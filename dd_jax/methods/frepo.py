@@ -69,14 +69,11 @@ class FRePo(Whitened, NormedConvNets):
                                  optimizer=optax.adam(self.pool_rate))
         schedule = optax.cosine_decay_schedule(self.learning_rate, self.steps, alpha=0.1)
         # Soft labels are probabilities; learned and fixed ones are centred, as in the paper.
-        soft = self.labels == "soft"
+        centred = Labels("centred", (at.classes / 10) ** -0.5)
         return dict(
             objective=feature_ridge(network, pool, batch_size=at.rows(self.batch_size),
                                     ridge=self.ridge, flip=flip),
-            parameterization=pixels(labels=self.labels),
-            optimizer=optax.lamb(schedule),
-            labels=(Labels("probabilities") if soft
-                    else Labels("centred", (at.classes / 10) ** -0.5)),
+            parameterization=pixels(labels=self.labels), optimizer=optax.lamb(schedule),
+            labels=Labels("probabilities") if self.labels == "soft" else centred,
             evaluation=frepo_test(at, width=self.evaluation_width, steps=self.evaluation_steps,
-                                  flip=at.colour),
-        )
+                                  flip=at.colour))

@@ -7,15 +7,14 @@ factor 1.
 Differs from the official code:
   - the images live in model space; SGD, its rate and the range [0, 1] are those of pixels all the
     same, and images are cut to the range after every step (there once per network);
-  - the distance and the rate follow from the number of channels (there from the data set's name):
-    grey images have those of Fashion-MNIST, colour ones those of CIFAR-10; MNIST's rate is 1e-4 *
-    ipc / 10 and its matching for factor 2 has no cutout (`matching="idc_training"`);
-  - ImageNet's networks, their pre-training and its augmentation are not offered;
-  - shown images are ordered image after image (there patch after patch);
-  - preset "cpu" steps once for all classes; "official" once per class and step, as there, where
-    a class of shown images moves on by its momentum while the others have their turn;
-  - evaluation: the accuracy of the last epoch, not the best one on the test set; its augmentation
-    has flips whatever the data (give "idc_digits" for digits) and no cutout even without CutMix.
+  - the distance and the rate follow from the channels: grey images have those of Fashion-MNIST,
+    colour ones those of CIFAR-10 (there by the data set's name; MNIST's rate is 1e-4 * ipc / 10, its
+    matching for factor 2 has no cutout, `matching="idc_training"`);
+  - ImageNet's networks, pre-training and augmentation are not offered;
+  - shown images are ordered image after image (there patch after patch); preset "cpu" steps once
+    for all classes, "official" once per class and step, as there;
+  - evaluation: the accuracy of the last epoch, not the best one on the test set; with flips whatever
+    the data (give "idc_digits" for digits) and no cutout even without CutMix.
 """
 
 from __future__ import annotations
@@ -34,15 +33,12 @@ class IDC(Formed, ConvNets, Tested):
     """Settings of IDC; the defaults are the official ones for small images.
 
     Attributes:
-      networks: random networks, one after another.
-      uses: matching steps with each of them.
+      networks, uses: random networks, one after another, and matching steps with each of them.
       learning_rate, momentum: of the SGD on pixels in [0, 1]; None: 1e-4 * ipc / 10 * (H / 32)^2
         for grey images, 5e-3 * ipc / 10 for colour ones.
-      batch_size: real images per class and step.
-      most: shown images per class and step, a random choice of more.
+      batch_size, most: real images per class and step, and most shown ones, a random choice.
       distance: None: "conv_absolute" for grey images, "conv_squared" for colour ones.
-      train_images: real images that the network is trained on after a step, at most all; None: 500
-        for grey images, 2000 for colour ones.
+      train_images: real images that train the network after a step; None: 500, or 2000 in colour.
       network_rate, network_momentum, network_decay, network_batch_size: of its SGD.
       mix: probability of CutMix per batch, in training and in the evaluation.
       matching: a name in `augment.by_name`, shared by the real and shown images of a class.
@@ -86,19 +82,13 @@ class IDC(Formed, ConvNets, Tested):
             optimizer=decayed_momentum(self.network_rate, momentum=self.network_momentum,
                                        weight_decay=self.network_decay),
             # Cutout where there is no CutMix.
-            augmentation=at.augmentation("idc_training" if self.mix else "idc_matching"),
-        )
+            augmentation=at.augmentation("idc_training" if self.mix else "idc_matching"))
         objective = gradient_matching(
             network, pool, batch_size=self.batch_size, most=self.most,
             distance=self.distance or distance, augmentation=at.augmentation(self.matching),
-            train_rows=at.rows(self.train_images or train_images),
-        )
-        if self.learning_rate is None:
-            rate = rate * self.ipc / 10
-        else:
-            rate = self.learning_rate
+            train_rows=at.rows(self.train_images or train_images))
+        rate = rate * self.ipc / 10 if self.learning_rate is None else self.learning_rate
         return dict(
             self.formed(at, objective, self.networks * self.uses, choose=self.choose(at)),
             optimizer=within_range(optax.sgd(rate, momentum=self.momentum), at.normaliser),
-            evaluation=at.protocol("idc", schedule="milestones", batch_size=64, cutmix=self.mix),
-        )
+            evaluation=at.protocol("idc", schedule="milestones", batch_size=64, cutmix=self.mix))

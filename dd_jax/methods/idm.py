@@ -5,13 +5,13 @@ cross-entropy of the synthetic images under the same network, the more the bette
 
 Differs from the official code:
   - the defaults are the arguments that the authors publish for CIFAR-10, not those of the script;
-  - a set is the last one, not the one of the best test accuracy over time;
-  - training accuracies are forgotten every `forget` iterations, where the script evaluates;
-  - the images that a network is trained on are drawn without replacement within an iteration;
-  - shown images are ordered image after image (there patch after patch);
+  - a set is the last one, not the one of the best test accuracy over time; training accuracies are
+    forgotten every `forget` iterations, where the script evaluates;
+  - the images that a network is trained on are drawn without replacement within an iteration, and
+    shown images are ordered image after image (there patch after patch);
   - preset "cpu" steps once for all classes; "official" once per class and step, as there, where a
     class moves on by its momentum while the others have their turn;
-  - "ipc=1" with factor 1 takes any real images; the script's list of easy ones is not there.
+  - "ipc=1" with factor 1 takes any real images, not the script's list of easy ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dd_jax.pools.queue import accuracy_percent, queue_pool
 
 
 class IDM(Formed, ConvNets, Tested):
-    """Settings of IDM; the defaults are the official ones for CIFAR-10 at 10 images per class.
+    """Settings of IDM; the defaults are the official ones for CIFAR-10 at 10 per class.
 
     Attributes:
       iterations: steps of every class.
@@ -68,27 +68,22 @@ class IDM(Formed, ConvNets, Tested):
 
     def check(self, at: Site) -> None:
         super().check(at)
-        if self._trained_on() > at.rows(self._trained_on()):
-            raise ConfigError(
-                f"queue_trained * queue_steps * queue_batch_size is {self._trained_on()}, but the "
-                f"set has {at.data.labels.shape[0]} images",
-                fix="pass a smaller queue_batch_size or queue_steps",
-            )
+        wanted, there = self._trained_on(), at.data.labels.shape[0]
+        if wanted > there:
+            raise ConfigError(f"queue_trained * queue_steps * queue_batch_size is {wanted}, but "
+                              f"the set has {there} images",
+                              fix="pass a smaller queue_batch_size or queue_steps")
 
     def build(self, at: Site) -> dict:
         network = at.convnet()
         pool = queue_pool(
             network, start=self.queue_start, capacity=self.queue_capacity, every=self.queue_every,
-            trained=self.queue_trained, steps=self.queue_steps, batch_size=self.queue_batch_size,
-            forget=self.forget,
-        )
+            trained=self.queue_trained, steps=self.queue_steps, forget=self.forget,
+            batch_size=self.queue_batch_size)
         objective = distribution_matching(
             network, pool, mean_features(), batch_size=self.batch_size,
             augmentation=at.augmentation(), train_rows=self._trained_on(),
-            supervision=lambda state: self.label_weight * accuracy_percent(state),
-        )
-        return dict(
-            self.formed(at, objective, self.iterations, interpolation="bilinear"),
-            optimizer=optax.sgd(self.learning_rate, momentum=self.momentum),
-            evaluation=at.protocol("dc"),
-        )
+            supervision=lambda state: self.label_weight * accuracy_percent(state))
+        return dict(self.formed(at, objective, self.iterations, interpolation="bilinear"),
+                    optimizer=optax.sgd(self.learning_rate, momentum=self.momentum),
+                    evaluation=at.protocol("dc"))

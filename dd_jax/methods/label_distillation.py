@@ -6,14 +6,13 @@ them classifies real images. The network itself takes steps on them in between, 
 it stands still.
 
 Differs from the official code:
-  - the library's ConvNet (there LeNet and an AlexNet);
+  - the library's ConvNet (there LeNet and an AlexNet); base images are chosen class by class;
   - whether a network stands still is seen by its error on the step's real batch after its own step
     (there by that of the differentiated step);
   - the steps of the test are a setting (there chosen on a validation split from what a network
     lasted during distillation);
   - the second-order variant only, not the one with a ridge regression head;
-  - the network's own step takes another batch of the images than the differentiated one;
-  - base images are chosen class by class.
+  - the network's own step takes another batch of the images than the differentiated one.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import optax
 
 from dd_jax.data import require_on_device
 from dd_jax.evaluate import ReadOut
+from dd_jax.methods.families.kernels import KernelSettings, balanced_batch, kernel_by_name
 from dd_jax.methods.frame import Site
-from dd_jax.methods.kip import KernelSettings, balanced_batch, kernel_by_name
 from dd_jax.objectives.kernel_ridge import kernel_ridge
 from dd_jax.synthetic import Labels
 from dd_jax.synthetic.solved_labels import solve_labels

@@ -3,14 +3,9 @@
 Back-propagation through many steps of gradient descent with momentum, into a few bases that all
 classes share and the addresses by which every class combines them to many images.
 
-Differs from the official code:
-  - batches of the inner loop are drawn anew for every step, as there; real ones without repetition
-    within a class;
-  - the library's derivative through checkpointed steps is the exact backward pass there, which
-    also runs every step once more;
-  - addresses have no penalty (there one is added to the inner loss, where it changes nothing);
-  - with many classes all of them are in every real batch (there a random part);
-  - the accuracy is that of the last set.
+Differs from the official code: real batches are without repetition within a class, and with many
+classes all of them are in every one (there a random part); addresses have no penalty (there one is
+added to the inner loss, where it changes nothing); the accuracy is that of the last set.
 """
 
 from __future__ import annotations
@@ -29,18 +24,15 @@ from dd_jax.train import class_rows, student
 class LinBa(Unrolling):
     """Settings of LinBa, beside those of `Unrolling`; `batch_size` counts per class.
 
-    Every class gives as many real images: where the smallest has fewer than `batch_size`, each
-    gives as many as that one has.
+    Every class gives as many real images, at most as many as the smallest has.
 
     Attributes:
-      bases, downsample: of the memory; how many images it addresses follows from `ipc`.
-      own_bases: whether every class has bases of its own.
+      bases, downsample, own_bases: of the memory; whether every class has bases of its own.
       inner_steps, inner_rate, inner_momentum: of the gradient descent on the memory's images.
       per_class: of these images, for each class in a step, drawn anew.
-      memory_rate, memory_momentum: of the SGD on bases and addresses.
-      clip: largest norm of their gradient together.
+      memory_rate, memory_momentum, clip: SGD on these; the largest norm of its gradients.
       augmentation: one draw for all steps and real images, a name in `augment.by_name`.
-      evaluation_epochs, evaluation_batch_size, evaluation_seeds: of the networks that test the set.
+      evaluation_epochs, evaluation_batch_size, evaluation_seeds: of the networks of the test.
     """
 
     steps: Whole = 500_000
@@ -66,16 +58,16 @@ class LinBa(Unrolling):
                         width=32, evaluation_epochs=100, evaluation_seeds=5)},
     }
 
-    def _sizes(self) -> dict:
-        return dict(bases=self.bases, downsample=self.downsample, per_class=self.own_bases)
-
     def check(self, at: Site) -> None:
         self.adjoint_of(self.adjoint, plain=False)
         check_classes(at.data, at_least=1)
 
     def build(self, at: Site) -> dict:
-        rows = address_rows(self.ipc, at.spec.shape, classes=at.classes, **self._sizes())
+        sizes = dict(bases=self.bases, downsample=self.downsample, per_class=self.own_bases)
+        rows = address_rows(self.ipc, at.spec.shape, classes=at.classes, **sizes)
         network, augmentation = at.convnet(), at.augmentation()
+
+        batch_size = min(self.batch_size, int(at.data.class_counts.min()))
 
         def objective(adjoint: str):
             learner = student(
@@ -83,19 +75,16 @@ class LinBa(Unrolling):
                 plan=class_rows(at.classes, min(self.per_class, rows)),
                 optimizer=optax.trace(self.inner_momentum),
                 adjoint=self.adjoint_of(adjoint, plain=False))
-            return unrolled(
-                learner, pool=pools.fresh_pool(network), rate=self.inner_rate, per_class=True,
-                batch_size=min(self.batch_size, int(at.data.class_counts.min())),
-                augmentation=augmentation)
+            return unrolled(learner, pool=pools.fresh_pool(network), rate=self.inner_rate,
+                            per_class=True, batch_size=batch_size, augmentation=augmentation)
 
+        sgd = optax.sgd(self.memory_rate, momentum=self.memory_momentum)
         return dict(
             objective=self.with_variants(objective),
             start=class_start("noise", normaliser=at.normaliser, ipc=1, kind="one_hot"),
-            parameterization=addressed(rows=rows, **self._sizes()),
-            optimizer=optax.chain(optax.clip_by_global_norm(self.clip),
-                                  optax.sgd(self.memory_rate, momentum=self.memory_momentum)),
+            parameterization=addressed(rows=rows, **sizes),
+            optimizer=optax.chain(optax.clip_by_global_norm(self.clip), sgd),
             evaluation=at.protocol(
                 "linba", width=self.width, augmentation="none", learning_rate=self.inner_rate,
                 momentum=self.inner_momentum, weight_decay=0.0, schedule="constant",
-                batch_size=self.evaluation_batch_size, seeds=self.evaluation_seeds),
-        )
+                batch_size=self.evaluation_batch_size, seeds=self.evaluation_seeds))

@@ -10,30 +10,20 @@ Differs from the official code:
   - patches of an inner step are drawn from one permutation of all after another (there anew for
     each step), the whole set where it is as small;
   - patches lie a quarter of an image apart, but for the published 6 x 16 of preset "official" at
-    0.9 images per class (there chosen by hand for every data set): for another number of classes
-    than ten pass your own `rows` and `columns`, or None;
-  - the poster of a budget has the pixels that the budget allows and the aspect of the grid of
-    classes; the settings for CIFAR-10 give the published one at 0.9 images per class;
+    0.9 images per class, which is for ten classes (there chosen by hand for every data set);
+  - the poster has the pixels that the budget allows and the aspect of the grid of classes, at 0.9
+    images per class of CIFAR-10 the published one;
   - the accuracy is that of the last set (there the checkpoint is chosen by training accuracy).
 """
 
 from __future__ import annotations
 
-import math
-
 from dd_jax.data import check_classes
-from dd_jax.errors import ConfigError
 from dd_jax.methods.families.windowed import Windowed
 from dd_jax.methods.frame import Site, Whole
-from dd_jax.synthetic import (
-    Labels,
-    class_order,
-    class_start,
-    mean_image_distances,
-    patch_counts,
-    poster,
-    poster_shape,
-)
+from dd_jax.synthetic import Labels, class_start, poster
+from dd_jax.synthetic.class_order import class_grid, class_order, mean_image_distances
+from dd_jax.synthetic.poster_layout import patch_counts, poster_shape
 from dd_jax.train.plans import permuted
 
 
@@ -73,18 +63,8 @@ class PoDD(Windowed):
         self.adjoint_of(self.adjoint, plain=False)
         check_classes(at.data, at_least=1)
 
-    def _grid(self, classes: int) -> tuple[int, int]:
-        """(rows, columns) of the grid of classes."""
-        rows = self.grid_rows
-        if rows is None:
-            rows = max(n for n in range(1, math.isqrt(classes) + 1) if classes % n == 0)
-        if classes % rows:
-            raise ConfigError(f"grid_rows is {rows}, which does not divide {classes} classes",
-                              fix="leave it out")
-        return rows, classes // rows
-
     def build(self, at: Site) -> dict:
-        grid, order = self._grid(at.classes), None
+        grid, order = class_grid(at.classes, self.grid_rows), None
         shape = poster_shape(self.ipc, at.spec.shape, class_grid=grid)
         rows, columns = patch_counts(shape, at.spec.shape)
         rows, columns = self.rows or rows, self.columns or columns

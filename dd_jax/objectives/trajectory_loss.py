@@ -7,7 +7,9 @@ or points on the way as well. A `TrajectoryLoss` is a function
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -127,3 +129,17 @@ def waypoints(weights: str = "aggregate") -> TrajectoryLoss:
         return total, _dead(segment)
 
     return loss
+
+
+def balanced_rates(max_start: int) -> Callable[[jax.Array], jax.Array]:
+    """AST's factor of the student's loss at a start epoch t.
+
+      log_5(t - h + 8) for t >= h, 1 / log_5(h - t + 8) before,   h = floor(max_start / 2)
+    """
+    half = max_start // 2
+
+    def factor(epoch: jax.Array) -> jax.Array:
+        scale = jnp.log(jnp.abs(epoch - half) + 8.0) / math.log(5.0)
+        return jnp.where(epoch >= half, scale, 1 / scale)
+
+    return factor

@@ -9,6 +9,7 @@ Source: Shul, Horwitz and Hoshen, Distilling Datasets Into Less Than One Image, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -126,3 +127,25 @@ def two_sizes(name: str, value: Any, *, example: tuple[int, int]) -> tuple[int, 
     for side in pair:
         require_whole(f"a side of the {name}", side)
     return int(pair[0]), int(pair[1])
+
+
+def class_grid(classes: int, rows: int | None = None) -> tuple[int, int]:
+    """(rows, columns) of a grid that holds each class once.
+
+    Args:
+      classes: K.
+      rows: of the grid; None for the most that are not above the columns.
+
+    Raises:
+      ConfigError: `rows` does not divide K.
+
+    Example:
+      >>> class_grid(10)
+      (2, 5)
+    """
+    if rows is None:
+        rows = max(n for n in range(1, math.isqrt(classes) + 1) if classes % n == 0)
+    if classes % rows:
+        raise ConfigError(f"grid_rows is {rows}, which does not divide {classes} classes",
+                          fix="leave it out")
+    return rows, classes // rows
