@@ -9,8 +9,7 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
   - representatives are one per cluster, with as many clusters as images (there always ten);
   - the paper's clipping of the experts' loss is known only as a schedule of factors, its settings
     for CIFAR-10 at 1 and 50 per class not at all: those of 10 are used;
-  - evaluation as in MTT: the last epoch of five networks (there the best of every twentieth epoch of
-    one, with another weight decay, momentum and rate schedule).
+  - the test is MTT's: the last epoch of five networks (there the best of one, by another SGD).
 """
 
 from __future__ import annotations
@@ -35,11 +34,10 @@ class AST(Trajectories):
       waypoint_weights: of the points on the way, "aggregate" or "adaptive".
       shake: strength of the noise on the start's kernels.
       balanced: the student's loss is larger where its segment starts late.
-      representative_start: images start as representatives; False starts as `start` says.
+      representative_start: images start as representatives; False: as `start` says.
       student_momentum: of the student's SGD.
       penalty: of the experts' input gradients.
-      expert_momentum, expert_decay, expert_drop: of the experts' SGD, whose rate is multiplied by
-        0.6 after epoch `expert_drop`.
+      expert_momentum, expert_decay, expert_drop: of their SGD; its rate drops to 0.6 after the last.
     """
 
     inner_steps: Whole = 30

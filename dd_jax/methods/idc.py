@@ -1,20 +1,18 @@
 """IDC: Dataset Condensation via Efficient Synthetic-Data Parameterization (Kim et al., ICML 2022).
 
-Every stored image shows factor^2 images; the gradients of convolution weights on real and shown
-images agree, class by class, along the training of random networks on real images. IDC-I is IDC of
-factor 1.
+Every stored image shows factor^2 images (1 is IDC-I); gradients of convolution weights on real and
+shown images agree, class by class, along the training of random networks on real images.
 
 Differs from the official code:
   - the images live in model space; SGD, its rate and the range [0, 1] are those of pixels all the
     same, and images are cut to the range after every step (there once per network);
-  - the distance and the rate follow from the channels: grey images have those of Fashion-MNIST,
-    colour ones those of CIFAR-10 (there by the data set's name; MNIST's rate is 1e-4 * ipc / 10, its
-    matching for factor 2 has no cutout, `matching="idc_training"`);
+  - the distance and the rate follow from the channels: those of Fashion-MNIST and CIFAR-10 (there
+    by name; MNIST's rate is 1e-4 * ipc / 10, its matching for factor 2 is "idc_training");
   - ImageNet's networks, pre-training and augmentation are not offered;
   - shown images are ordered image after image (there patch after patch); preset "cpu" steps once
     for all classes, "official" once per class and step, as there;
   - evaluation: the accuracy of the last epoch, not the best one on the test set; with flips whatever
-    the data (give "idc_digits" for digits) and no cutout even without CutMix.
+    the data ("idc_digits" has none) and no cutout even without CutMix.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ class IDC(Formed, ConvNets, Tested):
       learning_rate, momentum: of the SGD on pixels in [0, 1]; None: 1e-4 * ipc / 10 * (H / 32)^2
         for grey images, 5e-3 * ipc / 10 for colour ones.
       batch_size, most: real images per class and step, and most shown ones, a random choice.
-      distance: None: "conv_absolute" for grey images, "conv_squared" for colour ones.
+      distance: None: "conv_absolute", or "conv_squared" in colour.
       train_images: real images that train the network after a step; None: 500, or 2000 in colour.
       network_rate, network_momentum, network_decay, network_batch_size: of its SGD.
       mix: probability of CutMix per batch, in training and in the evaluation.
