@@ -106,8 +106,10 @@ class RunLock:
 
     def __exit__(self, *exc: Any) -> None:
         if self._lock.is_locked:  # not so in a forked child, which must leave both files alone
-            (self.path.parent / OWNER_NAME).unlink(missing_ok=True)
-            self._lock.release()
+            try:
+                (self.path.parent / OWNER_NAME).unlink(missing_ok=True)
+            finally:
+                self._lock.release()
 
     def _name_owner(self) -> None:
         host, before = socket.gethostname(), self._owner()
