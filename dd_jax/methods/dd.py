@@ -2,7 +2,7 @@
 
 A network classifies real images after some steps of gradient descent on the set, each with its own
 batch and its own learned rate; Adam on pixels and rates through all steps. Order and rates are part
-of the set: it is tested in this order and at these rates, by `Protocol(order="stored")`.
+of the set: it is tested in this order and at these rates, by a protocol of order "stored".
 
 Differs from the official code:
   - the library's ConvNet, with its own initialisation (there LeNet and an AlexNet with local
