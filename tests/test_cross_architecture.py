@@ -62,7 +62,7 @@ def test_a_table_survives_a_stop_and_is_not_computed_twice(folder, tmp_path, mon
         assert {"command", "versions", "device", "protocol"} <= set(cell)
 
     cross.main(wanted)
-    assert len(calls) == 5 and calls[4].network == "mlp"
+    assert len(calls) == 5 and calls[4].network.name == "mlp"
     shown = capsys.readouterr().out
     assert shown.count("already") == 3 and "mean drop" in shown
     cross.main(wanted)
@@ -80,6 +80,14 @@ def test_a_table_survives_a_stop_and_is_not_computed_twice(folder, tmp_path, mon
     with pytest.raises(RuntimeError, match="computed"):
         cross.main(dataclasses.replace(wanted, width=9))
     assert "convnet (width 4)" in capsys.readouterr().out
+
+
+def test_cells_of_older_versions_are_read(tmp_path):
+    found = dict(set_sha256="a", test_sha256="b", seeds=1, seed=1, accuracies=[0.5],
+                 accuracy_mean=0.5, accuracy_std=0.0, protocol={"name": "dc", "epochs": 7})
+    (tmp_path / "cells.json").write_text(json.dumps({"cells": [found]}))
+    assert cross.read_cells(tmp_path / "cells.json") == [
+        {**found, "protocol": evaluate.protocol("dc", epochs=7).plain()}]
 
 
 def cell(network, mean):

@@ -283,7 +283,7 @@ def never(*args):
 @pytest.mark.parametrize("ready", [False, True], ids=["trained in the run", "in a folder"])
 def test_later_stages_have_all_variations_of_the_first(ready, experts, monkeypatch):
     def counting(learner, segments, **options):
-        return Objective(never, never, lambda shown, *args: (shown.images.shape[0], {}), never)
+        return Objective(lambda shown, *args: (shown.images.shape[0], {}), never, never, never)
 
     monkeypatch.setattr(trajectory, "trajectory_matching", counting)
     recipe = dataclasses.replace(flipped(build("mtt", experts if ready else None)), steps=5)
