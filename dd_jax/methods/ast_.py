@@ -37,7 +37,7 @@ class AST(Trajectories):
       representative_start: images start as representatives; False: as `start` says.
       student_momentum: of the student's SGD.
       penalty: of the experts' input gradients.
-      expert_momentum, expert_decay, expert_drop: of their SGD; its rate drops to 0.6 after the last.
+      expert_momentum, expert_decay, expert_drop: of their SGD; its rate drops to 0.6.
     """
 
     inner_steps: Whole = 30

@@ -9,10 +9,9 @@ Differs from the official code:
   - the distance and the rate follow from the channels: those of Fashion-MNIST and CIFAR-10 (there
     by name; MNIST's rate is 1e-4 * ipc / 10, its matching for factor 2 is "idc_training");
   - ImageNet's networks, pre-training and augmentation are not offered;
-  - shown images are ordered image after image (there patch after patch); preset "cpu" steps once
-    for all classes, "official" once per class and step, as there;
-  - evaluation: the accuracy of the last epoch, not the best one on the test set; with flips whatever
-    the data ("idc_digits" has none) and no cutout even without CutMix.
+  - shown images are ordered image after image (there patch after patch);
+  - evaluation: the accuracy of the last epoch, not the best one; with flips whatever the data
+    ("idc_digits" has none) and no cutout even without CutMix.
 """
 
 from __future__ import annotations
