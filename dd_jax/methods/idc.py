@@ -8,8 +8,7 @@ Differs from the official code:
     same, and images are cut to the range after every step (there once per network);
   - the distance and the rate follow from the channels: those of Fashion-MNIST and CIFAR-10 (there
     by name; MNIST's rate is 1e-4 * ipc / 10, its matching for factor 2 is "idc_training");
-  - ImageNet's networks, pre-training and augmentation are not offered;
-  - shown images are ordered image after image (there patch after patch);
+  - shown images come image after image (there patch after patch); ImageNet's networks are left out;
   - evaluation: the accuracy of the last epoch, not the best one; with flips whatever the data
     ("idc_digits" has none) and no cutout even without CutMix.
 """
