@@ -253,7 +253,7 @@ class Pool(NamedTuple):
       draw: (state, key) -> variables of the network that this step uses.
       advance: (state, synthetic, key) -> state; trains, ages or replaces networks. A pool that
         watches takes a `Batch` of real images as a fourth argument.
-      watches: whether it does, as `plateau_pool` and `restarted_pool` do.
+      watches: whether it does, as `plateau_pool` and `restarting_pool` do.
     """
 
     init: Init

@@ -63,7 +63,7 @@ class LabelDistillation(Unrolling):
 
     def build(self, at: Site) -> dict:
         network, real = at.convnet(), at.start()
-        pool = pools.restarted_pool(network, optimizer=optax.adam(self.network_rate),
+        pool = pools.restarting_pool(network, optimizer=optax.adam(self.network_rate),
                                     batch_size=self.inner_batch_size, window=self.window)
 
         def objective(adjoint: str):

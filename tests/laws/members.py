@@ -225,7 +225,7 @@ def _unrolled(*, optimizer=None, plan=None, window=None, adjoint="checkpointed",
 
 
 def _restarted():
-    pool = pools.restarted_pool(nets.mlp(SPEC, width=8, depth=2), batch_size=2, window=3)
+    pool = pools.restarting_pool(nets.mlp(SPEC, width=8, depth=2), batch_size=2, window=3)
     return _unrolled(pool=pool)
 
 

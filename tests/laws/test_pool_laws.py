@@ -43,7 +43,7 @@ POOLS = {
         MLP, size=1, max_age=2, reset_age=False), 3),
     "queue": (NORMALISED, lambda: pools.queue_pool(
         NORMALISED, start=1, capacity=2, every=2, forget=3, **QUEUE), 4),
-    "restarted": (MLP, lambda: pools.restarted_pool(MLP, batch_size=3, window=1), 3),
+    "restarted": (MLP, lambda: pools.restarting_pool(MLP, batch_size=3, window=1), 3),
 }
 
 

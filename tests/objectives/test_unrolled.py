@@ -240,7 +240,7 @@ def test_a_pool_is_given_what_it_asks_for():
         made = objective(student(NETWORK, steps=1), pool=pool, per_class=True, batch_size=3)
         made.advance(shared, made.init(jax.random.key(0), shared), by_class, jax.random.key(1))
     assert given == [[], [(6, *members.SHAPE)]]
-    assert pools.restarted_pool(NETWORK).watches and not pools.fresh_pool(NETWORK).watches
+    assert pools.restarting_pool(NETWORK).watches and not pools.fresh_pool(NETWORK).watches
 
 
 def places(window, losses, seed=0):
@@ -302,7 +302,7 @@ def test_forward_looks_at_the_loss_of_its_own_window():
     (lambda: objective(student), "student is student, expected a Student.*not the factory"),
     (lambda: student(NETWORK, steps=4, augmentation=augment.dsa),
      "augmentation is dsa, expected an Augmentation or None.*not the factory"),
-    (lambda: objectives.classification(NETWORK, pools.restarted_pool(NETWORK)),
+    (lambda: objectives.classification(NETWORK, pools.restarting_pool(NETWORK)),
      "looks at real images.*inner_trained_pool"),
     (lambda: objectives.classification(NETWORK, None), "pool is None"),
     (lambda: objectives.classification(NETWORK, one_network(), augmentation=augment.dsa),
@@ -317,7 +317,7 @@ def test_forward_looks_at_the_loss_of_its_own_window():
     (lambda: RandomWindow(3, 5, low=3), "horizon=6"),
     (lambda: RandomWindow(3, 5, mode="randon"), "'randon'.*'random'"),
     (lambda: pools.fixed_pool(NETWORK, seed=-1), "seed is -1"),
-    (lambda: pools.restarted_pool(NETWORK, window=0), "window is 0"),
+    (lambda: pools.restarting_pool(NETWORK, window=0), "window is 0"),
 ])
 def test_wrong_input_is_refused(build, said):
     with pytest.raises(ConfigError, match=said):

@@ -37,14 +37,14 @@ def ages(pool, steps, batches):
 @pytest.mark.parametrize("window", [1, 3])
 def test_a_network_that_stands_still_leaves_after_another_window(window):
     """The first full window is a new lowest mean; as many steps without one are its last."""
-    pool = pools.restarted_pool(NETWORK, optimizer=optax.sgd(0.0), window=window)
+    pool = pools.restarting_pool(NETWORK, optimizer=optax.sgd(0.0), window=window)
     one = [*range(1, 2 * window), 0]
     found, same = ages(pool, 4 * window, lambda i: real())
     assert found == one + one and not same
 
 
 def test_a_network_that_learns_stays():
-    pool = pools.restarted_pool(NETWORK, optimizer=optax.adam(1e-3), window=3)
+    pool = pools.restarting_pool(NETWORK, optimizer=optax.adam(1e-3), window=3)
     assert ages(pool, 12, lambda i: real())[0] == [*range(1, 13)]
 
 
@@ -53,7 +53,7 @@ def test_a_set_in_float64_leaves_the_network_in_its_own_dtype():
         batch = real()._replace(images=jnp.asarray(np.ones((16, *members.SHAPE)), jnp.float64))
         synthetic = SyntheticSet(batch.images[:4], jnp.asarray(np.eye(2)[[0, 0, 1, 1]]))
         assert synthetic.labels.dtype == jnp.float64
-        pool = pools.restarted_pool(NETWORK, window=2)
+        pool = pools.restarting_pool(NETWORK, window=2)
         first = pool.init(jax.random.key(0), synthetic)
         after = jax.jit(pool.advance)(first, synthetic, jax.random.key(1), batch)
     assert int(after.age) == 1
@@ -62,6 +62,6 @@ def test_a_set_in_float64_leaves_the_network_in_its_own_dtype():
 
 
 def test_an_error_that_is_no_number_ends_it_at_once():
-    pool = pools.restarted_pool(NETWORK, optimizer=optax.sgd(0.0), window=5)
+    pool = pools.restarting_pool(NETWORK, optimizer=optax.sgd(0.0), window=5)
     bad = real()._replace(images=jnp.full((16, *members.SHAPE), jnp.nan))
     assert ages(pool, 4, lambda i: bad if i == 2 else real())[0] == [1, 2, 0, 1]

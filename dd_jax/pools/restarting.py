@@ -21,7 +21,7 @@ from dd_jax.train.losses import integer_cross_entropy
 from dd_jax.types import Batch, Network, Pool, PyTree, SyntheticSet
 
 
-class RestartedState(NamedTuple):
+class RestartingState(NamedTuple):
     """State of a restarted pool.
 
     Attributes:
@@ -40,7 +40,7 @@ class RestartedState(NamedTuple):
     age: jax.Array
 
 
-def restarted_pool(
+def restarting_pool(
     network: Network,
     *,
     optimizer: optax.GradientTransformation | None = None,
@@ -60,7 +60,7 @@ def restarted_pool(
       window: errors that are averaged.
 
     Returns:
-      A `Pool` with `RestartedState` that watches: its `advance(state, synthetic, key, real)` takes
+      A `Pool` with `RestartingState` that watches: its `advance(state, synthetic, key, real)` takes
       the real `Batch` (images [B, H, W, C], labels [B]). The network stays in its own dtype,
       whatever that of the set is.
 
@@ -71,16 +71,16 @@ def restarted_pool(
       >>> from dd_jax import nets
       >>> from dd_jax.types import DataSpec
       >>> network = nets.mlp(DataSpec("toy", (4, 4, 1), 2, ("a", "b")), width=8)
-      >>> pool = restarted_pool(network, window=50)
+      >>> pool = restarting_pool(network, window=50)
     """
     require_whole("pool window", window, example=50)
     require_whole("pool batch_size", 1 if batch_size is None else batch_size, example=50)
     optimizer = optimizer or optax.adam(1e-3)
     zero = jnp.int32
 
-    def new(key: jax.Array) -> RestartedState:
+    def new(key: jax.Array) -> RestartingState:
         variables = network.init(key)
-        return RestartedState(
+        return RestartingState(
             variables, optimizer.init(variables["params"]), jnp.zeros((window,), jnp.float32),
             jnp.asarray(jnp.inf, jnp.float32), zero(0), zero(0))
 
@@ -91,13 +91,13 @@ def restarted_pool(
 
         return mean_in_chunks(each, (real.images, real.labels))
 
-    def trained(state: RestartedState, synthetic: SyntheticSet, key: jax.Array):
+    def trained(state: RestartingState, synthetic: SyntheticSet, key: jax.Array):
         images, labels = synthetic.images, synthetic.labels
         return fit(network, state.variables, state=state.optimizer, take=rows_of(images, labels),
                    batches=random_batches(images.shape[0], batch_size, 1), optimizer=optimizer,
                    key=key)[:2]
 
-    def advance(state: RestartedState, synthetic: SyntheticSet, key: jax.Array, real: Batch):
+    def advance(state: RestartingState, synthetic: SyntheticSet, key: jax.Array, real: Batch):
         train_key, renew_key = jax.random.split(key)
         synthetic, real = jax.lax.stop_gradient((synthetic, real))
         variables, opt_state = trained(state, synthetic, train_key)
@@ -111,7 +111,7 @@ def restarted_pool(
             # Also where its error is no number: such a network would stay for ever.
             (stalled >= window) | ~jnp.isfinite(newest),
             lambda: new(renew_key),
-            lambda: RestartedState(variables, opt_state, errors, best, stalled, age))
+            lambda: RestartingState(variables, opt_state, errors, best, stalled, age))
 
     return Pool(init=lambda key, synthetic: new(key),
                 draw=lambda state, key: state.variables, advance=advance, watches=True)
