@@ -4,7 +4,7 @@
         --steps 200
 
 Prints one JSON object. The file imports nothing but dd_jax, so it also runs beside another release
-of it: `PYTHONPATH=CHECKOUT python steps.py METHOD ...`; the two are then compared in turns, A B A B.
+of it: `PYTHONPATH=CHECKOUT python steps.py METHOD ...`; compare the two in turns, A B A B.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Steps:
 
 
 def recipe_of(options: Steps, data: Any):
-    """The complete recipe; of a release that prepares recipes in place of plans, the prepared one."""
+    """The complete recipe; in a release whose recipes are prepared, the prepared one."""
     changes = json.loads(options.changes)
     ipc = int(options.ipc) if options.ipc == int(options.ipc) else options.ipc
     given = dict(protocol=options.protocol, ipc=ipc, **changes)
