@@ -6,6 +6,7 @@ of what it needs itself; never of a path or a clock. So every run that asks for 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -219,7 +220,8 @@ class ArtefactStore:
                                   fix="list them by: python -m dd_jax artefacts")
         with locked(self.folder / name, timeout=0):
             # First: what a kill leaves of it shall not be taken for a damaged one.
-            (self.folder / name / MANIFEST).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.folder / name / MANIFEST).unlink()
             shutil.rmtree(self.folder / name)
 
     def prune(self, kept: Callable[[Entry], bool] = lambda entry: entry.finished) -> list[Entry]:
