@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import pathlib
+import tempfile
 
 import pytest
 
@@ -16,6 +17,9 @@ if importlib.metadata.version("jax").startswith("0.10."):
 os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
 # What a killed run left half written in the user's cache of programs crashes whoever reads it.
 os.environ.setdefault("DD_JAX_COMPILATION_CACHE", "0")
+
+# What one test has made from real data is there for the next, and for none of another run.
+os.environ["DD_JAX_ARTEFACTS"] = tempfile.mkdtemp(prefix="dd_jax_artefacts_")
 
 # Threads of several workers that spin for the same cores cost more than they bring.
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):

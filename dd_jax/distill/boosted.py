@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dd_jax.distill.plan import Plan, as_plan, complete, store_beside
+from dd_jax.distill.plan import Plan, as_plan, complete, refuse_other_run, store_beside
 from dd_jax.distill.recipe import Recipe, part_key
 from dd_jax.distill.run import as_key, distill
 from dd_jax.errors import ConfigError, require_probability, require_whole
@@ -82,6 +82,7 @@ def boosted(
     store = store_beside(artefacts, workdir)
     if blocks > 1:
         real = data.train if isinstance(data, Split) else data
+        refuse_other_run(build(1), real, workdir and pathlib.Path(workdir) / "block_1")
         _check_grows(complete(build(2), real, artefacts=store), real, key)
     for count in range(1, blocks + 1):
         recipe = as_plan(build(count))

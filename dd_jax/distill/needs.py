@@ -15,13 +15,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dd_jax.data import NORMALISERS, Normaliser, from_tensors, normalisers, to_tensors
+from dd_jax.data import (
+    NORMALISERS,
+    Normaliser,
+    from_tensors,
+    identity,
+    normalisers,
+    to_tensors,
+)
 from dd_jax.errors import require_whole, unknown
 from dd_jax.run.experts import train_experts
+from dd_jax.run.stop import StopSignals
 from dd_jax.store.arrays import read_arrays, read_card, write_arrays
 from dd_jax.store.artefacts import Artefact
 from dd_jax.store.envelope import plain
 from dd_jax.store.trajectories import Trajectories, normaliser_digest, open_trajectories
+from dd_jax.store.trajectory_file import expert_name
 from dd_jax.train.experts import flat_layout
 from dd_jax.types import Network, PyTree, RealData
 
@@ -57,7 +66,12 @@ def arrays(
     def opened(folder: pathlib.Path) -> PyTree:
         return jax.tree.map(jnp.asarray, read_arrays(folder / _ARRAYS, like()))
 
-    return Artefact(kind, settings, make, opened, needs=dict(needs), seed=seed)
+    return Artefact(kind, settings, make, opened, needs=dict(needs), seed=seed,
+                    stand_in=lambda: _zeros(like()))
+
+
+def _zeros(like: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
 
 
 def normaliser_of(name: str | None, data: RealData) -> Artefact:
@@ -80,7 +94,8 @@ def normaliser_of(name: str | None, data: RealData) -> Artefact:
 
     if name not in NORMALISERS:
         raise unknown("normaliser", name, NORMALISERS)
-    return Artefact("normaliser", {"name": name}, make, opened)
+    return Artefact("normaliser", {"name": name}, make, opened,
+                    stand_in=lambda: identity(data.spec.shape))
 
 
 def teacher(
@@ -135,8 +150,11 @@ def bank(
 
     def make(data: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
         one = jax.jit(train)
-        for i, part in enumerate(parts):
-            if not (folder / part).exists():
+        with StopSignals() as stop:
+            for i, part in enumerate(parts):
+                if (folder / part).exists():
+                    continue
+                stop.check(f"after {i} of {count} networks of a bank, which are kept")
                 found = one(data, jax.random.fold_in(key, i), have["normaliser"])
                 write_arrays(folder / part, found, {"kind": "bank"})
 
@@ -145,9 +163,13 @@ def bank(
         found = [read_arrays(folder / part, (like, like)) for part in parts]
         return jax.tree.map(lambda *x: jnp.stack(x), *found)
 
+    def stand_in() -> tuple[PyTree, PyTree]:
+        like = jax.eval_shape(network.init, jax.random.key(0))
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), like)
+        return _zeros((like, like))
+
     return Artefact("bank", {**architecture(network), **settings}, make, opened,
-                    needs={"normaliser": normaliser}, seed=seed,
-                    whole=lambda folder: all((folder / part).exists() for part in parts))
+                    needs={"normaliser": normaliser}, seed=seed, parts=parts, stand_in=stand_in)
 
 
 def experts(
@@ -182,12 +204,15 @@ def experts(
     numbers = {name: value for name, value in training.items()
                if isinstance(value, (int, float, list, tuple, str))}
 
-    def there(folder: pathlib.Path) -> bool:
-        return all((folder / f"expert_{i:05d}.safetensors").exists() for i in range(count))
+    def stand_in() -> Trajectories:
+        params = jax.eval_shape(network.init, jax.random.key(0))["params"]
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        return Trajectories(pathlib.Path(), tuple(range(count)), training["epochs"], size, {}, ())
 
     return Artefact("experts", {**architecture(network), **numbers, **settings}, make,
                     lambda folder: first_experts(open_trajectories(folder), count),
-                    needs={"normaliser": normaliser}, seed=seed, whole=there)
+                    needs={"normaliser": normaliser}, seed=seed,
+                    parts=[expert_name(i) for i in range(count)], stand_in=stand_in)
 
 
 def first_experts(trajectories: Trajectories, count: int) -> Trajectories:

@@ -10,6 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from dd_jax.distill.recipe import Recipe
+from dd_jax.run.identity import check_identity
+from dd_jax.run.identity import plain as to_plain
+from dd_jax.run.lock import prepare_folder
+from dd_jax.run.stop import StopSignals
+from dd_jax.run.workdir import owner
 from dd_jax.store.artefacts import (
     DEFAULT_FOLDER,
     FOLDER_VARIABLE,
@@ -29,11 +34,17 @@ class Plan:
       later: (network -> the network with other initial parameters, a name for these) -> the plan
         of a later stage, whose artefacts start from there; None for a plan whose artefacts do not
         depend on earlier stages.
+      settings: what is known of the recipe's settings before it is built, to tell runs apart by.
     """
 
     needs: Mapping[str, Artefact]
     build: Callable[[Mapping[str, Any]], Recipe]
     later: Callable[[Callable[[Network], Network], str], Plan] | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def addresses(self, data: RealData) -> dict[str, str]:
+        """name -> address of each need, which the settings of a complete recipe hold."""
+        return {name: need.address(data) for name, need in sorted(self.needs.items())}
 
     def then(self, change: Callable[[Recipe], Recipe]) -> Plan:
         """The plan whose recipe is `change` of this one's: any combinator of recipes.
@@ -48,7 +59,8 @@ class Plan:
         later = self.later
         return Plan(
             self.needs, lambda have: change(self.build(have)),
-            None if later is None else lambda start, note: later(start, note).then(change))
+            None if later is None else lambda start, note: later(start, note).then(change),
+            self.settings)
 
 
 def as_plan(plan: Plan | Recipe) -> Plan:
@@ -76,17 +88,47 @@ def complete(
 
     Raises:
       CheckpointError: a stored artefact is damaged.
+      RunStopped: SIGINT or SIGTERM came; what has been made is kept.
     """
     if isinstance(plan, Recipe):
         return plan
     if not plan.needs:
         return plan.build({})
-    store = as_store(artefacts)
-    have = {name: store.get(need, data, show_progress=show_progress)
-            for name, need in plan.needs.items()}
+    store, have = as_store(artefacts), {}
+    _try_out(plan, data, store)
+    with StopSignals() as stop:
+        for name, need in plan.needs.items():
+            have[name] = store.get(need, data, show_progress=show_progress)
+            stop.check(f"after {name} was there, which is kept")
     recipe = plan.build(have)
-    addresses = {name: need.address(data) for name, need in sorted(plan.needs.items())}
-    return dataclasses.replace(recipe, settings={**recipe.settings, "needs": addresses})
+    return dataclasses.replace(recipe, settings={**recipe.settings, "needs": plan.addresses(data)})
+
+
+def _try_out(plan: Plan, data: RealData, store: ArtefactStore) -> None:
+    """Builds the recipe of stand-ins, so that what it refuses is refused before hours of making."""
+    needs = plan.needs.values()
+    if all(need.stand_in for need in needs) and not all(store.has(need, data) for need in needs):
+        plan.build({name: need.stand_in() for name, need in plan.needs.items()})
+
+
+def refuse_other_run(
+    plan: Plan | Recipe, data: RealData, workdir: str | pathlib.Path | None
+) -> None:
+    """Refuses the folder of a run with other needs, before these are made for hours.
+
+    With the same needs it is left to the run itself, which compares all: they are there already.
+
+    Raises:
+      ConfigError: nothing can be written in the folder.
+      CheckpointError: it belongs to another run.
+    """
+    if isinstance(plan, Recipe) or not plan.needs or workdir is None:
+        return
+    now = {**plan.settings, "needs": plan.addresses(data)}
+    held = owner(prepare_folder(workdir)).get("settings")
+    if isinstance(held, Mapping) and held.get("needs") != now["needs"]:
+        known = {name: held[name] for name in now if name in held}
+        check_identity({"settings": known}, {"settings": to_plain(now)}, where=str(workdir))
 
 
 def store_beside(

@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 from dd_jax.data import fingerprint
-from dd_jax.distill.plan import Plan, as_plan, complete, store_beside
+from dd_jax.distill.plan import Plan, as_plan, complete, refuse_other_run, store_beside
 from dd_jax.distill.recipe import Recipe, part_key, with_objective
 from dd_jax.distill.run import as_key, distill
 from dd_jax.errors import ConfigError, require_whole
@@ -89,6 +89,7 @@ def progressive(
     require_whole("stages", stages, example=5)
     real = data.train if isinstance(data, Split) else data
     store = store_beside(artefacts, workdir)
+    refuse_other_run(plan, real, workdir)
     recipe = complete(plan, real, artefacts=store, show_progress=options.get("show_progress"))
     for reason in (recipe.objective.bound, recipe.labels.kind == "representations" and
                    "its images have no classes"):

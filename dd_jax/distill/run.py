@@ -16,12 +16,11 @@ from dd_jax.data import as_index, fingerprint
 from dd_jax.data.fetch import is_stored
 from dd_jax.distill.best_so_far import best_notes
 from dd_jax.distill.outer import Distillation, DistillState, all_finite, distillation
-from dd_jax.distill.plan import Plan, complete, store_beside
+from dd_jax.distill.plan import Plan, complete, refuse_other_run, store_beside
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.stepper import Stepper, memory_told, report_memory
 from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped
 from dd_jax.run.cadence import Cadence
-from dd_jax.run.lock import prepare_folder
 from dd_jax.run.metrics import MetricsWriter
 from dd_jax.run.progress import progress, safe_callback
 from dd_jax.run.stalled import StallWatch
@@ -161,7 +160,9 @@ def distill(
     real = data.train if isinstance(data, Split) else data
     cadence = Cadence(log_every=log_every, save_seconds=save_seconds, save_every=save_every)
     key = as_key(key)
-    recipe = _completed(plan, real, artefacts, workdir, show_progress)
+    refuse_other_run(plan, real, workdir)
+    recipe = complete(plan, real, artefacts=store_beside(artefacts, workdir),
+                      show_progress=show_progress)
     identity = identity_of(recipe, real, key, log_every)
     with open_workdir(workdir, identity) as folder, StopSignals() as stop:
         d = distillation(recipe)
@@ -182,21 +183,6 @@ def distill(
             save(folder.path / "set.safetensors", finished)
             folder.note_time(int(state.step))
         return finished
-
-
-def _completed(plan, real: RealData, artefacts, workdir, show_progress) -> Recipe:
-    """The plan's recipe; a signal while something is made ends the run as one in the loop does."""
-    if isinstance(plan, Recipe):
-        return plan
-    if workdir is not None:
-        prepare_folder(workdir)  # a place that cannot be written is refused before hours of work
-    with StopSignals() as stop:
-        recipe = complete(plan, real, artefacts=store_beside(artefacts, workdir),
-                          show_progress=show_progress)
-        if stop.requested:
-            raise RunStopped(f"stopped by {stop.signal_name} before the first step",
-                             fix="run the same command again to continue")
-    return recipe
 
 
 def _first_state(recipe: Recipe, d: Distillation, stepper: Stepper, key, real) -> DistillState:

@@ -34,7 +34,7 @@ import optax
 
 from dd_jax.augment.block import crop_flip_roll
 from dd_jax.backend import in_chunks
-from dd_jax.data import grey
+from dd_jax.data import grey, identity
 from dd_jax.distill.needs import arrays, teacher
 from dd_jax.methods.families.teachers import Taught
 from dd_jax.methods.frame import (
@@ -143,7 +143,7 @@ class WMDD(Taught, Tested):
 
         def like():
             variables = jax.eval_shape(network.init, jax.random.key(0))
-            return jax.eval_shape(targets, at.data, jax.random.key(0), at.whitening.value,
+            return jax.eval_shape(targets, at.data, jax.random.key(0), identity(at.spec.shape),
                                   variables)
 
         wanted = dict(count=self.ipc, learn_weights=self.learn_weights)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dd_jax.backend import map_over, on_cpu
 from dd_jax.data import Normaliser
-from dd_jax.errors import CheckpointError, ConfigError, RunStopped, require_whole, unknown
+from dd_jax.errors import CheckpointError, ConfigError, require_whole, unknown
 from dd_jax.run.lock import RunLock, prepare_folder
 from dd_jax.run.progress import progress
 from dd_jax.run.stop import StopSignals
@@ -124,10 +124,8 @@ def train_experts(
                     write_expert(folder, i, trajectory, description=description, dtype=dtype)
                 ready = start + done + len(turn)
                 shown.update(ready)
-                if stop.requested and ready < count:
-                    raise RunStopped(f"stopped by {stop.signal_name} after {ready} of {count} "
-                                     "experts, which are kept",
-                                     fix="run the same command again to continue")
+                if ready < count:
+                    stop.check(f"after {ready} of {count} experts, which are kept")
     return open_trajectories(folder)
 
 

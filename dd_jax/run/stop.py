@@ -9,6 +9,8 @@ import sys
 import threading
 from typing import Any, Optional
 
+from dd_jax.errors import RunStopped
+
 EXIT_STOPPED = 75
 EXIT_NON_FINITE = 3
 
@@ -22,6 +24,8 @@ class StopSignals:
     Python runs signal handlers between two of its own instructions only, so a handler alone would
     be deaf while compiled code runs. The system also writes each signal's number into a pipe at
     once; a thread reads it and can therefore end the process in the middle of a long step.
+
+    A signal that came within is handed on to the block around it, if there is one.
 
     In a notebook or at the Python prompt a second Ctrl-C raises KeyboardInterrupt instead, which
     leaves the user's session alive.
@@ -63,6 +67,7 @@ class StopSignals:
     def __exit__(self, *exc: Any) -> None:
         if self._pipe is None:
             return
+        around = getattr(self._old.get(signal.SIGTERM), "__self__", None)
         self._restore()
         os.write(self._pipe[1], b"\0")  # tells the thread to leave
         if self._reader is not None:
@@ -70,6 +75,14 @@ class StopSignals:
         for end in self._pipe:
             os.close(end)
         self._pipe = None
+        if self.signal_name is not None and isinstance(around, StopSignals):
+            around._note(signal.Signals[self.signal_name])
+
+    def check(self, when: str) -> None:
+        """Raises RunStopped, "stopped by SIGTERM " and `when`, after the first signal."""
+        if self.requested:
+            raise RunStopped(f"stopped by {self.signal_name} {when}",
+                             fix="run the same command again to continue")
 
     def _restore(self) -> None:
         _active.discard(self)

@@ -53,6 +53,15 @@ def claim(folder: str | os.PathLike, identity: Mapping[str, Any]) -> pathlib.Pat
     return path
 
 
+def owner(folder: pathlib.Path) -> Mapping[str, Any]:
+    """The identity of the run that a folder belongs to; empty where it is free, or damaged."""
+    try:
+        known = read_json(folder / _RUN).get("identity")
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) and _started(folder) else {}
+
+
 def seconds_spent(path: pathlib.Path) -> float:
     """Seconds that a run has taken up to its newest checkpoint, over all its continuations.
 
@@ -165,6 +174,12 @@ def _checkpoints(folder: pathlib.Path, identity: Mapping[str, Any]) -> Checkpoin
     return Checkpoints(folder / "checkpoints", identity=identity, free_fields=())
 
 
+def _started(folder: pathlib.Path) -> bool:
+    """Whether a run has left more than its claim."""
+    return any(p.name not in (LOCK_NAME, OWNER_NAME, _RUN) and p.name[0] != "."
+               for p in folder.iterdir())
+
+
 def _claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
     """`claim` of a folder that is locked."""
     path, own = folder / _RUN, full_identity(identity)
@@ -177,9 +192,7 @@ def _claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
         pass
     except ValueError as error:
         warnings.warn(f"{path} is damaged and is written again: {error}", stacklevel=4)
-    started = any(p.name not in (LOCK_NAME, OWNER_NAME, _RUN) and p.name[0] != "."
-                  for p in folder.iterdir())
-    if isinstance(known, dict) and started:
+    if isinstance(known, dict) and _started(folder):
         check_identity(known, own, where=str(folder))
     _checkpoints(folder, identity).check_owner()
     if known != own:

@@ -6,18 +6,20 @@ of what it needs itself; never of a path or a clock. So every run that asks for 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import pathlib
+import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dd_jax.data import fingerprint
-from dd_jax.errors import CheckpointError, SetFileError
+from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.store.atomic import PathLike, write_atomically
 from dd_jax.store.envelope import canonical, header_hash, plain, read_json
 from dd_jax.types import RealData
@@ -27,6 +29,8 @@ FORMAT = 1
 MANIFEST = "artefact.json"
 FOLDER_VARIABLE = "DD_JAX_ARTEFACTS"
 DEFAULT_FOLDER = pathlib.Path("runs") / "artefacts"
+_KIND = re.compile(r"[A-Za-z]\w*")
+_NAME = re.compile(r"[A-Za-z]\w*-[0-9a-f]{24}")
 _log = logging.getLogger("dd_jax")
 
 
@@ -42,8 +46,10 @@ class Artefact:
       open: (folder) -> what `Plan.build` and the artefacts that need this one are given.
       needs: artefacts that `make` is given, opened, by these names.
       seed: of the key that `make` is given.
-      whole: (folder) -> bool, whether a finished folder holds all that is asked for; None where a
-        finished one always does. One that does not is made again from where it is.
+      parts: files that are asked for, where a finished folder may hold fewer: then `make` goes on
+        in it, and leaves those that are there alone.
+      stand_in: () -> something of the same shapes, which recipes are tried out with before it is
+        made; None where there is no such thing.
       value: what is given, for an artefact that is there already and never made; `settings` then
         have to say what it holds.
     """
@@ -54,8 +60,14 @@ class Artefact:
     open: Callable[[pathlib.Path], Any] | None = None
     needs: Mapping[str, Artefact] = dataclasses.field(default_factory=dict)
     seed: int = 0
-    whole: Callable[[pathlib.Path], bool] | None = None
+    parts: Sequence[str] = ()
+    stand_in: Callable[[], Any] | None = None
     value: Any = None
+
+    def __post_init__(self):
+        if not _KIND.fullmatch(self.kind):
+            raise ConfigError(f"the kind of an artefact is {self.kind!r}, expected a name",
+                              fix="use letters, digits and underscores")
 
     def address(self, data: RealData) -> str:
         """24 hexadecimal digits, equal for equal kind, settings, data, seed and needs."""
@@ -137,6 +149,15 @@ class ArtefactStore:
             return artefact.value
         return self._get(artefact, data, fingerprint(data), show_progress)
 
+    def has(self, artefact: Artefact, data: RealData) -> bool:
+        """Whether the artefact would be opened and not made.
+
+        Raises:
+          CheckpointError: what is there is damaged.
+        """
+        name = f"{artefact.kind}-{artefact.address(data)}"
+        return artefact.make is None or _finished(self.folder / name, artefact)
+
     def _get(self, artefact: Artefact, data: RealData, data_hash: str, show_progress) -> Any:
         if artefact.make is None:
             return artefact.value
@@ -149,7 +170,12 @@ class ArtefactStore:
                      for key, need in artefact.needs.items()}
             self._make(artefact, data, data_hash, path, needs, show_progress)
         _check_files(path)
-        value = artefact.open(path)
+        try:
+            value = artefact.open(path)
+        except (CheckpointError, SetFileError) as error:
+            if "--remove" in error.fix:
+                raise
+            raise damaged(path, error.message) from error
         seconds = time.perf_counter() - start
         how = "made" if made else "reused"
         self.report.append((name, how, seconds))
@@ -164,9 +190,11 @@ class ArtefactStore:
             if _finished(path, artefact):
                 return
             path.mkdir(parents=True, exist_ok=True)
-            (path / MANIFEST).unlink(missing_ok=True)
+            for left in path.glob(".*.tmp"):  # by a killed process
+                left.unlink(missing_ok=True)
             key = jax.random.fold_in(jax.random.key(artefact.seed), _consumer(artefact.kind))
             artefact.make(data, key, path, needs, show_progress=show_progress)
+            # That of fewer parts has stood until now: what it lists was whole all the time.
             manifest = {
                 "identity": artefact.identity(data_hash), "versions": versions(),
                 "files": {file.name: file.stat().st_size for file in _files(path)},
@@ -175,11 +203,11 @@ class ArtefactStore:
             write_atomically(path / MANIFEST, lambda file: file.write(text.encode()))
 
     def entries(self) -> list[Entry]:
-        """All artefacts of the store, finished or not, by name."""
+        """All artefacts of the store, finished or not, by name; nothing else that lies there."""
         if not self.folder.is_dir():
             return []
         return [_entry(path) for path in sorted(self.folder.iterdir())
-                if path.is_dir() and not path.is_symlink()]
+                if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
     def remove(self, name: str) -> None:
         """Deletes one artefact, so that it is made again when something asks for it.
@@ -191,6 +219,9 @@ class ArtefactStore:
             raise CheckpointError(f"{self.folder} holds no artefact {name!r}",
                                   fix="list them by: python -m dd_jax artefacts")
         with locked(self.folder / name, timeout=0):
+            # First: what a kill leaves of it shall not be taken for a damaged one.
+            with contextlib.suppress(OSError):
+                (self.folder / name / MANIFEST).unlink()
             shutil.rmtree(self.folder / name)
 
     def prune(self, kept: Callable[[Entry], bool] = lambda entry: entry.finished) -> list[Entry]:
@@ -237,8 +268,13 @@ def _consumer(kind: str) -> int:
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
     return sorted(file for file in path.iterdir()
-                  if file.is_file() and file.name != MANIFEST
+                  if _own_file(file) and file.name != MANIFEST
                   and not file.name.startswith(".") and file.suffix not in (".lock", ".owner"))
+
+
+def _own_file(path: pathlib.Path) -> bool:
+    """Whether it is a file, and no link to one: a link may be changed where nobody looks."""
+    return path.is_file() and not path.is_symlink()
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
@@ -247,6 +283,8 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       CheckpointError: it is damaged.
     """
+    if not _own_file(path / MANIFEST):
+        raise damaged(path, f"its {MANIFEST} is no file")
     try:
         manifest = read_json((path / MANIFEST).read_bytes(), MANIFEST, fix="make it again")
         whole = isinstance(manifest.get("files"), dict)
@@ -258,24 +296,33 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _finished(path: pathlib.Path, artefact: Artefact) -> bool:
-    if not (path / MANIFEST).exists():
+    """Whether all that is asked for was made; what has gone since is damage, see `_check_files`."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise CheckpointError(f"{path} is a link or a file, expected a folder of this store",
+                              fix="delete it or move it away")
+    if not (path / MANIFEST).exists() and not (path / MANIFEST).is_symlink():
         return False
-    return artefact.whole is None or artefact.whole(path)
+    return set(artefact.parts) <= _read_manifest(path)["files"].keys()
 
 
 def _check_files(path: pathlib.Path) -> None:
     """Refuses a folder whose files are not all there in their sizes; contents have own hashes."""
     for name, size in _read_manifest(path)["files"].items():
         file = path / name
-        if not file.is_file():
-            raise damaged(path, f"its file {name} is missing")
+        if not _own_file(file):
+            found = "a link" if file.is_symlink() else "missing"
+            raise damaged(path, f"its file {name} is {found}")
         if file.stat().st_size != size:
             raise damaged(path, f"its file {name} has {file.stat().st_size} bytes, expected {size}")
 
 
 def _entry(path: pathlib.Path) -> Entry:
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    finished, settings = (path / MANIFEST).exists(), {}
+    size, finished, settings = 0, (path / MANIFEST).exists(), {}
+    for file in path.rglob("*"):
+        try:
+            size += file.lstat().st_size if _own_file(file) else 0
+        except FileNotFoundError:  # it is being made, or removed
+            continue
     if finished:
         try:
             settings = _read_manifest(path)["identity"]["settings"]

@@ -39,7 +39,7 @@ def test_earlier_blocks_are_kept_and_every_beginning_is_a_set(tmp_path):
         labels = np.asarray(large.synthetic.labels).reshape(members.CLASSES, -1, members.CLASSES)
         np.testing.assert_array_equal(labels[:, :count].reshape(-1, members.CLASSES),
                                       small.synthetic.labels)
-        start = build(large.ipc).initialise(members.toy_data(), jax.random.key(0)).images
+        start = build(large.ipc).start(members.toy_data(), jax.random.key(0)).images
         assert np.all(by_class(large.synthetic)[:, count:] != by_class(
             large.synthetic._replace(images=start))[:, count:])
     alone = dd.distill(build(1), members.toy_data(), key=1, show_progress=False)

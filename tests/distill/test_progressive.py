@@ -12,10 +12,12 @@ import pytest
 
 import dd_jax as dd
 from dd_jax.distill import package, progressive
+from dd_jax.distill.plan import complete
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.evaluate import equal_budget, evaluate_progressive
 from dd_jax.objectives import conditioned, mean_embedding
 from dd_jax.store import open_trajectories
+from dd_jax.store.artefacts import ArtefactStore
 from dd_jax.synthetic import joined, stage_sets
 from dd_jax.types import SyntheticSet
 from tests.laws import members
@@ -90,11 +92,14 @@ def test_the_loss_is_that_of_both_sets_and_its_slope_that_of_the_new_one(toy):
 
 
 def test_later_experts_start_where_earlier_sets_have_led(toy, tmp_path):
-    recipe = dd.methods.recipe("mtt", toy, protocol="cpu", ipc=1, **MTT)
-    made = run(recipe, toy, 2, workdir=tmp_path)
+    store = ArtefactStore(tmp_path / "artefacts")
+    plan = dd.methods.plan("mtt", toy, protocol="cpu", ipc=1, **MTT)
+    made = run(plan, toy, 2, workdir=tmp_path / "run", artefacts=store)
     assert made.synthetic.learning_rate.shape == (2,)
-    starts = [open_trajectories(tmp_path / f"stage_{stage}" / "prepared").read(0, 0)
-              for stage in (1, 2)]
+    folders = [name for name, how, _ in store.report if how == "made"]
+    assert len(folders) == 2  # the first stage's are not made again
+    starts = [open_trajectories(store.folder / name).read(0, 0) for name in folders]
+    recipe = complete(plan, toy, artefacts=store)
     network = dd.nets.convnet(toy.spec, depth=1, width=4)
     images = dd.data.normalise(recipe.normaliser, toy.images)
     unflatten = dd.train.unflatten(jax.eval_shape(network.init, jax.random.key(0))["params"])
@@ -125,7 +130,8 @@ def test_the_budget_of_stages_is_that_of_one_run():
 def test_what_cannot_be_done_in_stages(toy, tiny_recipe):
     with pytest.raises(ConfigError, match="stages is 0, expected"):
         run(tiny_recipe("dm"), toy, 0)
-    fixed = dataclasses.replace(tiny_recipe("dm"), fixed_images="it knows them")
+    fixed = tiny_recipe("dm")
+    fixed = dataclasses.replace(fixed, objective=fixed.objective._replace(bound="it knows them"))
     with pytest.raises(ConfigError, match="has no stages: it knows them"):
         run(fixed, toy, 2)
     with pytest.raises(ConfigError, match="5 images, which 2 classes cannot share"):

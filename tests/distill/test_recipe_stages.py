@@ -1,8 +1,10 @@
-"""What happens around the outer loop: preparation, moving average, finishing."""
+"""What happens around the outer loop: what it needs, moving average, finishing, no step at all."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 import dd_jax as dd
-from dd_jax.distill import Preparation, distillation, prepared
-from dd_jax.errors import CheckpointError, ConfigError
+from dd_jax.distill import Plan, distillation
+from dd_jax.distill.needs import arrays
+from dd_jax.errors import CheckpointError, ConfigError, RunStopped
+from dd_jax.store.artefacts import ArtefactStore
 
 
 def images(distilled):
@@ -68,72 +72,98 @@ def test_finalise_is_applied_once_to_the_finished_set(tiny_recipe, toy):
     np.testing.assert_allclose(images(made), images(run(recipe, toy)) + 1, rtol=1e-6)
 
 
-def _needs_a_shift(recipe):
-    """A recipe whose start is shifted by the mean of the real images."""
+def shifted(recipe, *, seed=0, compute=None):
+    """A plan whose start is shifted by a number that is made of the real images."""
 
-    def compute(data, key):
-        return {"shift": jnp.mean(data.images / 255.0)}
+    def shift(data, key):
+        return {"shift": jnp.mean(data.images / 255.0) + jax.random.normal(key, ())}
 
-    def complete(recipe, arrays):
-        def initialise(data, key):
-            start = recipe.initialise(data, key)
-            return start._replace(images=start.images + arrays["shift"])
+    def build(have):
+        def start(data, key):
+            plain = recipe.start(data, key)
+            return plain._replace(images=plain.images + have["shift"]["shift"])
 
-        return dataclasses.replace(recipe, initialise=initialise)
+        return dataclasses.replace(recipe, start=start)
 
-    return dataclasses.replace(recipe, prepare=Preparation(compute, complete))
-
-
-def test_a_recipe_with_a_preparation_is_refused_until_prepared(tiny_recipe, toy):
-    recipe = _needs_a_shift(tiny_recipe("dm"))
-    with pytest.raises(ConfigError, match="prepared"):
-        distillation(recipe)
-    complete = prepared(recipe, toy, jax.random.key(0))
-    shift = float(np.mean(toy.images / 255.0))
-    start, plain = (r.initialise(toy, jax.random.key(1)).images
-                    for r in (complete, tiny_recipe("dm")))
-    np.testing.assert_allclose(start, plain + shift, atol=1e-6)
+    need = arrays("shift", {}, compute or shift, seed=seed,
+                  like=lambda: {"shift": jax.ShapeDtypeStruct((), jnp.float32)})
+    return Plan({"shift": need}, build, settings=recipe.settings)
 
 
-def test_preparation_runs_once_for_a_folder(tiny_recipe, toy, tmp_path):
-    recipe = _needs_a_shift(tiny_recipe("dm", steps=2))
-    first = run(recipe, toy, workdir=tmp_path)
-    written = (tmp_path / "prepared.npz").stat().st_mtime_ns
-    again = run(recipe, toy, workdir=tmp_path)
-    assert (tmp_path / "prepared.npz").stat().st_mtime_ns == written
-    np.testing.assert_array_equal(images(first), images(again))
-    np.testing.assert_array_equal(images(first), images(run(recipe, toy)))
+def never(data, key):
+    raise AssertionError("made")
 
 
-@pytest.mark.parametrize("damage", ["foreign", "empty", "truncated", "flipped"])
-def test_a_damaged_preparation_is_named(damage, tiny_recipe, toy, tmp_path):
-    recipe = _needs_a_shift(tiny_recipe("dm", steps=2))
-    run(recipe, toy, workdir=tmp_path)
-    path = tmp_path / "prepared.npz"
-    whole = path.read_bytes()
-    path.write_bytes({
-        "foreign": b"not an archive", "empty": b"", "truncated": whole[: len(whole) // 2],
-        "flipped": whole[:60] + bytes([whole[60] ^ 255]) + whole[61:],
-    }[damage])
-    with pytest.raises(CheckpointError, match="prepared.npz"):
-        run(recipe, toy, workdir=tmp_path)
+def test_a_need_is_made_once_and_is_what_the_recipe_is_built_with(tiny_recipe, toy, tmp_path):
+    recipe, store = tiny_recipe("dm", steps=2), ArtefactStore(tmp_path / "store")
+    made = [run(shifted(recipe), toy, workdir=tmp_path / name, artefacts=store) for name in "ab"]
+    np.testing.assert_array_equal(images(made[0]), images(made[1]))
+    assert [how for _, how, _ in store.report] == ["made", "reused"]
+    complete = dd.distill.complete(shifted(recipe), toy, artefacts=store)
+    value = shifted(recipe).needs["shift"]
+    assert complete.settings["needs"] == {"shift": value.address(toy)}
+    moved = complete.start(toy, jax.random.key(1)).images
+    plain = recipe.start(toy, jax.random.key(1)).images
+    np.testing.assert_allclose(moved, plain + store.get(value, toy)["shift"], atol=1e-6)
+    assert dd.distill.complete(complete, toy) is complete
 
 
-def test_another_runs_folder_is_refused_before_the_preparation(tiny_recipe, toy, tmp_path):
-    run(tiny_recipe("dm", steps=2), toy, workdir=tmp_path)
-    with pytest.raises(CheckpointError):
-        run(_needs_a_shift(tiny_recipe("dm", steps=3)), toy, workdir=tmp_path)
-    assert not (tmp_path / "prepared.npz").exists()
+@pytest.mark.parametrize("other", ["no needs", "another need", "other settings as well"])
+def test_another_runs_folder_is_refused_before_anything_is_made(
+    other, tiny_recipe, toy, tmp_path
+):
+    """Else hours of work end in a refusal."""
+    recipe = tiny_recipe("dm", steps=2)
+    run(recipe if other == "no needs" else shifted(recipe), toy, workdir=tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    now = tiny_recipe("dm", steps=3) if "settings" in other else recipe
+    plan, said = shifted(now, seed=1, compute=never), "settings.needs"
+    with pytest.raises(CheckpointError, match=said) as error:
+        run(plan, toy, workdir=tmp_path / "run")
+    assert ("settings.steps: 2 in the folder, 3 now" in str(error.value)) == ("settings" in other)
+    with pytest.raises(CheckpointError, match=said):
+        dd.distill.progressive(plan, toy, stages=2, workdir=tmp_path / "run")
+    (tmp_path / "block_1").symlink_to(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=said):
+        dd.distill.boosted(lambda n: plan, toy, blocks=2, workdir=tmp_path)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
 
 
-def test_a_run_is_bound_to_the_arrays_that_it_was_prepared_with(tiny_recipe, toy, tmp_path):
-    def compute(data, key):
-        return {"shift": jax.random.normal(key, ())}
+def test_what_a_recipe_refuses_is_refused_before_anything_is_made(tiny_recipe, toy, tmp_path):
+    plan = shifted(tiny_recipe("dm"), compute=never).then(dd.distill.flipped)
+    with pytest.raises(ConfigError, match="flipped already"):
+        run(plan.then(dd.distill.flipped), toy, artefacts=tmp_path)
 
-    recipe = _needs_a_shift(tiny_recipe("dm", steps=2))
-    recipe = dataclasses.replace(recipe, prepare=recipe.prepare._replace(compute=compute))
-    first, other = (prepared(recipe, toy, jax.random.key(k)) for k in (0, 1))
+
+def test_a_run_is_bound_to_the_needs_that_it_was_built_with(tiny_recipe, toy, tmp_path):
+    recipe = tiny_recipe("dm", steps=2)
+    first, other = (dd.distill.complete(shifted(recipe, seed=s), toy) for s in (0, 1))
     made = run(first, toy, workdir=tmp_path)
-    np.testing.assert_array_equal(images(made), images(run(recipe, toy)))  # the same teacher
-    with pytest.raises(CheckpointError):
+    np.testing.assert_array_equal(images(made), images(run(shifted(recipe), toy, key=0)))
+    with pytest.raises(CheckpointError, match="settings.needs.shift"):
         run(other, toy, workdir=tmp_path)
+
+
+def test_a_signal_while_a_need_is_made_ends_the_run_after_it_is_kept(tiny_recipe, toy, tmp_path):
+    def stopped(data, key):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"shift": jnp.float32(1)}
+
+    recipe, store = tiny_recipe("dm", steps=2), ArtefactStore(tmp_path / "store")
+    with pytest.raises(RunStopped, match="SIGTERM after shift was there.*again to continue"):
+        run(shifted(recipe, compute=stopped), toy, artefacts=store, workdir=tmp_path / "run")
+    assert [entry.finished for entry in store.entries()] == [True]
+    run(shifted(recipe, compute=never), toy, artefacts=store, workdir=tmp_path / "run")
+
+
+def test_a_set_without_steps_is_made_saved_and_found_again(toy, tmp_path):
+    recipe = dd.methods.recipe("label_solve", toy, protocol="cpu", ipc=2, evaluation_width=4)
+    assert recipe.steps == 0
+    made = [run(recipe, toy, workdir=tmp_path) for _ in "ab"]
+    np.testing.assert_array_equal(made[0].synthetic.labels, made[1].synthetic.labels)
+    stored = dd.load(tmp_path / "set.safetensors")
+    np.testing.assert_array_equal(stored.synthetic.labels, made[0].synthetic.labels)
+    assert stored.recipe["steps"] == 0 and np.ptp(stored.synthetic.labels) > 0
+    with pytest.raises(CheckpointError, match="settings.ipc: 2 in the folder, 3 now"):
+        run(dd.methods.recipe("label_solve", toy, protocol="cpu", ipc=3, evaluation_width=4), toy,
+            workdir=tmp_path)

@@ -44,8 +44,8 @@ def test_the_package_is_callable_as_distill(tiny_recipe, toy):
 def test_f56_what_the_user_holds_survives(device, tiny_recipe, toy, toy_on_host):
     data = toy if device else toy_on_host
     key, recipe = jax.random.key(5), tiny_recipe("dm")
-    start = jax.jit(recipe.initialise)(toy, key)
-    recipe = dataclasses.replace(recipe, initialise=lambda data, key: start)
+    start = jax.jit(recipe.start)(toy, key)
+    recipe = dataclasses.replace(recipe, start=lambda data, key: start)
     a = run(recipe, data, key=key)
     b = run(recipe, data, key=key)  # a donated key or start would raise here
     np.testing.assert_array_equal(images(a), images(b))
@@ -195,7 +195,9 @@ def test_an_objective_that_keeps_a_traced_array_is_refused(tiny_recipe, toy):
 
 
 def test_f51_out_of_memory_keeps_the_last_checkpoint(tiny_recipe, toy, tmp_path, monkeypatch):
-    recipe = dataclasses.replace(tiny_recipe("dm", steps=6), lighter={"adjoint='recursive'": None})
+    recipe = tiny_recipe("dm", steps=6)
+    recipe = dataclasses.replace(recipe, objective=recipe.objective._replace(
+        variants={"adjoint='recursive'": None}))
     whole = run(recipe, toy)
     advance, calls = Stepper._on_device, []
 

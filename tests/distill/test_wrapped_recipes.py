@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dd_jax import methods
-from dd_jax.distill import distillation, flipped, grown, outer, prepared, representative
+from dd_jax.distill import complete, distillation, flipped, grown, outer, representative
 from dd_jax.errors import ConfigError
 from tests.laws import members
 
@@ -79,7 +79,7 @@ def test_only_what_cafe_matches_becomes_representative():
 def test_an_iteration_in_turn_keeps_its_representatives_as_in_dream():
     data = members.toy_data()
     recipe = built("idc")
-    assert recipe.turns == members.CLASSES
+    assert recipe.objective.turns == members.CLASSES
     last, rows = walked(representative(recipe, data, every=2, iterations=3), 9, losses=False)
     # Two iterations of two classes.
     assert changes(rows["match"]) == [4, 8]
@@ -88,7 +88,7 @@ def test_an_iteration_in_turn_keeps_its_representatives_as_in_dream():
     assert int(last.age) == 9 and int(last.inner.turn) == 1
     # Networks of both see real images alone, and so the choices are the same.
     dream = methods.recipe("dream", data, **{**TINY["idc"], "every": 2, "iterations": 3})
-    assert dream.turns == members.CLASSES
+    assert dream.objective.turns == members.CLASSES
     _, own = walked(dream, 9, losses=False)
     np.testing.assert_array_equal(own["match"], rows["match"])
     np.testing.assert_array_equal(own["train"], rows["train"])
@@ -115,10 +115,10 @@ def test_m3d_flipped_takes_its_turns():
 def test_ncfm_in_turn_matches_representatives_and_calibrates_as_before():
     data = members.toy_data()
     plain = built("ncfm")
-    assert plain.turns == 2 * members.CLASSES
+    assert plain.objective.turns == 2 * members.CLASSES
     wrapped = representative(plain, data, every=1, subsample=2)
-    assert wrapped.prepare is not None and wrapped.turns == plain.turns
-    last, (match, calibration) = walked(prepared(wrapped, data, jax.random.key(0)), 9)
+    assert wrapped.objective.turns == plain.objective.turns and "bank" in wrapped.settings["needs"]
+    last, (match, calibration) = walked(wrapped, 9)
     assert match.shape == (9, 2, 8) and changes(match) == [4, 8]
     assert_class_by_class(match)
     one, = jax.tree.leaves(calibration)
@@ -130,24 +130,25 @@ def test_ncfm_in_turn_matches_representatives_and_calibrates_as_before():
 def test_ncfm_together_matches_representatives_and_can_be_flipped():
     data = members.toy_data()
     wrapped = flipped(representative(built("ncfm", in_turn=False), data, every=2, subsample=2))
-    _, (match, calibration) = walked(prepared(wrapped, data, jax.random.key(0)), 5)
+    _, (match, calibration) = walked(wrapped, 5)
     assert changes(match) == [2, 4]
     one, = jax.tree.leaves(calibration)
     assert one.shape == (5, 2, 1) and changes(one) == []
 
 
-def test_wmdd_is_refused_before_its_teacher_is_trained():
+def test_wmdd_is_refused_before_its_teacher_is_trained(tmp_path):
     data = members.toy_data()
 
-    def never(*args):
-        raise AssertionError("prepared")
+    def never(*args, **options):
+        raise AssertionError("made")
 
-    recipe = built("wmdd")
-    recipe = dataclasses.replace(recipe, prepare=recipe.prepare._replace(compute=never))
+    plan = methods.plan("wmdd", data, **TINY["wmdd"])
+    plan = dataclasses.replace(plan, needs={
+        name: dataclasses.replace(need, make=never) for name, need in plan.needs.items()})
     with pytest.raises(ConfigError, match="no real batches.*barycentre.*another method"):
-        representative(recipe, data)
+        complete(plan.then(lambda recipe: representative(recipe, data)), data, artefacts=tmp_path)
     with pytest.raises(ConfigError, match="cannot be flipped.*barycentre.*another method"):
-        flipped(recipe)
+        complete(plan.then(flipped), data, artefacts=tmp_path)
 
 
 @pytest.mark.parametrize("name,changes,vary", [
@@ -156,9 +157,9 @@ def test_wmdd_is_refused_before_its_teacher_is_trained():
     ("rat_bptt", dict(window=2, inner_steps=3, per_class=1, inner_rate=0.02),
      lambda recipe, data: grown(recipe, members.start(labels="one_hot"), share=0.0)),
     ("dd", dict(initialisation="pretrained", bank=2, bank_steps=2),
-     lambda recipe, data: prepared(recipe, data, jax.random.key(0))),
+     lambda recipe, data: recipe),
 ], ids=["representative", "grown", "pretrained"])
-def test_lighter_variants_of_a_changed_recipe_have_its_state(name, changes, vary):
+def test_variants_of_a_changed_recipe_have_its_state(name, changes, vary):
     data = members.toy_data()
     recipe = vary(methods.recipe(name, data, ipc=4, width=4, depth=1, batch_size=8, steps=2,
                                  normaliser="standardise",
@@ -166,12 +167,12 @@ def test_lighter_variants_of_a_changed_recipe_have_its_state(name, changes, vary
                                  **changes), data)
     key = jax.random.key(0)
     state = jax.eval_shape(distillation(recipe).init, key, data)
-    for build in recipe.lighter.values():
-        other = distillation(build())
+    for build in recipe.objective.variants.values():
+        other = distillation(dataclasses.replace(recipe, objective=build()))
 
         def step(state, other=other):
             return other.step(state, other.fetch(data, other.sample(state, data)))
 
         after = jax.eval_shape(step, state)[0]
         assert jax.tree.structure(after) == jax.tree.structure(state)
-    assert recipe.lighter
+    assert recipe.objective.variants

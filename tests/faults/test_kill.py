@@ -5,6 +5,7 @@ Run as a program for more moments and a larger run: `python -m tests.faults.test
 
 from __future__ import annotations
 
+import json
 import pathlib
 import random
 import signal
@@ -14,24 +15,51 @@ import tempfile
 import time
 
 import numpy as np
-import pytest
 
 SMALL = ["frepo", "--width", "4", "--depth", "1", "--batch-size", "8", "--steps", "400",
          "--save-every", "20"]
-# Its experts are trained in the same run: a kill may find it there, between, or in the loop.
-EXPERTS = ["mtt", "--width", "4", "--depth", "1", "--expert-count", "3", "--expert-epochs", "3",
-           "--expert-batch-size", "8", "--span", "1", "--max-start", "2", "--inner-steps", "3",
-           "--steps", "400", "--save-every", "20"]
+# Its experts are trained in the same run: a kill may find it there, between, in either stage's
+# loop, or in the test of the finished set.
+STAGED = ["mtt", "--width", "4", "--depth", "1", "--expert-count", "3", "--expert-epochs", "3",
+          "--expert-batch-size", "8", "--span", "1", "--max-start", "2", "--inner-steps", "3",
+          "--steps", "60", "--save-every", "10", "--log-every", "5", "--stages", "2",
+          "--evaluation-width", "4", "--evaluation-epochs", "20", "--seeds", "2"]
+# What is there when the clock of a kill starts, under the folder of the run or of its artefacts.
+MOMENTS = {
+    "nothing yet": "", "an expert": "experts-*/expert_00000.safetensors",
+    "the first loop": "stage_1/metrics.jsonl", "the second loop": "stage_2/metrics.jsonl",
+    "the test": "set.safetensors",
+}
 
 
 def command(workdir: pathlib.Path, data: str, settings: list[str]) -> list[str]:
-    return [sys.executable, "-m", "dd_jax", "distill", *settings, "--data", data, "--no-evaluate",
-            "--workdir", str(workdir)]
+    return [sys.executable, "-m", "dd_jax", "distill", *settings, "--data", data,
+            "--workdir", str(workdir), "--artefacts", str(artefacts_of(workdir))]
+
+
+def artefacts_of(workdir: pathlib.Path) -> pathlib.Path:
+    return workdir.with_name(f"{workdir.name}_artefacts")
 
 
 def finish(workdir, data, settings) -> bytes:
     subprocess.run(command(workdir, data, settings), check=True, capture_output=True, timeout=600)
     return (workdir / "set.safetensors").read_bytes()
+
+
+def killed(workdir, data, settings, *, pattern: str, after: float) -> None:
+    """Starts the run and kills it `after` seconds after a file of that name is there."""
+    child = subprocess.Popen(command(workdir, data, settings), stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+    if pattern:
+        wait_for(workdir, pattern)
+    try:
+        child.wait(after)
+        print(f"  finished before {after:.1f} s")
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        saved = sorted(p.name for p in (workdir / "checkpoints").glob("step_*"))
+        print(f"  killed after {after:.1f} s; checkpoints {saved[-2:]}")
 
 
 def kill_and_continue(workdir, data, settings, *, kills: int, window: tuple, seed: int) -> bytes:
@@ -41,27 +69,19 @@ def kill_and_continue(workdir, data, settings, *, kills: int, window: tuple, see
     """
     moments = random.Random(seed)
     for kill in range(kills):
-        child = subprocess.Popen(command(workdir, data, settings), stdout=subprocess.DEVNULL,
-                                 stderr=subprocess.DEVNULL)
-        after = moments.uniform(*window)
-        if kill == kills - 1:
-            wait_for_metrics(workdir)
-            after = moments.uniform(0.0, 0.5)
-        try:
-            child.wait(after)
-            print(f"  finished before {after:.1f} s")
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-            saved = sorted(p.name for p in (workdir / "checkpoints").glob("step_*"))
-            print(f"  killed after {after:.1f} s; checkpoints {saved[-2:]}")
+        last = kill == kills - 1
+        killed(workdir, data, settings, pattern="metrics.jsonl" if last else "",
+               after=moments.uniform(*((0.0, 0.5) if last else window)))
     return finish(workdir, data, settings)
 
 
-def wait_for_metrics(workdir: pathlib.Path) -> None:
-    metrics, limit = workdir / "metrics.jsonl", time.monotonic() + 120
-    while time.monotonic() < limit and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.05)
+def wait_for(workdir: pathlib.Path, pattern: str) -> None:
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
+        if any(path.stat().st_size for folder in (workdir, artefacts_of(workdir))
+               for path in folder.glob(pattern)):
+            return
+        time.sleep(0.02)
 
 
 def toy_file(folder: pathlib.Path) -> str:
@@ -71,25 +91,46 @@ def toy_file(folder: pathlib.Path) -> str:
     return str(folder / "toy.npz")
 
 
-@pytest.mark.parametrize("settings", [SMALL, EXPERTS], ids=["frepo", "mtt with its experts"])
-def test_killed_runs_end_in_the_same_bits(settings, tmp_path):
-    data = toy_file(tmp_path)
+def made(folder: pathlib.Path, pattern: str) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob(pattern)}
+
+
+def figures(workdir: pathlib.Path) -> dict:
+    result = json.loads((workdir / "result.json").read_text())
+    assert {"distill_seconds", "evaluate_seconds", "command", "accuracies"} <= result.keys()
+    return {name: value for name, value in result.items()
+            if not name.endswith("seconds") and name not in ("command", "date")}
+
+
+def test_a_killed_run_ends_in_the_same_bits(tmp_path):
+    data, settings = toy_file(tmp_path), [*SMALL, "--no-evaluate"]
     whole = finish(tmp_path / "whole", data, settings)
-    start = time.perf_counter()
-    killed = kill_and_continue(tmp_path / "killed", data, settings, kills=3, window=(0.0, 12.0),
-                               seed=1)
-    assert killed == whole
+    assert kill_and_continue(tmp_path / "killed", data, settings, kills=3, window=(0.0, 12.0),
+                             seed=1) == whole
     metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "killed")]
     assert metrics[0] == metrics[1]
-    assert time.perf_counter() - start < 600
+
+
+def test_a_staged_run_killed_everywhere_ends_in_the_same_bits_and_figures(tmp_path):
+    data, random_after = toy_file(tmp_path), random.Random(2)
+    whole, parts = tmp_path / "whole", tmp_path / "killed"
+    finish(whole, data, STAGED)
+    for pattern in MOMENTS.values():
+        killed(parts, data, STAGED, pattern=pattern, after=random_after.uniform(0.0, 0.4))
+    finish(parts, data, STAGED)
+    for pattern in ("set.safetensors", "metrics.jsonl"):
+        assert made(parts, pattern) == made(whole, pattern) and made(whole, pattern)
+    experts = made(artefacts_of(whole), "expert_*.safetensors")
+    assert len(experts) == 6 and experts == made(artefacts_of(parts), "expert_*.safetensors")
+    assert figures(parts) == figures(whole)
 
 
 def test_sigterm_saves_and_exits_with_75(tmp_path):
     data = toy_file(tmp_path)
-    settings = [*SMALL, "--steps", "100000", "--save-every", "100000"]
+    settings = [*SMALL, "--no-evaluate", "--steps", "100000", "--save-every", "100000"]
     child = subprocess.Popen(command(tmp_path / "run", data, settings), stderr=subprocess.PIPE,
                              text=True)
-    wait_for_metrics(tmp_path / "run")
+    wait_for(tmp_path / "run", "metrics.jsonl")
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 75, err
@@ -99,7 +140,7 @@ def test_sigterm_saves_and_exits_with_75(tmp_path):
 
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    large = ["frepo", "--steps", "900", "--save-every", "20", "--batch-size", "64"]
+    large = ["frepo", "--no-evaluate", "--steps", "900", "--save-every", "20", "--batch-size", "64"]
     with tempfile.TemporaryDirectory() as name:
         root = pathlib.Path(name)
         uninterrupted = finish(root / "whole", "embedded", large)

@@ -297,6 +297,7 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
     needs = {"normaliser": site.whitening, **settings.needs(site)}
     later = settings.later(site)
     made = {name: need.value for name, need in needs.items() if need.make is None}
+    told = dataclasses.asdict(settings)
     still = {name: need for name, need in needs.items() if need.make is not None}
 
     def build(have: Mapping[str, Any]) -> Recipe:
@@ -304,9 +305,9 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
 
     def later_plan(start, note):
         changed = {**still, **later(start, note)}
-        return Plan(changed, build, later_plan)
+        return Plan(changed, build, later_plan, told)
 
-    return Plan(still, build, None if later is None else later_plan)
+    return Plan(still, build, None if later is None else later_plan, told)
 
 
 def _normaliser_name(settings: Settings, data: RealData) -> str | None:
