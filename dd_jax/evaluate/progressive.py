@@ -84,11 +84,11 @@ def _after(network, synthetic, protocol: Protocol, told: Supervision, shape: tup
         protocol = protocol.varied(learning_rate=one_rate(synthetic.learning_rate))
 
     images, labels = jnp.asarray(synthetic.images), jnp.asarray(synthetic.labels)
-    weights = None if synthetic.weights is None else jnp.asarray(synthetic.weights)
 
     def init(key: jax.Array) -> PyTree:
         return train(
-            network, protocol, size=images.shape[0], supervision=told, key=key, weights=weights,
+            network, protocol, size=images.shape[0], supervision=told, key=key,
+            weights=synthetic.weights,
             take=rows_of(images, labels), epochs=protocol.plan.epochs,
             batch_size=protocol.plan.batch_size,
             augmentation=augment.by_name(protocol.views.augmentation, shape),

@@ -61,7 +61,8 @@ def train(
     return fit(
         network, variables, take=take, batches=batches,
         optimizer=optimizer_of(protocol.optimizer, epochs, batches.steps),
-        key=jax.random.fold_in(key, _EPOCH), supervision=supervision, weights=weights,
+        key=jax.random.fold_in(key, _EPOCH), supervision=supervision,
+        weights=None if weights is None else jnp.asarray(weights),
         views=augmented(augmentation, mix=protocol.views.cutmix),
     ).variables
 

@@ -245,13 +245,14 @@ def locked(path: pathlib.Path, *, timeout: float = -1, waiting: str = ""):
     """A lock beside `path` for a `with` block; -1 waits for whoever holds it, and says so.
 
     Raises:
-      CheckpointError: somebody else holds it when `timeout` seconds have passed.
+      CheckpointError: somebody else holds it when `timeout` seconds have passed, or the folder
+        cannot be written.
     """
     import filelock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         return lock.acquire(timeout=0)
     except filelock.Timeout:
         if timeout == 0:
@@ -259,6 +260,10 @@ def locked(path: pathlib.Path, *, timeout: float = -1, waiting: str = ""):
                                   fix="wait until it has finished") from None
         _log.warning("%s", waiting)
         return lock.acquire(timeout=timeout)
+    except OSError as error:
+        raise CheckpointError(f"artefacts cannot be written in {path.parent} "
+                              f"({error.strerror or error})",
+                              fix="name a folder that is writable") from error
 
 
 def _consumer(kind: str) -> int:

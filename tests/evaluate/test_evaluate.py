@@ -24,10 +24,10 @@ def embedded():
     return load_embedded()
 
 
-def packaged(data, tiny_like, images, labels, **changes):
+def packaged(data, tiny_like, images, classes, **changes):
     """A distilled set that holds the given real images."""
     recipe = dataclasses.replace(tiny_like, **changes)
-    wanted = targets(np.asarray(labels), data.spec.num_classes, kind=recipe.labels.kind)
+    wanted = targets(np.asarray(classes), data.spec.num_classes, kind=recipe.labels.kind)
     return dd.distill.package(recipe, dd.SyntheticSet(images, wanted), data)
 
 
