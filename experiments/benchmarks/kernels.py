@@ -61,7 +61,9 @@ def kernel(case: str, options: Options) -> None:
     (x_s, y_s), (x_t, y_t) = images(few, 0), images(many, 1)
     soft, rivals = jax.nn.one_hot(y_s, 10) - 0.1, {}
     for rival, of in (("neural_tangents", peer(name)), ("ours", kernels.named(name))):
-        def loss(x, y, real, objective=kernel_ridge(of, batch_size=many)):
+        objective = kernel_ridge(of, batch_size=many)
+
+        def loss(x, y, real, objective=objective):
             return objective.loss(SyntheticSet(x, y), (), real, None)[0]
 
         rivals[rival] = Rival(of.pair, (x_s, x_t))
