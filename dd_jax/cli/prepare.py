@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dd_jax import methods
 from dd_jax.cli.options import load_data, method_command
 from dd_jax.distill.plan import complete, store_beside
+from dd_jax.errors import RunStopped
 from dd_jax.run.stop import StopSignals
 
 
@@ -25,8 +26,11 @@ def run(words: Sequence[str]) -> int:
     store = store_beside(command.run.artefacts, command.run.workdir)
     print(f"{method.name}: {', '.join(sorted(plan.needs))} on {data.spec.name}, in {store.folder}",
           file=sys.stderr)
-    with StopSignals():
+    with StopSignals() as stop:
         complete(plan, data, artefacts=store)
+        if stop.requested:
+            raise RunStopped(f"stopped by {stop.signal_name}; everything is made",
+                             fix="run distill with the same settings")
     for name, how, seconds in store.report:
         print(f"{name}: {how} in {seconds:.1f} s")
     return 0

@@ -76,6 +76,16 @@ def _batches(order: str, take: Take, key, *, size: int, batch_size: int, epochs:
     return planned(rows, epochs=epochs, steps=batches.steps)
 
 
+def check_order(order: str, classes: int, *, batch_size: int, size: int) -> None:
+    """Refuses batches of an order that is not "random", where a set cannot be cut into them.
+
+    Raises:
+      ConfigError: as said.
+    """
+    plan = _plan(order, classes, min(batch_size, size))
+    jax.eval_shape(lambda key: plan(key, size, 1), jax.random.key(0))
+
+
 def _plan(order: str, classes: int, batch_size: int) -> Plan:
     """The rows of all steps of an order that is not "random"."""
     per_class = max(1, batch_size // classes)
