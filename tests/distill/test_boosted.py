@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import dd_jax as dd
-from dd_jax.distill import boosted, grown, package
+from dd_jax.distill import boosted, complete, grown, package
 from dd_jax.errors import ConfigError
 from tests.laws import members
 
@@ -51,7 +51,8 @@ def test_earlier_blocks_are_kept_and_every_beginning_is_a_set(tmp_path):
 def test_no_block_has_a_key_of_the_outer_loop_s_consumers(monkeypatch):
     keys, key = [], jax.random.key(4)
 
-    def recorded(recipe, data, *, key, **options):
+    def recorded(plan, data, *, key, **options):
+        recipe = complete(plan, data)
         keys.append(key)
         shape = (members.CLASSES * recipe.settings["ipc"], *members.SHAPE)
         labels = jnp.repeat(jnp.eye(members.CLASSES), recipe.settings["ipc"], axis=0)

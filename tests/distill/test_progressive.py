@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import dd_jax as dd
-from dd_jax.distill import package, progressive
-from dd_jax.distill.plan import complete
+from dd_jax.distill import complete, package, progressive
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.evaluate import equal_budget, evaluate_progressive
 from dd_jax.objectives import conditioned, mean_embedding
@@ -57,9 +56,9 @@ def test_stages_add_images_and_leave_the_earlier_ones_alone(toy, tiny_recipe, tm
 def test_no_stage_has_a_key_of_the_outer_loop_s_consumers(toy, tiny_recipe, monkeypatch):
     keys, key = [], jax.random.key(4)
 
-    def recorded(recipe, data, *, key, **options):
+    def recorded(plan, data, *, key, **options):
         keys.append(key)
-        return package(recipe, members.start(labels="one_hot"), data)
+        return package(complete(plan, data), members.start(labels="one_hot"), data)
 
     monkeypatch.setattr(sys.modules["dd_jax.distill.progressive"], "distill", recorded)
     run(tiny_recipe("dm"), toy, 6, key=key)
