@@ -168,5 +168,9 @@ def _module_at(path: pathlib.Path) -> ModuleType:
         raise ConfigError(f"there is no file {path}", fix="name a file that declares a method")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is somebody else's program: anything may be wrong with it
+        raise ConfigError(f"{path} cannot be loaded ({type(error).__name__}: {error})",
+                          fix=f"mend it; python {path} shows where it fails") from error
     return module
