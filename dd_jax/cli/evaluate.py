@@ -116,11 +116,13 @@ def _described(words: Sequence[str], options: Evaluate, distilled, data, results
 def run(words: Sequence[str]) -> int:
     """Parses the words after `evaluate` and does it; returns the exit code."""
     from dd_jax import store
+    from dd_jax.distill.run import as_key
     from dd_jax.report.result import check_place
 
     options = parse(Evaluate, words, program="python -m dd_jax evaluate")
     if options.seeds is not None and options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
+    as_key(options.seed)
     if options.json is not None:
         check_place(options.json)
     distilled = store.load(options.file)
@@ -144,11 +146,11 @@ def _protocols(options: Evaluate, distilled) -> list:
     """The set's protocol with what was asked for in its place, on each network."""
     from dd_jax import evaluate
 
+    if options.networks == "none":
+        return []
     own = {"augmentation": options.augmentation, "epochs": options.epochs}
     protocol = protocol_of(distilled).varied(
         **{k: v for k, v in own.items() if v is not None})
-    if options.networks == "none":
-        return []
     names = (options.networks or protocol.network.name).split(",")
     return [evaluate.for_network(protocol, name.strip()) for name in names]
 

@@ -34,12 +34,16 @@ from dd_jax.synthetic import stored_bytes
 from dd_jax.types import Batch, PyTree, RealData, Split, SyntheticSet
 from dd_jax.versions import versions
 
+_SEEDS = 2**62
 _FINALISE = 1001  # apart from the consumers that the outer loop folds into the same key
 
 
 def as_key(key: Any) -> jax.Array:
     """A typed PRNG key from a seed or from itself; refuses what is neither."""
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        if abs(int(key)) >= _SEEDS:
+            raise ConfigError(f"seed is {key}, expected one between -2^62 and 2^62",
+                              fix="pass for example 0")
         return jax.random.key(int(key))
     if hasattr(key, "dtype") and key.dtype == jax.random.key(0).dtype and key.shape == ():
         return key

@@ -203,7 +203,14 @@ class ArtefactStore:
             write_atomically(path / MANIFEST, lambda file: file.write(text.encode()))
 
     def entries(self) -> list[Entry]:
-        """All artefacts of the store, finished or not, by name; nothing else that lies there."""
+        """All artefacts of the store, finished or not, by name; nothing else that lies there.
+
+        Raises:
+          CheckpointError: a file is where the folder should be.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder} is a file, expected a folder of artefacts",
+                                  fix="name the folder")
         if not self.folder.is_dir():
             return []
         return [_entry(path) for path in sorted(self.folder.iterdir())

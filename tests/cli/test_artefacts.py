@@ -38,6 +38,10 @@ def test_prepared_once(made, capsys):
     assert main(prepare(store, data)) == 0
     said = capsys.readouterr()
     assert "reused" in said.out and "made in" not in said.out and names(store) == before
+    experts = next(store / name for name in before if name.startswith("experts-"))
+    assert main([*prepare(store / "other", data), "--experts", str(experts)]) == 0
+    assert "mtt needs nothing" in capsys.readouterr().out
+    assert not (store / "other").exists()
 
 
 def test_listed(made, capsys):

@@ -170,5 +170,9 @@ def _module_at(path: pathlib.Path) -> ModuleType:
     # Where type hints that are strings are looked up; never under the name of a real module.
     spec = importlib.util.spec_from_file_location(f"dd_jax_plug_ins.{path.stem}", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is somebody else's program: anything may be wrong with it
+        raise ConfigError(f"{path} cannot be loaded ({type(error).__name__}: {error})",
+                          fix=f"mend it; python {path} shows where it fails") from error
     return module
