@@ -78,8 +78,8 @@ def main(options: Options) -> None:
         print(f"{spent / 60:.1f} min, step {steps[-1]}, loss {float(metrics['loss'][0]):.4f}: "
               f"{tested.mean:.4f} ({seeds} networks, {tested.seconds:.0f} s)", flush=True)
     random = evaluate.evaluate_random(
-        data, normaliser=recipe.normaliser, ipc=options.ipc, label_kind=recipe.label_kind,
-        label_scale=recipe.label_scale, seeds=options.networks, **common,
+        data, normaliser=recipe.normaliser, ipc=options.ipc, label_kind=recipe.labels.kind,
+        label_scale=recipe.labels.scale, seeds=options.networks, **common,
     )
     published = dd.methods.get(options.method).published.get((options.data, options.ipc))
     name = f"{options.method}_ipc{options.ipc}_official_{options.minutes:g}min"
