@@ -186,3 +186,24 @@ def require_probability(name: str, value: object) -> None:
     if not (isinstance(value, (int, float)) and 0.0 <= value <= 1.0):
         raise ConfigError(f"{name} is {value!r}, expected a probability",
                           fix=f"pass {name.split()[-1]}=0.5")
+
+
+def require_decay(name: str, value: object) -> None:
+    """Refuses what is not the decay of a moving average, a number between 0 and 1.
+
+    Args:
+      name: of the setting, as for `require_whole`.
+      value: what the user gave.
+
+    Raises:
+      ConfigError: as said.
+
+    Example:
+      >>> require_decay("average", 1.0)
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: average is 1.0, expected a decay between 0 and 1; pass average=0.99
+    """
+    if not (isinstance(value, (int, float)) and 0.0 < value < 1.0):
+        raise ConfigError(f"{name} is {value!r}, expected a decay between 0 and 1",
+                          fix=f"pass {name.split()[-1]}=0.99")

@@ -54,7 +54,7 @@ def main(options: Options) -> None:
     data = dd.data.load(options.data)
     changes = json.loads(options.changes)
     recipe = dd.methods.recipe(options.method, data, ipc=options.ipc, **changes)
-    recipe = dataclasses.replace(recipe, selection=None)  # every point is the set of its time
+    recipe = dataclasses.replace(recipe, best_so_far=None)  # every point is the set of its time
     d = dd.distillation(recipe)
     state = jax.jit(d.init)(jax.random.key(options.seed), data.train)
     run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
@@ -78,8 +78,8 @@ def main(options: Options) -> None:
         print(f"{spent / 60:.1f} min, step {steps[-1]}, loss {float(metrics['loss'][0]):.4f}: "
               f"{tested.mean:.4f} ({seeds} networks, {tested.seconds:.0f} s)", flush=True)
     random = evaluate.evaluate_random(
-        data, normaliser=recipe.normaliser, ipc=options.ipc, label_kind=recipe.label_kind,
-        label_scale=recipe.label_scale, seeds=options.networks, **common,
+        data, normaliser=recipe.normaliser, ipc=options.ipc, label_kind=recipe.labels.kind,
+        label_scale=recipe.labels.scale, seeds=options.networks, **common,
     )
     published = dd.methods.get(options.method).published.get((options.data, options.ipc))
     name = f"{options.method}_ipc{options.ipc}_official_{options.minutes:g}min"

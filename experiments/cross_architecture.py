@@ -31,7 +31,6 @@ from dd_jax.cli.evaluate import protocol_of
 from dd_jax.cli.tables import print_table
 from dd_jax.data import fingerprint, load
 from dd_jax.errors import ConfigError, DataError, DDJaxError
-from dd_jax.evaluate.evaluate import check_fits
 from dd_jax.report.result import device_name, git_commit, percent
 from dd_jax.store.atomic import write_atomically
 from dd_jax.types import RealData
@@ -113,12 +112,10 @@ def prepare(options: Options) -> list[Row]:
         if name not in tests:
             test = load(name).test
             tests[name] = (test, fingerprint(test))
-        check_fits(distilled.spec, tests[name][0])
         row = Row("/".join(path.parts[-2:]), hashlib.sha256(path.read_bytes()).hexdigest(),
                   distilled, *tests[name], protocols(distilled, options))
         for protocol in row.protocols:
-            evaluate.build_network(protocol, distilled.spec)
-            evaluate.loss_for(distilled.label_kind, protocol)
+            evaluate.check(distilled, tests[name][0], protocol=protocol)
         rows.append(row)
     return rows
 

@@ -7,7 +7,9 @@ To be run from the checkout's root.
 
 The CPU protocol is for two cores: about five minutes of distillation and two of evaluation a cell.
 Each cell is the command `python -m dd_jax distill METHOD --data fashion_mnist --ipc N --full ...`,
-so a cell that was stopped goes on where it was. Expected accuracies: experiments/RESULTS.md.
+so a cell that was stopped goes on where it was. What a method needs beforehand, such as the experts
+that mtt, tesla and att share, is made by the first cell that asks and kept in runs/artefacts.
+Expected accuracies: experiments/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -23,8 +25,6 @@ METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dc
            "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d", "mtt", "ftd", "tesla",
            "datm", "att", "ast", "dd", "soft_label_dd", "label_distillation", "rat_bptt",
            "linba")
-# Whose experts a method starts from; trained when the first cell needs them.
-EXPERTS = {"mtt": "mtt", "tesla": "mtt", "att": "mtt", "ftd": "ftd", "datm": "ftd", "ast": "ast"}
 VARIANTS = {"": (), "_flipped": ("--flipped",), "_representative": ("--representative", "256")}
 CELLS = [(method, "", ipc) for ipc in (1, 10) for method in METHODS] + [("krr_st", "", 10)]
 CELLS += [("podd", "", ipc) for ipc in (0.3, 0.5, 1)]
@@ -51,18 +51,6 @@ class Options:
     read_out: bool = True
 
 
-def experts(method: str, options: Options) -> tuple[str, ...]:
-    """Trains the experts that the method shares with others, as far as that is not done."""
-    if method not in EXPERTS:
-        return ()
-    folder = f"runs/{options.data}_experts_{EXPERTS[method]}_{options.protocol}"
-    code = command_line(["experts", EXPERTS[method], "--data", options.data, "--ipc", "10",
-                         "--protocol", options.protocol, "--workdir", folder])
-    if code:
-        raise SystemExit(code)
-    return "--experts", folder
-
-
 def main(options: Options) -> None:
     names = [f"{method}{variant}_ipc{ipc}" for method, variant, ipc in CELLS]
     if options.only not in (None, *names):
@@ -71,11 +59,10 @@ def main(options: Options) -> None:
         if options.only not in (None, cell):
             continue
         name = f"{cell}_{options.protocol}"
-        shared = experts(method, options)
         code = command_line([
             "distill", method, "--data", options.data, "--ipc", str(ipc),
             "--protocol", options.protocol, "--full" if options.full else "--no-full",
-            "--read-out" if options.read_out else "--no-read-out", *VARIANTS[variant], *shared,
+            "--read-out" if options.read_out else "--no-read-out", *VARIANTS[variant],
             "--workdir", f"runs/{options.data}_{name}",
             "--json", f"experiments/results/{options.data}/{name}.json",
         ])

@@ -83,7 +83,7 @@ def common_measure(recipe, split, key: jax.Array, count: int):
     """
     objective = recipe.objective
     start_key, init_key, ages_key, measure_key = jax.random.split(key, 4)
-    start = recipe.initialise(split.train, start_key)
+    start = recipe.start(split.train, start_key)
     start = recipe.parameterization.decode(recipe.parameterization.init(start_key, start),
                                            start_key)
 
@@ -123,8 +123,7 @@ def common_measure(recipe, split, key: jax.Array, count: int):
 
 def followed(recipe, data, options: Options, measure) -> dict:
     """Distils, and measures the set on the way."""
-    recipe = dd.distill.prepared(recipe, data.train, jax.random.key(options.seed))
-    recipe = dataclasses.replace(recipe, selection=None)  # every row is the set of its step
+    recipe = dataclasses.replace(recipe, best_so_far=None)  # every row is the set of its step
     d = dd.distillation(recipe)
     state = jax.jit(d.init)(jax.random.key(options.seed), data.train)
     run = jax.jit(d.run, static_argnames="length", donate_argnums=0)
@@ -162,8 +161,7 @@ def main(options: Options) -> None:
     def recipe_of(method, changes):
         return dd.methods.recipe(method, data, protocol="cpu", ipc=options.ipc, **changes)
 
-    judge = dd.distill.prepared(recipe_of(*comparison.measured_by), data.train,
-                                jax.random.key(2000))
+    judge = recipe_of(*comparison.measured_by)
     measure = common_measure(judge, data, jax.random.key(1000), options.measures)
     recipes = {name: recipe_of(*rival) for name, rival in comparison.rivals.items()}
     found = {name: followed(recipe, data, options, measure) for name, recipe in recipes.items()}

@@ -43,6 +43,15 @@ def kept_programs(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_artefacts(tmp_path_factory):
+    """Where runs keep what they make from real data: nowhere near the checkout."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DD_JAX_ARTEFACTS", str(folder))
+        yield folder
+
+
 @pytest.fixture(autouse=True)
 def programs():
     """Lets compiled programs go before their memory maps reach the 65,530 that Linux allows."""
@@ -72,18 +81,16 @@ def toy_on_host(toy):
 
 
 @pytest.fixture
-def tiny_recipe(toy):
+def tiny_recipe():
     """A factory of recipes that take a second: tiny_recipe("frepo", steps=6, ...)."""
-    from dd_jax import methods
+    from tests.methods import tiny
 
     settings = {
-        "frepo": dict(width=4, depth=1, batch_size=16, pool_size=2, max_age=2, steps=6,
-                      learning_rate=1e-2, evaluation_width=4),
-        "dm": dict(width=4, depth=1, batch_size=8, steps=6, evaluation_width=4,
-                   evaluation_epochs=5),
+        "frepo": dict(width=4, batch_size=16, steps=6, learning_rate=1e-2, evaluation_width=4),
+        "dm": dict(width=4, batch_size=8, steps=6, evaluation_width=4, evaluation_epochs=5),
     }
 
     def build(name="frepo", **changes):
-        return methods.recipe(name, toy, **{**settings[name], **changes})
+        return tiny.recipe(name, **{**settings[name], **changes})
 
     return build

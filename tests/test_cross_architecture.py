@@ -25,7 +25,7 @@ def folder(tmp_path_factory, toy):
                                evaluation_width=4, evaluation_epochs=4)
     for name, rows in (("a", [0, 2, 1, 3]), ("b", [4, 6, 5, 7])):
         model = dd.data.normalise(recipe.normaliser, toy.images[np.array(rows)])
-        wanted = targets(labels[rows], 2, kind=recipe.label_kind)
+        wanted = targets(labels[rows], 2, kind=recipe.labels.kind)
         distilled = dd.distill.package(recipe, dd.SyntheticSet(model, wanted), toy)
         store.save(folder / name / "set.safetensors", distilled)
     return folder

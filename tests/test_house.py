@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,11 +20,8 @@ ORDER = ["errors", "versions", "callable_module", "types", "backend", "data", "n
          "run", "report", "evaluate", "distill", "contrib", "methods", "cli", "__main__"]
 HEAVY = {"tensorflow", "tensorflow_datasets", "neural_tangents", "torch", "matplotlib", "orbax",
          "sklearn", "scipy", "treescope", "PIL"}
+LONGER = {"dd_jax.cli.evaluate.run"}  # bodies that have yet to be cut into parts
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
-
-
-def room(name: str) -> str:
-    return name.split(".")[1]
 
 
 def module_name(path: pathlib.Path) -> str:
@@ -31,30 +29,67 @@ def module_name(path: pathlib.Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: pathlib.Path, *, top_level_only: bool = False):
-    tree = ast.parse(path.read_text())
-    for node in tree.body if top_level_only else ast.walk(tree):
+TREES = {module_name(path): ast.parse(path.read_text()) for path in FILES}
+
+
+def room(name: str) -> str:
+    return name.split(".")[1]
+
+
+def imports(name: str, *, top_level_only: bool = False) -> Iterator[str]:
+    """The modules that a module names in its imports."""
+    for node in TREES[name].body if top_level_only else ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "dd_jax":
-                yield from (f"dd_jax.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            for name in (f"{node.module}.{alias.name}" for alias in node.names):
+                yield name if node.module == "dd_jax" or name in TREES else node.module
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_run_downwards(path):
-    own = ORDER.index(room(module_name(path)))
-    for name in imports(path):
-        if name.startswith("dd_jax."):
-            assert ORDER.index(room(name)) <= own, f"{module_name(path)} imports {name}"
+def listed(offenders) -> str:
+    return "\n" + "\n".join(map(str, offenders))
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_no_heavy_import_at_module_level(path):
-    for name in imports(path, top_level_only=True):
-        assert name.split(".")[0] not in HEAVY, name
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The names of a graph that lie on circles, or between two of them."""
+    left = set(graph)
+    while gone := {name for name in left if not graph[name] & left
+                   or not any(name in graph[other] for other in left)}:
+        left -= gone
+    return sorted(left)
+
+
+def picture() -> str:
+    """Which room imports which, from the ground upwards, without what follows from the rest."""
+    direct = {name: set() for name in ORDER}
+    for module in TREES:
+        direct[room(module)] |= {room(n) for n in imports(module) if n.startswith("dd_jax.")}
+    below: dict[str, set[str]] = {}
+    lines = []
+    for name in ORDER:
+        own = direct[name] - {name}
+        below[name] = own.union(*(below[other] for other in own))
+        seen = own - set().union(*(below[other] for other in own))
+        lines.append(f"    {name:16} {' '.join(sorted(seen, key=ORDER.index))}".rstrip())
+    return "\n".join(lines)
+
+
+def test_imports_run_downwards_without_a_circle():
+    upwards = [f"{module} imports {name}" for module in TREES for name in imports(module)
+               if name.startswith("dd_jax.")
+               and ORDER.index(room(name)) > ORDER.index(room(module))]
+    assert not upwards, listed(upwards)
+    graph = {module: {n for n in imports(module, top_level_only=True) if n != module}
+             for module in TREES}
+    assert not circle(graph), listed(circle(graph))
+    shown = (ROOT.parent / "docs" / "architecture.md").read_text()
+    assert picture() in shown, f"docs/architecture.md shows another picture than\n{picture()}"
+
+
+def test_no_heavy_import_at_module_level():
+    heavy = [f"{module} imports {name}" for module in TREES
+             for name in imports(module, top_level_only=True) if name.split(".")[0] in HEAVY]
+    assert not heavy, listed(heavy)
 
 
 def test_importing_the_package_is_inert():
@@ -69,22 +104,36 @@ def test_importing_the_package_is_inert():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=env)
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_files_are_small_and_documented(path):
-    tree = ast.parse(path.read_text())
-    assert len(path.read_text().splitlines()) <= 400
-    assert path.name == "__init__.py" or ast.get_docstring(tree), "no module docstring"
-    for node in tree.body:
-        public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"
-        if public:
-            assert ast.get_docstring(node), f"{node.name} has no docstring"
+def body_lines(node: ast.FunctionDef) -> int:
+    """Lines of a function after its docstring."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if ">>>" in p.read_text()], ids=module_name)
-def test_examples_in_docstrings_run(path, tmp_path, monkeypatch):
+def test_files_and_functions_are_small_and_documented():
+    found = []
+    for path, (module, tree) in zip(FILES, TREES.items()):
+        lines = len(path.read_text().splitlines())
+        if lines > 400:
+            found.append(f"{module} has {lines} lines")
+        if path.name != "__init__.py" and not ast.get_docstring(tree):
+            found.append(f"{module} has no docstring")
+        for node in tree.body:
+            public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"
+            if public and not ast.get_docstring(node):
+                found.append(f"{module}.{node.name} has no docstring")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and body_lines(node) > 60:
+                if f"{module}.{node.name}" not in LONGER:
+                    found.append(f"{module}.{node.name} has a body of {body_lines(node)} lines")
+    assert not found, listed(found)
+
+
+@pytest.mark.parametrize("name", [module_name(p) for p in FILES if ">>>" in p.read_text()])
+def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module(module_name(path))
-    module = sys.modules[module_name(path)]
+    importlib.import_module(name)
+    module = sys.modules[name]  # rooms that can be called have the names of their functions
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
     result = doctest.testmod(module, optionflags=flags)
     assert result.failed == 0

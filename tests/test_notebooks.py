@@ -1,8 +1,9 @@
-"""Every notebook runs from top to bottom."""
+"""Every notebook runs from top to bottom, and the method in CONTRIBUTING.md is one."""
 
 from __future__ import annotations
 
 import pathlib
+import re
 
 import nbformat
 import pytest
@@ -27,3 +28,16 @@ def test_the_own_objective_fits_in_fifteen_lines():
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     cells = [source for source in sources if "weighted_sum" in source]
     assert len(cells) == 1 and len(cells[0].splitlines()) <= 15
+
+
+def test_the_method_in_contributing_runs(tmp_path, toy):
+    import dd_jax as dd
+
+    text = (FOLDER.parent / "CONTRIBUTING.md").read_text()
+    [source] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "mean_images.py"
+    path.write_text(source)
+    for protocol in ("official", "cpu"):
+        plan = dd.methods.plan(str(path), toy, protocol=protocol, ipc=2, depth=1, steps=2)
+        distilled = dd.distill(plan, toy, show_progress=False)
+        assert distilled.recipe["method"] == "mean_images" and distilled.ipc == 2

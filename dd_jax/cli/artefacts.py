@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dd_jax.cli.options import parse
 from dd_jax.cli.tables import print_table
+from dd_jax.errors import ConfigError
 from dd_jax.store.artefacts import ArtefactStore
 
 
@@ -34,6 +35,10 @@ class Artefacts:
 def run(words: Sequence[str]) -> int:
     """Parses the words after `artefacts` and does it; returns the exit code."""
     options = parse(Artefacts, words, program="python -m dd_jax artefacts")
+    if options.all and not options.prune:
+        raise ConfigError("--all says which artefacts --prune deletes", fix="pass --prune --all")
+    if options.prune and options.remove is not None:
+        raise ConfigError("--prune and --remove are two commands", fix="call one after the other")
     store = ArtefactStore(options.store)
     if options.remove is not None:
         store.remove(options.remove)

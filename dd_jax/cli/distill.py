@@ -42,10 +42,13 @@ def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:
     from dd_jax.report import is_poster, save_grid, save_poster
+    from dd_jax.report.result import check_place
 
     options, settings = command.run, command.settings
     if options.seeds is not None and options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
+    if options.json is not None:
+        check_place(options.json)
     data = load_data(options.data)
     plan = methods.plan_with(method, settings, data)
     plan, variant = _varied(method.name, plan, options, data.train)
@@ -67,7 +70,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         return 0
     recipe = complete(plan, data.train, artefacts=store)
     cell = (data.train.spec.name, ipc)
-    figures = _figures(distilled, recipe, data, options, ipc=ipc, store=store,
+    figures = _figures(distilled, recipe, data, options, store=store,
                        known=method.published_read_out.get(cell))
     published = method.published.get(cell) if variant == method.name else None
     told = dict(
@@ -94,8 +97,8 @@ def _run(
 
 
 def _figures(
-    distilled: DistilledSet, recipe: Recipe, data: Split, options: Run, *, ipc: float,
-    store: ArtefactStore, known: Any,
+    distilled: DistilledSet, recipe: Recipe, data: Split, options: Run, *, store: ArtefactStore,
+    known: Any,
 ) -> dict[str, Any]:
     from dd_jax import evaluate
     from dd_jax.cli.figures import network_figures, read_out_figures, transfer_figures
@@ -107,8 +110,8 @@ def _figures(
         if options.seeds:
             budget = dataclasses.replace(budget, seeds=options.seeds)
         return transfer_figures(distilled, recipe, data, seed=options.seed, budget=budget)
-    figures = network_figures(distilled, recipe, data, ipc=ipc, seed=options.seed,
-                              seeds=options.seeds, full=options.full, store=store)
+    figures = network_figures(distilled, recipe, data, seed=options.seed, seeds=options.seeds,
+                              full=options.full, store=store)
     if recipe.evaluation.read_out is not None and options.read_out:
         figures |= read_out_figures(distilled, data, seed=options.seed, known=known)
     return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 import sys
@@ -32,7 +33,10 @@ class Evaluate:
       seed: of the networks.
       kernel: also predict by regression with this kernel, for example "fc3"; by default with the
         set's own, if it has one; "none" for no regression.
-      random: also test random real images of the same budget.
+      random: also test random real images of the same budget (made once, an artefact).
+      full: also train on the full data (made once, an artefact).
+      artefacts: folder of what is made once; by default DD_JAX_ARTEFACTS, or "artefacts" beside the
+        folder of the set.
       json: also write the figures to this file.
     """
 
@@ -45,6 +49,8 @@ class Evaluate:
     seeds: int | None = None
     seed: int = 1
     random: bool = True
+    full: bool = False
+    artefacts: pathlib.Path | None = None
     json: pathlib.Path | None = None
 
 
@@ -75,8 +81,9 @@ def _transfer(words: Sequence[str], options: Evaluate, distilled, data, protocol
     if options.seeds:
         budget = dataclasses.replace(budget, seeds=options.seeds)
     rows, results = [], []
+    evaluate.check_transfer(data, distilled.spec.shape, protocols)
     cases = [(p, name, synthetic) for p in protocols
-             for name, synthetic in (("on the set", distilled.synthetic), ("not at all", None))]
+             for name, synthetic in (("on the set", distilled.trainable()), ("not at all", None))]
     for protocol, name, synthetic in cases:
         found = evaluate.evaluate_transfer(
             synthetic, data, normaliser=distilled.normaliser, protocol=protocol, budget=budget,
@@ -89,9 +96,9 @@ def _transfer(words: Sequence[str], options: Evaluate, distilled, data, protocol
                         "probe_mean": found.probe.mean, "probe_std": found.probe.std,
                         "tuned_mean": found.tuned.mean, "tuned_std": found.tuned.std,
                         "seconds": round(found.probe.seconds, 1)})
+        if options.json:
+            write_result(options.json, _described(words, options, distilled, data, results))
     print_table(("network", "pre-trained", "linear probe", "fine-tuned", "networks", "time"), rows)
-    if options.json:
-        write_result(options.json, _described(words, options, distilled, data, results))
     return 0
 
 
@@ -108,70 +115,127 @@ def _described(words: Sequence[str], options: Evaluate, distilled, data, results
 
 def run(words: Sequence[str]) -> int:
     """Parses the words after `evaluate` and does it; returns the exit code."""
-    import jax
-
-    from dd_jax import evaluate, store
-    from dd_jax.report.result import percent, write_result
+    from dd_jax import store
+    from dd_jax.distill.run import as_key
+    from dd_jax.report.result import check_place
 
     options = parse(Evaluate, words, program="python -m dd_jax evaluate")
     if options.seeds is not None and options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
+    as_key(options.seed)
+    if options.json is not None:
+        check_place(options.json)
     distilled = store.load(options.file)
+    protocols, by = _protocols(options, distilled), _read_out_of(options.kernel, distilled)
+    if not protocols and by is None:
+        raise ConfigError("networks is 'none' and there is no kernel: nothing is to be tested",
+                          fix="pass --kernel fc3, or name a network")
+    data = load_data(options.data or distilled.spec.name)
+    if data.test.spec.class_names != distilled.spec.class_names:
+        print(f"warning: the classes of {data.test.spec.name} are not called as those of the set, "
+              f"which was distilled from {distilled.spec.name}", file=sys.stderr)
+    if distilled.label_kind == "representations":
+        if options.kernel not in (None, "none") or options.augmentation is not None or options.full:
+            raise ConfigError("the set holds representations: --kernel, --augmentation and --full "
+                              "have no meaning for it", fix="leave them out")
+        return _transfer(words, options, distilled, data, protocols)
+    return _classify(words, options, distilled, data, protocols, by)
+
+
+def _protocols(options: Evaluate, distilled) -> list:
+    """The set's protocol with what was asked for in its place, on each network."""
+    from dd_jax import evaluate
+
+    if options.networks == "none":
+        return []
     own = {"augmentation": options.augmentation, "epochs": options.epochs}
     protocol = protocol_of(distilled).varied(
         **{k: v for k, v in own.items() if v is not None})
     names = (options.networks or protocol.network.name).split(",")
-    names = [] if options.networks == "none" else names
-    protocols = [evaluate.for_network(protocol, name.strip()) for name in names]
-    by = _read_out_of(options.kernel, distilled)
-    if not protocols and by is None:
-        raise ConfigError("networks is 'none' and there is no kernel: nothing is to be tested",
-                          fix="pass --kernel fc3, or name a network")
-    own_name = distilled.spec.name
-    data = load_data(options.data or own_name)
-    if data.test.spec.class_names != distilled.spec.class_names:
-        print(f"warning: the classes of {data.test.spec.name} are not called as those of the set, "
-              f"which was distilled from {own_name}", file=sys.stderr)
-    if distilled.label_kind == "representations":
-        if options.kernel not in (None, "none") or options.augmentation is not None:
-            raise ConfigError("the set holds representations: --kernel and --augmentation have no "
-                              "meaning for it", fix="leave them out")
-        return _transfer(words, options, distilled, data, protocols)
+    return [evaluate.for_network(protocol, name.strip()) for name in names]
+
+
+def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
+    """Tests by all networks and the kernel; what is finished is kept where a later one fails."""
+    from dd_jax import evaluate, kernels
+    from dd_jax.distill.plan import store_beside
+    from dd_jax.report.result import write_result
+
+    for each in protocols:
+        evaluate.check(distilled, data.test, protocol=each)
+    if by is not None:
+        evaluate.check_read_out(distilled, data.test, kernels.named(by.kernel, kind=by.kind))
     options = dataclasses.replace(
         options, random=options.random and evaluate.has_random(distilled, data.train))
-    rows, results = [], []
-    for each in protocols:
-        key = jax.random.key(options.seed)
-        tested = evaluate.evaluate_progressive(distilled, data.test, protocol=each, key=key,
-                                               seeds=options.seeds)
-        random = None
-        if options.random:
-            random = evaluate.evaluate_random(
-                data, normaliser=distilled.normaliser, protocol=each, key=key, ipc=distilled.ipc,
-                label_kind=distilled.label_kind, label_scale=distilled.label_scale,
-                seeds=options.seeds, shown=distilled.synthetic.images.shape[0],
-            )
-        rows.append((each.network.name, percent(tested.mean, tested.std),
-                     percent(random.mean, random.std) if random else "-",
-                     str(len(tested.accuracies)), f"{tested.seconds:.0f} s"))
-        results.append({
-            "network": each.network.name, "accuracy_mean": tested.mean, "accuracy_std": tested.std,
-            "accuracies": tested.accuracies.tolist(), "seconds": round(tested.seconds, 1),
-            "random_mean": random and random.mean, "random_std": random and random.std,
-            "protocol": each.plain(),
-        })
+    store = store_beside(options.artefacts, options.file.absolute().parent)
+    tests = [functools.partial(_by_network, options, distilled, data, each, store)
+             for each in protocols]
     if by is not None:
-        read = evaluate.read_out(distilled, data.test, by=by)
-        random = evaluate.read_out_random(distilled, data, key=jax.random.key(options.seed),
-                                          by=by) if options.random else None
-        rows.append((f"kernel {by.kernel}", percent(read.mean),
-                     percent(random.mean, random.std) if random else "-", "-",
-                     f"{read.seconds:.0f} s"))
-        results.append({"kernel": dataclasses.asdict(by), "accuracy_mean": read.mean,
-                        "seconds": round(read.seconds, 1),
-                        "random_mean": random and random.mean,
-                        "random_std": random and random.std})
-    print_table(("network", "accuracy", "random", "networks", "time"), rows)
-    if options.json:
-        write_result(options.json, _described(words, options, distilled, data, results))
+        tests.append(functools.partial(_by_kernel, options, distilled, data, by))
+    rows, results = [], []
+    try:
+        for test in tests:
+            row, result = test()
+            rows.append(row)
+            results.append(result)
+            if options.json:
+                write_result(options.json, _described(words, options, distilled, data, results))
+    finally:
+        if rows:
+            print_table(("network", "accuracy", "random", "all data", "networks", "time"), rows)
     return 0
+
+
+def _by_network(options: Evaluate, distilled, data, protocol, store) -> tuple[tuple, dict]:
+    """(row of the table, figures) of networks trained on the set and on what it is compared with.
+
+    Random images and all data are artefacts, shared with the runs beside the set's.
+    """
+    import jax
+
+    from dd_jax import evaluate
+    from dd_jax.evaluate.baselines import full_baseline, random_baseline
+    from dd_jax.report.result import percent
+    from dd_jax.synthetic import Labels
+
+    tested = evaluate.evaluate_progressive(
+        distilled, data.test, protocol=protocol, key=jax.random.key(options.seed),
+        seeds=options.seeds)
+    common = dict(protocol=protocol, normaliser=distilled.normaliser,
+                  labels=Labels(distilled.label_kind, distilled.label_scale))
+    random = full = None
+    if options.random:
+        random = store.get(random_baseline(
+            data, ipc=evaluate.budget(distilled), seed=options.seed, seeds=options.seeds,
+            shown=distilled.synthetic.images.shape[0], **common), data.train)
+    if options.full:
+        full = store.get(full_baseline(data, seed=options.seed + 1, **common), data.train)
+    row = (protocol.network.name, percent(tested.mean, tested.std),
+           percent(random.mean, random.std) if random else "-", percent(full and full.mean),
+           str(len(tested.accuracies)), f"{tested.seconds:.0f} s")
+    return row, {
+        "network": protocol.network.name, "accuracy_mean": tested.mean,
+        "accuracy_std": tested.std, "accuracies": tested.accuracies.tolist(),
+        "seconds": round(tested.seconds, 1), "random_mean": random and random.mean,
+        "random_std": random and random.std, "full_mean": full and full.mean,
+        "protocol": protocol.plain(),
+    }
+
+
+def _by_kernel(options: Evaluate, distilled, data, by) -> tuple[tuple, dict]:
+    """(row of the table, figures) of kernel regression."""
+    import jax
+
+    from dd_jax import evaluate
+    from dd_jax.report.result import percent
+
+    read, random = evaluate.read_out(distilled, data.test, by=by), None
+    if options.random:
+        random = evaluate.read_out_random(distilled, data, key=jax.random.key(options.seed), by=by)
+    row = (f"kernel {by.kernel}", percent(read.mean),
+           percent(random.mean, random.std) if random else "-", "-", "-", f"{read.seconds:.0f} s")
+    return row, {
+        "kernel": dataclasses.asdict(by), "accuracy_mean": read.mean,
+        "seconds": round(read.seconds, 1), "random_mean": random and random.mean,
+        "random_std": random and random.std,
+    }

@@ -16,8 +16,8 @@ from dd_jax.types import Split
 
 
 def network_figures(
-    distilled: DistilledSet, recipe: Recipe, data: Split, *, ipc: float, seed: int,
-    seeds: int | None, full: bool, store: ArtefactStore,
+    distilled: DistilledSet, recipe: Recipe, data: Split, *, seed: int, seeds: int | None,
+    full: bool, store: ArtefactStore,
 ) -> dict[str, Any]:
     """Accuracies of fresh networks trained on the set, on random images and on all data."""
     tested = evaluate.evaluate_progressive(
@@ -27,8 +27,8 @@ def network_figures(
     figures = dict(_of(tested), random_mean=None, random_std=None, full_mean=None)
     if evaluate.has_random(distilled, data.train):
         random = store.get(random_baseline(
-            data, ipc=ipc, shown=distilled.synthetic.images.shape[0], seeds=seeds, seed=seed + 1,
-            **common), data.train)
+            data, ipc=evaluate.budget(distilled), shown=distilled.synthetic.images.shape[0],
+            seeds=seeds, seed=seed + 1, **common), data.train)
         figures |= dict(random_mean=random.mean, random_std=random.std)
     if full:
         baseline = full_baseline(data, seed=seed + 2, **common)
@@ -47,7 +47,7 @@ def transfer_figures(
     budget = dataclasses.replace(budget, tune_steps=0)  # `evaluate` on the saved set does that too
     common = dict(normaliser=recipe.normaliser, protocol=recipe.evaluation, budget=budget,
                   key=jax.random.key(seed + 1))
-    tested = evaluate.evaluate_transfer(distilled.synthetic, data, **common).probe
+    tested = evaluate.evaluate_transfer(distilled.trainable(), data, **common).probe
     random = evaluate.evaluate_transfer_random(data.train, recipe.start, data, **common).probe
     without = evaluate.evaluate_transfer(None, data, **common).probe
     return dict(_of(tested), random_mean=random.mean, random_std=random.std, full_mean=None,

@@ -45,7 +45,7 @@ def from_tfds(
 
     Raises:
       MissingPackageError: tensorflow-datasets (or TensorFlow, where needed) does not import.
-      DataError: unknown set, or one that is not prepared, missing split or key, images of mixed size.
+      DataError: a set, split or key that is not there, images of mixed size.
 
     Example:
       >>> from_tfds("mnist", data_dir="nowhere")  # doctest: +SKIP

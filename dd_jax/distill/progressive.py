@@ -34,12 +34,13 @@ from dd_jax.distill.plan import Plan, as_plan, complete, refuse_other_run, store
 from dd_jax.distill.recipe import Recipe, part_key, with_objective
 from dd_jax.distill.run import as_key, distill
 from dd_jax.errors import ConfigError, require_whole
-from dd_jax.evaluate.evaluate import loss_for
 from dd_jax.evaluate.progressive import equal_budget, trained_on
+from dd_jax.evaluate.supervision import loss_for
 from dd_jax.objectives.conditioned import conditioned
 from dd_jax.run.workdir import claim
 from dd_jax.store import DistilledSet, save
 from dd_jax.synthetic.joined import joined
+from dd_jax.train.supervision import own_labels
 from dd_jax.types import RealData, Split, SyntheticSet
 
 
@@ -109,7 +110,8 @@ def progressive(
         new = jax.tree.map(np.asarray, found.synthetic)
         whole = new if whole is None else jax.tree.map(np.asarray,
                                                        joined(whole, new, spec.num_classes))
-        sets.append(whole)
+        seen = dataclasses.replace(found, synthetic=whole, stored=None).trainable()
+        sets.append(jax.tree.map(np.asarray, seen))
         rates.append(new.learning_rate)
     if stages > 1 and rates[0] is not None:
         whole = whole._replace(learning_rate=np.stack(rates))
@@ -143,8 +145,9 @@ def next_stage(
         protocol = protocol.varied(epochs=equal_budget(protocol.plan.epochs, stages))
 
         def start(network):
+            told = own_labels(loss_for(recipe.labels.kind, protocol))
             return trained_on(network, sets, protocol, shape=spec.shape,
-                              loss=loss_for(recipe.labels.kind, protocol))
+                              supervision=[told] * len(sets))
 
         plan = plan.later(start, digest)
     return plan.then(lambda one: with_objective(

@@ -11,7 +11,7 @@ import optax
 
 from dd_jax.data.normalise import Normaliser
 from dd_jax.distill.best_so_far import BestSoFar, check_best_so_far
-from dd_jax.errors import ConfigError, require_whole
+from dd_jax.errors import ConfigError, require_decay, require_whole
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.synthetic.labels import Labels
 from dd_jax.types import Objective, Parameterization, PyTree, RealData, SyntheticSet
@@ -63,10 +63,8 @@ class Recipe:
 
     def __post_init__(self):
         require_whole("steps", self.steps, least=0, example=100)
-        number = isinstance(self.average, (int, float))
-        if self.average is not None and not (number and 0.0 < self.average < 1.0):
-            raise ConfigError(f"average is {self.average!r}, expected a decay between 0 and 1",
-                              fix="pass average=0.99 or average=None")
+        if self.average is not None:
+            require_decay("average", self.average)
         if self.best_so_far is not None:
             check_best_so_far(self.best_so_far)
             if self.best_so_far.objective is self.objective and self.objective.turns > 1:

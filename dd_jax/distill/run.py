@@ -31,15 +31,19 @@ from dd_jax.store.artefacts import ArtefactStore
 from dd_jax.store.record import Stored
 from dd_jax.store.trajectories import normaliser_digest
 from dd_jax.synthetic import stored_bytes
-from dd_jax.types import Batch, PyTree, RealData, Split
+from dd_jax.types import Batch, PyTree, RealData, Split, SyntheticSet
 from dd_jax.versions import versions
 
+_SEEDS = 2**62
 _FINALISE = 1001  # apart from the consumers that the outer loop folds into the same key
 
 
 def as_key(key: Any) -> jax.Array:
     """A typed PRNG key from a seed or from itself; refuses what is neither."""
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        if abs(int(key)) >= _SEEDS:
+            raise ConfigError(f"seed is {key}, expected one between -2^62 and 2^62",
+                              fix="pass for example 0")
         return jax.random.key(int(key))
     if hasattr(key, "dtype") and key.dtype == jax.random.key(0).dtype and key.shape == ():
         return key
@@ -258,7 +262,8 @@ def _loop(recipe, stepper, state, step, *, folder, writer: MetricsWriter | None,
 def _stored_form(recipe: Recipe, state: DistillState) -> Stored | None:
     """What the set is decoded from, where it is that and nothing has changed it since."""
     record = recipe.parameterization.record
-    if record is None or recipe.average is not None or recipe.finalise is not None:
+    changed = recipe.average is not None or recipe.finalise is not None
+    if record is None or changed or recipe.labels.kind == "classes":
         return None
     params = state.params if recipe.best_so_far is None else state.best.params
     return Stored(*record, jax.tree.map(lambda x: np.asarray(x, np.float32), params))
@@ -270,14 +275,15 @@ def _finite(state: DistillState) -> jax.Array:
 
 
 def package(
-    recipe: Recipe, synthetic, data: RealData, *, stored_bytes: int | None = None,
+    recipe: Recipe, synthetic: SyntheticSet, data: RealData, *, stored_bytes: int | None = None,
     notes: Mapping[str, Any] | None = None, stored: Stored | None = None,
 ) -> DistilledSet:
     """Puts a synthetic set together with everything that is needed to use it.
 
     Args:
       recipe: that made it.
-      synthetic: the arrays.
+      synthetic: the arrays; uint8 images stay as they are, and labels [M, K] of kind "classes"
+        become the number of the class that is largest.
       data: the real set, for its description and fingerprint.
       stored_bytes: of the parameters that the arrays were decoded from; noted where given.
       notes: what else the set's recipe shall tell.
@@ -291,7 +297,7 @@ def package(
         noted["stored_bytes"] = int(stored_bytes)
     noted |= notes or {}
     return DistilledSet(
-        synthetic=jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic),
+        synthetic=_packed(synthetic, recipe.labels.kind),
         normaliser=recipe.normaliser,
         label_kind=recipe.labels.kind,
         label_scale=recipe.labels.scale,
@@ -303,3 +309,13 @@ def package(
         citation=recipe.citation,
         stored=stored,
     )
+
+
+def _packed(synthetic: SyntheticSet, kind: str) -> SyntheticSet:
+    """The arrays in the dtypes of a `DistilledSet`."""
+    images, labels = np.asarray(synthetic.images), np.asarray(synthetic.labels)
+    packed = jax.tree.map(lambda x: np.asarray(x, np.float32), synthetic)
+    if kind == "classes":
+        packed = packed._replace(
+            labels=(labels if labels.ndim == 1 else labels.argmax(axis=1)).astype(np.int32))
+    return packed._replace(images=images) if images.dtype == np.uint8 else packed

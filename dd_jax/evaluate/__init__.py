@@ -7,23 +7,25 @@ from dd_jax.evaluate.evaluate import (
     evaluate,
     evaluate_full,
     evaluate_random,
-    loss_for,
 )
-from dd_jax.evaluate.progressive import equal_budget, evaluate_progressive
+from dd_jax.evaluate.progressive import check, equal_budget, evaluate_progressive
 from dd_jax.evaluate.protocol import Protocol, for_network, protocol
-from dd_jax.evaluate.read_out import (
-    has_random,
-    own_read_out,
-    read_out,
-    read_out_random,
-)
+from dd_jax.evaluate.random_images import budget, has_random
+from dd_jax.evaluate.read_out import check_read_out, own_read_out, read_out, read_out_random
 from dd_jax.evaluate.settings import ReadOut
-from dd_jax.evaluate.transfer import TransferResult, evaluate_transfer, evaluate_transfer_random
+from dd_jax.evaluate.supervision import loss_for, supervision_of
+from dd_jax.evaluate.transfer import (
+    TransferResult,
+    check_transfer,
+    evaluate_transfer,
+    evaluate_transfer_random,
+)
 from dd_jax.evaluate.transfer_steps import BUDGETS, TransferBudget
 
 __all__ = ["BUDGETS", "Evaluation", "Protocol", "ReadOut", "TransferBudget", "TransferResult",
-           "build_network", "equal_budget", "evaluate", "evaluate_full", "evaluate_progressive",
-           "evaluate_random", "evaluate_transfer", "evaluate_transfer_random", "for_network",
-           "has_random", "loss_for", "own_read_out", "protocol", "read_out", "read_out_random"]
+           "budget", "build_network", "check", "check_read_out", "check_transfer", "equal_budget",
+           "evaluate", "evaluate_full", "evaluate_progressive", "evaluate_random",
+           "evaluate_transfer", "evaluate_transfer_random", "for_network", "has_random", "loss_for",
+           "own_read_out", "protocol", "read_out", "read_out_random", "supervision_of"]
 
 make_callable(__name__, "evaluate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +10,19 @@ import jax
 import numpy as np
 
 from dd_jax.data import Normaliser, fingerprint
-from dd_jax.errors import CheckpointError
+from dd_jax.errors import DDJaxError
 from dd_jax.evaluate.evaluate import Evaluation, evaluate_full, evaluate_random
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.store.artefacts import Artefact
+from dd_jax.evaluate.random_images import Budget
+from dd_jax.store.artefacts import Artefact, damaged
 from dd_jax.store.atomic import write_atomically
+from dd_jax.store.envelope import canonical, header_hash, read_json
 from dd_jax.store.trajectories import normaliser_digest
 from dd_jax.synthetic import Labels
 from dd_jax.types import RealData, Split
 
 _FILE = "accuracies.json"
+_SAID = ("name", "seeds", "read_out")
 
 
 def full_baseline(
@@ -37,11 +39,12 @@ def full_baseline(
     """
     common = dict(protocol=protocol, normaliser=normaliser, label_kind=labels.kind,
                   label_scale=labels.scale, seeds=seeds, key=jax.random.key(seed))
-    return _baseline("full_accuracy", data, common, seed, lambda: evaluate_full(data, **common))
+    return _baseline("full_accuracy", data, common, seed, lambda: evaluate_full(data, **common),
+                     without=("plan", "start_seed"))
 
 
 def random_baseline(
-    data: Split, *, protocol: Protocol, normaliser: Normaliser, labels: Labels, ipc: float,
+    data: Split, *, protocol: Protocol, normaliser: Normaliser, labels: Labels, ipc: Budget,
     seed: int, seeds: int | None = None, shown: int | None = None,
 ) -> Artefact:
     """Networks trained on random real images, as an artefact that opens as an `Evaluation`.
@@ -55,21 +58,26 @@ def random_baseline(
     common = dict(protocol=protocol, normaliser=normaliser, label_kind=labels.kind,
                   label_scale=labels.scale, ipc=ipc, shown=shown,
                   seeds=seeds or protocol.seeds, key=jax.random.key(seed))
-    return _baseline("random_accuracy", data, common, seed,
-                     lambda: evaluate_random(data, **common))
+    return _baseline("random_accuracy", data, common, seed, lambda: evaluate_random(data, **common),
+                     without=("full",))
 
 
 def _baseline(
-    kind: str, data: Split, common: dict[str, Any], seed: int, run: Callable[[], Evaluation]
+    kind: str, data: Split, common: dict[str, Any], seed: int, run: Callable[[], Evaluation], *,
+    without: tuple[str, ...],
 ) -> Artefact:
     settings = {name: value for name, value in common.items() if name != "key"}
-    settings |= {"protocol": common["protocol"].plain(),
-                 "normaliser": normaliser_digest(common["normaliser"]),
+    # What networks are trained by, and not what is said of them: methods share their baselines.
+    left_out = (*_SAID, *without)
+    protocol = {name: part for name, part in common["protocol"].plain().items()
+                if name not in left_out}
+    settings |= {"protocol": protocol, "normaliser": normaliser_digest(common["normaliser"]),
                  "test": fingerprint(data.test)}
 
     def make(train: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
         found = run()
-        text = json.dumps({"accuracies": found.accuracies.tolist(), "seconds": found.seconds})
+        values = {"accuracies": found.accuracies.tolist(), "seconds": found.seconds}
+        text = canonical({**values, "sha256": header_hash(values)})
         write_atomically(folder / _FILE, lambda file: file.write(text.encode()))
 
     return Artefact(kind, settings, make, _open, seed=seed)
@@ -77,14 +85,11 @@ def _baseline(
 
 def _open(folder: pathlib.Path) -> Evaluation:
     try:
-        found = json.loads((folder / _FILE).read_text())
+        found = read_json((folder / _FILE).read_bytes(), _FILE, fix="make it again")
         values = np.asarray(found["accuracies"], np.float64)
-        if values.ndim != 1 or not values.size or not ((values >= 0) & (values <= 1)).all():
-            raise ValueError("no accuracies")
+        if found.get("sha256") != header_hash(found):
+            raise ValueError("it does not match its own hash")
         return Evaluation(values, float(values.mean()), float(values.std()),
                           float(found["seconds"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f"the artefact {folder} is damaged ({error})",
-            fix=f"make it again: python -m dd_jax artefacts --store {folder.parent} "
-                f"--remove {folder.name}") from error
+    except (OSError, ValueError, KeyError, TypeError, DDJaxError) as error:
+        raise damaged(folder, f"its file {_FILE} cannot be read ({error})") from error

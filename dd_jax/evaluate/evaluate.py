@@ -18,13 +18,12 @@ from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, DataError, SetFileError
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.evaluate.random_images import random_images
-from dd_jax.evaluate.settings import PROTOCOL_LOSSES
-from dd_jax.evaluate.train import predict, train
+from dd_jax.evaluate.random_images import Budget, named_classes, random_images
+from dd_jax.evaluate.supervision import loss_for, loss_of, supervision_of
+from dd_jax.evaluate.train import check_order, predict, train
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.train.fit import rows_of
-from dd_jax.train.losses import Loss, cross_entropy, squared_error
 from dd_jax.train.supervision import Supervision, own_labels
 from dd_jax.train.teachers import real_images
 from dd_jax.types import DataSpec, RealData, Split, SyntheticSet
@@ -47,32 +46,13 @@ class Evaluation(NamedTuple):
     seconds: float
 
 
-def loss_for(label_kind: str, protocol: Protocol) -> Loss:
-    """Which training loss fits labels of this kind; refuses cross-entropy on centred labels.
-
-    Raises:
-      ConfigError: the protocol asks for cross-entropy on labels that are not probabilities, or
-        the labels are no classes at all.
-    """
-    if label_kind == "representations":
-        raise ConfigError("the labels are representations, which no classifier can be tested on",
-                          fix="call evaluate.evaluate_transfer")
-    name, free = protocol.supervision.loss, label_kind in ("centred", "logits")
-    if name == "cross_entropy" and free:
-        raise ConfigError(
-            f"protocol {protocol.name!r} trains with cross-entropy but the labels are {label_kind}",
-            fix="use loss='auto' or loss='squared_error'",
-        )
-    return PROTOCOL_LOSSES[name] or (squared_error if free else cross_entropy)
-
-
-def _fresh_accuracy(key, take, size, test, normaliser, supervision, *, spec, protocol, epochs,
-                    batch_size):
+def _fresh_accuracy(key, take, size, test, normaliser, supervision, weights=None, *, spec, protocol,
+                    epochs, batch_size):
     """Accuracy on `test` of one fresh network trained on the `size` images that `take` gives."""
     network = build_network(protocol, spec)
     variables = train(
         network, protocol, size=size, take=take, supervision=supervision, epochs=epochs,
-        batch_size=batch_size, key=key,
+        batch_size=batch_size, key=key, weights=weights,
         augmentation=augment.by_name(protocol.views.augmentation, spec.shape),
     )
     return test_accuracy(network, variables, test, normaliser)
@@ -86,13 +66,16 @@ def test_accuracy(network, variables, test: RealData, normaliser: Normaliser) ->
 
 
 @partial(jax.jit, static_argnames=("spec", "protocol", "epochs", "batch_size", "how"))
-def _train_and_test(keys, sets, test, normaliser, supervision, *, how, **options):
-    """One accuracy for each (key, set); every leaf of `sets` has the leading axis of `keys`."""
+def _train_and_test(keys, sets, test, normaliser, supervision, weights=None, *, how, **options):
+    """One accuracy for each (key, set); every leaf of `sets` has the leading axis of `keys`.
+
+    The supervision and the weights [M] are the same for all sets.
+    """
 
     def one(args):
         key, (images, labels) = args
         return _fresh_accuracy(key, rows_of(images, labels), images.shape[0], test, normaliser,
-                               supervision, **options)
+                               supervision, weights, **options)
 
     return map_over(one, (keys, sets), how=how)
 
@@ -135,14 +118,53 @@ def check_fits(spec: DataSpec, test: RealData) -> None:
         )
 
 
-def _check_testable(distilled: DistilledSet, test: RealData) -> None:
-    """Refuses a set or test data without images, and warns of a set that teaches one class."""
-    if distilled.synthetic.images.shape[0] == 0:
+def check_testable(
+    distilled: DistilledSet, test: RealData, protocol: Protocol, *, labels: bool = True
+) -> None:
+    """Refuses, before anything is trained or compiled, what a protocol cannot test.
+
+    Args:
+      distilled: the set.
+      test: real test data.
+      protocol: of the training.
+      labels: whether the set's own labels, or its label store, are what networks are told.
+
+    Raises:
+      SetFileError: shapes or classes do not match.
+      ConfigError: a set without images, images too small for the network, a loss that does not fit
+        the labels, or batches that the set cannot be cut into.
+      DataError: test data without images.
+    """
+    check_fits(distilled.spec, test)
+    if labels:
+        loss_of(distilled, protocol)
+    size = distilled.synthetic.images.shape[0]
+    if size == 0:
         raise ConfigError("the set has 0 images, expected at least 1",
                           fix="select at least one image")
     if test.labels.shape[0] == 0:
         raise DataError("the test data has 0 images, expected at least 1", fix="pass all of it")
-    taught = np.unique(np.argmax(distilled.synthetic.labels, axis=-1))
+    build_network(protocol, distilled.spec)
+    if protocol.plan.order != "random":
+        _check_class_major(distilled, protocol)
+        check_order(protocol.plan.order, distilled.spec.num_classes, size=size,
+                    batch_size=protocol.plan.batch_size)
+
+
+def _check_class_major(distilled: DistilledSet, protocol: Protocol) -> None:
+    named, classes = named_classes(distilled), distilled.spec.num_classes
+    if named is None:
+        return
+    shared = np.repeat(np.arange(classes), -(-len(named) // classes))
+    if not np.array_equal(named, shared):
+        raise ConfigError(
+            f"protocol {protocol.name!r} takes batches in order {protocol.plan.order!r}, and the "
+            "set has not as many images of every class, class by class",
+            fix="pass order='random'")
+
+
+def _warn_of_one_class(distilled: DistilledSet) -> None:
+    taught = np.unique(distilled.hard_labels)
     if len(taught) == 1 and distilled.spec.num_classes > 1:
         name = distilled.spec.class_names[int(taught[0])]
         warnings.warn(f"every label of the set is largest for class {taught[0]} ({name}): networks "
@@ -161,15 +183,16 @@ def evaluate(
 ) -> Evaluation:
     """Trains fresh networks on a distilled set and tests them.
 
-    The set's normaliser is applied to the test images and the loss follows from what its labels
-    mean, so neither can be forgotten.
+    The set may have any shape: uint8 images, class numbers, classes of any size, weights. Its
+    normaliser is applied to the test images and the loss follows from what its labels mean, so
+    neither can be forgotten. A label store beside the set is what the networks are told.
 
     Args:
       distilled: the set, see `store.load`.
       test: real test data of the same shape and classes.
       protocol: how the networks are trained.
       key: PRNG key; network i uses fold_in(key, i).
-      supervision: what the networks are told in place of the set's labels, such as
+      supervision: what the networks are told in place of the set's labels and label store, such as
         `train.teacher(network, variables)`; its arrays are arguments of the compiled test.
       seeds: number of networks; the protocol's by default.
       how: "map" or "vmap" over networks; by backend by default.
@@ -179,26 +202,27 @@ def evaluate(
 
     Raises:
       SetFileError: shapes or classes do not match.
-      ConfigError: cross-entropy on centred labels, or a set without images.
+      ConfigError: cross-entropy on centred labels, or what else `check_testable` refuses.
       DataError: test data without images.
 
     Warns where every label of the set is largest for one and the same class.
     """
-    check_fits(distilled.spec, test)
-    supervision = supervision or own_labels(loss_for(distilled.label_kind, protocol))
-    _check_testable(distilled, test)
+    check_testable(distilled, test, protocol, labels=supervision is None)
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds is {seeds}, expected at least 1", fix="pass seeds=5")
+    if supervision is None and distilled.label_store is None:
+        _warn_of_one_class(distilled)
     start = time.perf_counter()
     count = seeds or protocol.seeds
-    synthetic = distilled.synthetic
+    supervision = supervision or supervision_of(distilled, protocol)
+    synthetic = distilled.trainable()
     protocol = at_own_rate(protocol, synthetic)
     sets = (synthetic.images, synthetic.labels)
     sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
     return summarise(
         _train_and_test(
             network_keys(key, count), sets, test, distilled.normaliser, supervision,
-            spec=distilled.spec, protocol=protocol, epochs=protocol.plan.epochs,
+            synthetic.weights, spec=distilled.spec, protocol=protocol, epochs=protocol.plan.epochs,
             batch_size=protocol.plan.batch_size, how=how,
         ),
         start,
@@ -232,7 +256,7 @@ def evaluate_random(
     *,
     normaliser: Normaliser,
     protocol: Protocol,
-    ipc: float,
+    ipc: Budget,
     key: jax.Array,
     label_kind: str = "one_hot",
     label_scale: float = 1.0,
@@ -243,10 +267,11 @@ def evaluate_random(
 ) -> Evaluation:
     """The baseline of random real images: as many per class, a new choice for each network.
 
-    The arguments are those of `evaluate`, and `ipc` as for `random_images`; labels are hard labels
-    of the given kind. `shown` is how many images the set beside it shows, where these are more than
-    it stores: networks then take as many steps as on that set. A protocol's order and start are
-    kept; its rate is its own `learning_rate`, since these images learned none.
+    The arguments are those of `evaluate`, and `ipc` as for `random_images`: `budget` is that of a
+    set, also of one with classes of unequal size. Labels are hard labels of the given
+    kind. `shown` is how many images the set beside it shows, where these are more than it stores:
+    networks then take as many steps as on that set. A protocol's order and start are kept; its rate
+    is its own `learning_rate`, since these images learned none.
     """
     start = time.perf_counter()
     count = seeds or protocol.seeds

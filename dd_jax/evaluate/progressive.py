@@ -9,32 +9,34 @@ ICLR 2024.
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dd_jax import augment
 from dd_jax.errors import SetFileError
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.evaluate import (
     Evaluation,
-    check_fits,
+    at_own_rate,
+    check_testable,
     evaluate,
-    loss_for,
     network_keys,
     one_rate,
     summarise,
     test_accuracy,
 )
 from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.supervision import supervision_of
 from dd_jax.evaluate.train import train
 from dd_jax.store import DistilledSet
-from dd_jax.synthetic.joined import stage_sets
+from dd_jax.synthetic.joined import stage_rows, stage_sets
 from dd_jax.train.fit import rows_of
-from dd_jax.train.losses import Loss
-from dd_jax.train.supervision import own_labels
+from dd_jax.train.supervision import Supervision, Views
 from dd_jax.types import Network, PyTree, RealData, SyntheticSet
 
 
@@ -51,7 +53,12 @@ def equal_budget(epochs: int, stages: int) -> int:
 
 
 def trained_on(
-    network: Network, sets: Sequence[SyntheticSet], protocol: Protocol, *, loss: Loss, shape: tuple
+    network: Network,
+    sets: Sequence[SyntheticSet],
+    protocol: Protocol,
+    *,
+    supervision: Sequence[Supervision],
+    shape: tuple,
 ) -> Network:
     """The network whose initial parameters have been trained on the sets, one after another.
 
@@ -59,20 +66,20 @@ def trained_on(
 
     Args:
       network: the architecture.
-      sets: in order.
+      sets: in order; images in model space, labels [M, K].
       protocol: with the epochs of one stage.
-      loss: against the sets' labels, see `train.losses`.
+      supervision: what networks are told on each of them.
       shape: (H, W, C).
 
     Returns:
       A `Network` that differs in `init` only, which now is a training.
     """
-    for synthetic in sets:
-        network = _after(network, synthetic, protocol, loss, shape)
+    for synthetic, told in zip(sets, supervision):
+        network = _after(network, synthetic, protocol, told, shape)
     return network
 
 
-def _after(network: Network, synthetic, protocol: Protocol, loss: Loss, shape: tuple) -> Network:
+def _after(network, synthetic, protocol: Protocol, told: Supervision, shape: tuple) -> Network:
     if protocol.optimizer.learned_rate and synthetic.learning_rate is not None:
         protocol = protocol.varied(learning_rate=one_rate(synthetic.learning_rate))
 
@@ -80,7 +87,8 @@ def _after(network: Network, synthetic, protocol: Protocol, loss: Loss, shape: t
 
     def init(key: jax.Array) -> PyTree:
         return train(
-            network, protocol, size=images.shape[0], supervision=own_labels(loss), key=key,
+            network, protocol, size=images.shape[0], supervision=told, key=key,
+            weights=synthetic.weights,
             take=rows_of(images, labels), epochs=protocol.plan.epochs,
             batch_size=protocol.plan.batch_size,
             augmentation=augment.by_name(protocol.views.augmentation, shape),
@@ -89,12 +97,56 @@ def _after(network: Network, synthetic, protocol: Protocol, loss: Loss, shape: t
     return network._replace(init=init)
 
 
+@dataclasses.dataclass(frozen=True)
+class _StageTargets:
+    """Targets of a stage, asked for by rows of the whole set; the arrays begin with these rows."""
+
+    targets: Callable
+
+    def __call__(self, arrays: PyTree, views: Views) -> PyTree:
+        rows, arrays = arrays
+        return self.targets(arrays, views._replace(rows=rows[views.rows]))
+
+
+def _of_stage(told: Supervision, rows: np.ndarray) -> Supervision:
+    return Supervision(_StageTargets(told.targets), told.loss, (jnp.asarray(rows), told.arrays))
+
+
+def check(
+    distilled: DistilledSet,
+    test: RealData,
+    *,
+    protocol: Protocol,
+    stages: int | None = None,
+    labels: bool = True,
+) -> None:
+    """Refuses, before anything is trained, what `evaluate_progressive` would refuse.
+
+    Args:
+      distilled, test, protocol, stages: as there.
+      labels: whether networks are told what the set teaches, and no other supervision.
+
+    Raises:
+      SetFileError: test data of another kind, or images that the stages cannot share.
+      ConfigError, DataError: as `check_testable`; or learned rates that the protocol cannot follow.
+    """
+    stages = distilled.recipe.get("stages", 1) if stages is None else stages
+    check_testable(distilled, test, protocol, labels=labels)
+    count, classes = distilled.synthetic.images.shape[0], distilled.spec.num_classes
+    if stages == 1:
+        at_own_rate(protocol, distilled.synthetic)
+    elif count % (classes * stages):
+        raise SetFileError(f"the set has {count} images, which {stages} stages of {classes} "
+                           "classes cannot share", fix="pass the number of stages it was made in")
+
+
 def evaluate_progressive(
     distilled: DistilledSet,
     test: RealData,
     *,
     protocol: Protocol,
     key: jax.Array,
+    supervision: Supervision | None = None,
     stages: int | None = None,
     epochs: int | None = None,
     seeds: int | None = None,
@@ -106,6 +158,7 @@ def evaluate_progressive(
       test: real test data.
       protocol: of every stage.
       key: PRNG key; network i uses fold_in(key, i).
+      supervision: as for `evaluate`; rows are those of the whole set in every stage.
       stages: P; by default as many as the set was made in. 1 is `evaluate`.
       epochs: of each stage; by default as many as make the image passes of `protocol.plan.epochs`
         on the whole set.
@@ -119,19 +172,18 @@ def evaluate_progressive(
     """
     stages = distilled.recipe.get("stages", 1) if stages is None else stages
     if stages == 1:
-        return evaluate(distilled, test, protocol=protocol, key=key, seeds=seeds)
-    check_fits(distilled.spec, test)
-    count, classes = distilled.synthetic.images.shape[0], distilled.spec.num_classes
-    if count % (classes * stages):
-        raise SetFileError(f"the set has {count} images, which {stages} stages of {classes} "
-                           "classes cannot share", fix="pass the number of stages it was made in")
+        return evaluate(distilled, test, protocol=protocol, key=key, seeds=seeds,
+                        supervision=supervision)
+    check(distilled, test, protocol=protocol, stages=stages, labels=supervision is None)
     start = time.perf_counter()
     epochs = epochs or equal_budget(protocol.plan.epochs, stages)
     protocol = protocol.varied(epochs=epochs)
-    loss = loss_for(distilled.label_kind, protocol)
-    sets = stage_sets(distilled.synthetic, stages, classes)
-    network = trained_on(build_network(protocol, distilled.spec), sets, protocol, loss=loss,
-                         shape=distilled.spec.shape)
+    told, whole = supervision or supervision_of(distilled, protocol), distilled.trainable()
+    rows = stage_rows(whole.images.shape[0], stages, distilled.spec.num_classes)
+    network = trained_on(
+        build_network(protocol, distilled.spec),
+        stage_sets(whole, stages, distilled.spec.num_classes), protocol,
+        supervision=[_of_stage(told, r) for r in rows], shape=distilled.spec.shape)
 
     @jax.jit
     def accuracies(keys, test, normaliser):

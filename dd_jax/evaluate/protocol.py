@@ -99,6 +99,10 @@ class Protocol:
           >>> Protocol.from_plain({"name": "dc", "epochs": 7}) == protocol("dc", epochs=7)
           True
         """
+        if not values:
+            raise SetFileError("the set comes without an evaluation protocol",
+                               fix="save it with evaluation=protocol.plain(), or ask for kernel "
+                                   "regression alone")
         try:
             flat = _flat(values)
             if flat.get("read_out") is not None:

@@ -2,6 +2,12 @@
 
   P = K(X_test, X_s) (K(X_s, X_s) + mu I)^{-1} Y_s,   the prediction is argmax_k P_k
 
+Of a set with weights w, divided by their mean, the squared error of image i counts w_i times:
+
+  P = K(X_test, X_s) D (D K(X_s, X_s) D + mu I)^{-1} D Y_s,   D = diag(sqrt(w))
+
+A label store is not used: the labels are the set's own.
+
 Source: Nguyen et al., Dataset Meta-Learning from Kernel Ridge-Regression, ICLR 2021.
 """
 
@@ -17,17 +23,12 @@ from dd_jax import kernels
 from dd_jax.data import normalise
 from dd_jax.errors import ConfigError, SetFileError, require_whole
 from dd_jax.evaluate.evaluate import Evaluation, check_fits, summarise
-from dd_jax.evaluate.random_images import random_images
+from dd_jax.evaluate.random_images import budget, has_random, random_images
 from dd_jax.evaluate.settings import ReadOut
 from dd_jax.solvers import fit_kernel, in_float64
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.types import Kernel, RealData, Split
-
-
-def has_random(distilled: DistilledSet, data: RealData) -> bool:
-    """Whether there are as many real images of each class as the set has per class."""
-    return 0 < distilled.ipc <= int(data.class_counts.min())
 
 
 def own_read_out(distilled: DistilledSet) -> ReadOut:
@@ -51,9 +52,9 @@ def own_read_out(distilled: DistilledSet) -> ReadOut:
 
 
 @partial(jax.jit, static_argnames=("kernel", "ridge", "mode", "chunk"))
-def _accuracy(images, labels, test, normaliser, *, kernel, ridge, mode, chunk):
+def _accuracy(images, labels, weights, test, normaliser, *, kernel, ridge, mode, chunk):
     kernel = kernels.blockwise(kernel)
-    alpha = fit_kernel(in_float64(kernel.gram)(images), labels, ridge=ridge, mode=mode).alpha
+    alpha = _coefficients(in_float64(kernel.gram)(images), labels, weights, ridge=ridge, mode=mode)
     total = test.labels.shape[0]
     padding = -total % chunk
     rows = jnp.minimum(jnp.arange(total + padding), total - 1).reshape(-1, chunk)
@@ -66,22 +67,46 @@ def _accuracy(images, labels, test, normaliser, *, kernel, ridge, mode, chunk):
     return jnp.mean(predicted == test.labels)
 
 
-def _tested(sets, distilled, test, by, kernel, chunk) -> Evaluation:
+def _coefficients(gram, labels, weights, *, ridge, mode) -> jax.Array:
+    """[M, K], of which P = K(X_test, X_s) times it."""
+    if weights is None:
+        return fit_kernel(gram, labels, ridge=ridge, mode=mode).alpha
+    root = jnp.sqrt(weights / jnp.mean(weights))[:, None]
+    return root * fit_kernel(root * gram * root.T, root * labels, ridge=ridge, mode=mode).alpha
+
+
+def check_read_out(distilled: DistilledSet, test: RealData, kernel: Kernel) -> None:
+    """Refuses what a kernel regression cannot predict from, before anything is computed.
+
+    Raises:
+      SetFileError: shapes or classes do not match.
+      ConfigError: labels that name no class, a set without images, or a kernel that does not fit
+        its images.
+    """
     check_fits(distilled.spec, test)
     if distilled.label_kind == "representations":
         raise ConfigError("the labels are representations, which name no class",
                           fix="call evaluate.evaluate_transfer")
+    size = distilled.synthetic.images.shape[0]
+    if size == 0:
+        raise ConfigError("the set has 0 images, expected at least 1",
+                          fix="select at least one image")
+    images = jax.ShapeDtypeStruct((size, *distilled.spec.shape), jnp.float32)
+    jax.eval_shape(kernel.gram, images)
+
+
+def _tested(sets, distilled, test, by, kernel, chunk) -> Evaluation:
     if by is None:
         own = kernel is None or "read_out" in distilled.evaluation
         by = own_read_out(distilled) if own else ReadOut("fc1")  # for its ridge only
     used = kernel or kernels.named(by.kernel, kind=by.kind)
+    check_read_out(distilled, test, used)
     require_whole("chunk", chunk, example=500)
     start = time.perf_counter()
     accuracies = [
-        _accuracy(jnp.asarray(images), jnp.asarray(labels), test, distilled.normaliser,
-                  kernel=used, ridge=by.ridge, mode=by.mode,
-                  chunk=min(chunk, test.labels.shape[0]))
-        for images, labels in sets
+        _accuracy(images, labels, weights, test, distilled.normaliser, kernel=used, ridge=by.ridge,
+                  mode=by.mode, chunk=min(chunk, test.labels.shape[0]))
+        for images, labels, weights in sets
     ]
     return summarise(jnp.stack(accuracies), start)
 
@@ -110,7 +135,8 @@ def read_out(
       ConfigError: the set names no kernel and none is given.
       SetFileError: shapes or classes do not match.
     """
-    sets = [(distilled.synthetic.images, distilled.synthetic.labels)]
+    shown = distilled.trainable()
+    sets = [(shown.images, shown.labels, shown.weights)]
     return _tested(sets, distilled, test, by, kernel, chunk)
 
 
@@ -142,8 +168,9 @@ def read_out_random(
                           fix="leave this baseline out")
     sets = []
     for seed in range(seeds):
-        images, classes = random_images(data.train, jax.random.fold_in(key, seed), distilled.ipc)
+        images, classes = random_images(data.train, jax.random.fold_in(key, seed),
+                                        budget(distilled))
         labels = targets(classes, distilled.spec.num_classes, kind=distilled.label_kind,
                          scale=distilled.label_scale)
-        sets.append((normalise(distilled.normaliser, images), labels))
+        sets.append((normalise(distilled.normaliser, images), labels, None))
     return _tested(sets, distilled, data.test, by, kernel, chunk)

@@ -61,7 +61,8 @@ def train(
     return fit(
         network, variables, take=take, batches=batches,
         optimizer=optimizer_of(protocol.optimizer, epochs, batches.steps),
-        key=jax.random.fold_in(key, _EPOCH), supervision=supervision, weights=weights,
+        key=jax.random.fold_in(key, _EPOCH), supervision=supervision,
+        weights=None if weights is None else jnp.asarray(weights),
         views=augmented(augmentation, mix=protocol.views.cutmix),
     ).variables
 
@@ -74,6 +75,16 @@ def _batches(order: str, take: Take, key, *, size: int, batch_size: int, epochs:
     classes = jax.eval_shape(take, jnp.zeros((1,), jnp.int32))[1].shape[-1]
     rows = _plan(order, classes, batch_size)(key, size, epochs * batches.steps)
     return planned(rows, epochs=epochs, steps=batches.steps)
+
+
+def check_order(order: str, classes: int, *, batch_size: int, size: int) -> None:
+    """Refuses batches of an order that is not "random", where a set cannot be cut into them.
+
+    Raises:
+      ConfigError: as said.
+    """
+    plan = _plan(order, classes, min(batch_size, size))
+    jax.eval_shape(lambda key: plan(key, size, 1), jax.random.key(0))
 
 
 def _plan(order: str, classes: int, batch_size: int) -> Plan:

@@ -10,7 +10,7 @@ Source: Lee et al., Self-Supervised Dataset Distillation for Transfer Learning, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ def _transfer(keys, sets, target, normaliser, *, protocol, budget, length, how):
             variables = network.init(jax.random.fold_in(key, _NETWORK))
         else:
             network, variables = pretrain(protocol, synthetic.images, synthetic.labels,
+                                          weights=synthetic.weights,
                                           key=jax.random.fold_in(key, _PRETRAIN))
 
         def features(stored):
@@ -109,7 +110,8 @@ def evaluate_transfer(
     """Pre-trains networks on a set of representations and tests them on a labelled target.
 
     Args:
-      synthetic: images [M, H, W, C] in model space, labels [M, R]; None for no pre-training.
+      synthetic: images [M, H, W, C] in model space, labels [M, R], and weights [M] or None, such as
+        `DistilledSet.trainable()`; None for no pre-training.
       target: real data of the same image shape; any labels.
       normaliser: of the set; the target's images go through it too.
       protocol: architecture and pre-training.
@@ -141,8 +143,8 @@ def evaluate_transfer(
     length, sets = 1, None
     if synthetic is not None:
         length = synthetic.labels.shape[-1]
-        sets = SyntheticSet(*(jnp.broadcast_to(x, (budget.seeds, *x.shape))
-                              for x in synthetic[:2]))
+        seen = SyntheticSet(*synthetic[:2], weights=synthetic.weights)
+        sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (budget.seeds, *jnp.shape(x))), seen)
     return _run(keys, sets, target, normaliser, protocol, budget, length, how)
 
 
@@ -174,6 +176,25 @@ def evaluate_transfer_random(
     sets = [draw(source, jax.random.fold_in(k, _CHOICE)) for k in keys]
     sets = jax.tree.map(lambda *x: jnp.stack(x), *sets)
     return _run(keys, sets, target, normaliser, protocol, budget, sets.labels.shape[-1], how)
+
+
+def check_transfer(
+    target: Split, shape: tuple[int, ...], protocols: Sequence[Protocol]
+) -> None:
+    """Refuses, before anything is trained, what `evaluate_transfer` would refuse.
+
+    Args:
+      target: real labelled data.
+      shape: (H, W, C) of the set's images.
+      protocols: that it is to be tested by.
+
+    Raises:
+      SetFileError: the target's images have another shape.
+      ConfigError: images of the target that are kept on the host, or too small for a network.
+    """
+    _check(target, shape)
+    for protocol in protocols:
+        backbone(protocol, shape, 1)
 
 
 def _check(target: Split, shape: tuple[int, ...] | None) -> None:

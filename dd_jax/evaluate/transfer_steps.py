@@ -69,7 +69,8 @@ BUDGETS = {
 
 
 def pretrain(
-    protocol: Protocol, images: jax.Array, labels: jax.Array, *, key: jax.Array
+    protocol: Protocol, images: jax.Array, labels: jax.Array, *, key: jax.Array,
+    weights: jax.Array | None = None,
 ) -> tuple[Network, PyTree]:
     """Trains a fresh network by mean squared error to representations, without augmentation.
 
@@ -78,6 +79,7 @@ def pretrain(
       images: [M, H, W, C] in model space.
       labels: [M, R].
       key: PRNG key.
+      weights: [M] by which the images count; all the same by default.
 
     Returns:
       (network with R outputs, its variables).
@@ -86,7 +88,7 @@ def pretrain(
     variables = train(
         network, protocol, size=images.shape[0], take=rows_of(images, labels), augmentation=None,
         supervision=own_labels(mean_squared_error), epochs=protocol.plan.epochs,
-        batch_size=protocol.plan.batch_size, key=key,
+        batch_size=protocol.plan.batch_size, key=key, weights=weights,
     )
     return network, variables
 

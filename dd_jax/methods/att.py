@@ -10,7 +10,7 @@ and the nearest step is looked for among all (there only below a distance of 10,
 from __future__ import annotations
 
 from dd_jax.methods.families.trajectory import Trajectories, narrow
-from dd_jax.methods.frame import Site, Whole
+from dd_jax.methods.frame import Decay, Site, Whole
 from dd_jax.objectives.trajectory_loss import nearest
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 
@@ -23,7 +23,7 @@ class ATT(Trajectories):
     """
 
     expert_batch_size: Whole = 512
-    average: float = 0.999
+    average: Decay = 0.999
 
     presets = {
         "official": {

@@ -16,11 +16,24 @@ Differs from the official code:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import optax
 
 from dd_jax import pools
-from dd_jax.methods.frame import NormedConvNets, Pixels, Rate, Site, Start, Tested, Views, Whole
+from dd_jax.methods.frame import (
+    NormedConvNets,
+    Pixels,
+    Rate,
+    Site,
+    Start,
+    Tested,
+    Views,
+    Whole,
+    one_of,
+)
 from dd_jax.objectives import gradient_matching
+from dd_jax.objectives.gradient_distances import DISTANCES
 
 LOOPS = {1: dict(uses=1, epochs=1), 10: dict(uses=10, epochs=50), 20: dict(uses=20, epochs=25),
          30: dict(uses=30, epochs=20), 40: dict(uses=40, epochs=15), 50: dict(uses=50, epochs=10)}
@@ -52,7 +65,7 @@ class DC(Pixels, NormedConvNets, Tested):
     batch_size: Whole = 256
     network_rate: Rate = 0.01
     network_batch_size: Whole = 256
-    distance: str = "row_cosine"
+    distance: Annotated[str, one_of(DISTANCES, "gradient distance")] = "row_cosine"
     start: Start = "noise"
     augmentation: Views = "none"
     evaluation_epochs: Whole = 301

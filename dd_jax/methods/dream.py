@@ -14,6 +14,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dd_jax.data import require_on_device
 from dd_jax.distill.needs import architecture, arrays
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.representative import representative
@@ -47,6 +48,7 @@ class DREAM(idc.IDC):
 
     def check(self, at: Site) -> None:
         super().check(at)
+        require_on_device(at.data, "the choice of representatives")
         check_selection(self._count(), **self._clusters(), subsample=1)
 
     def _count(self) -> int:

@@ -16,7 +16,7 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
 from __future__ import annotations
 
 from dd_jax.methods.families.trajectory import Trajectories, narrow
-from dd_jax.methods.frame import Rate, Site
+from dd_jax.methods.frame import Decay, Rate, Site
 from dd_jax.train.expert_rules import sharpness_aware
 
 
@@ -43,7 +43,7 @@ class FTD(Flat):
       average: decay of the moving average that is the product.
     """
 
-    average: float = 0.999
+    average: Decay = 0.999
 
     presets = {
         "official": {

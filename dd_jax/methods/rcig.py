@@ -30,7 +30,7 @@ import optax
 
 from dd_jax import nets, pools
 from dd_jax.methods.families.tests import frepo_test
-from dd_jax.methods.frame import LabelHead, NormedConvNets, Rate, Site, Whitened, Whole
+from dd_jax.methods.frame import Decay, LabelHead, NormedConvNets, Rate, Site, Whitened, Whole
 from dd_jax.objectives.linearised_ridge import linearised_ridge
 from dd_jax.synthetic import Labels, pixels, with_mirrors
 
@@ -57,7 +57,7 @@ class RCIG(Whitened, NormedConvNets):
     steps: Whole = 10_000
     learning_rate: Rate = 3e-3
     temperature_rate: Rate = 3e-2
-    average: float = 0.99
+    average: Decay = 0.99
     batch_size: Whole = 1024
     l2_rate: Rate | None = None
     solver: str = "adam"

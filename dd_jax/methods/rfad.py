@@ -30,7 +30,7 @@ from dd_jax.methods.frame import ConvNets, LabelHead, Rate, Site, Whitened, Whol
 from dd_jax.objectives.random_feature_ridge import random_feature_ridge
 from dd_jax.synthetic import Labels, pixels
 from dd_jax.synthetic.preconditioned import preconditioned
-from dd_jax.types import Objective
+from dd_jax.types import DataSpec, Objective
 
 # Learning rate, output scale and pull to the initial weights with which networks are trained on a
 # distilled set of 1, 10 and 50 images per class (official evaluation).
@@ -68,7 +68,6 @@ class RFAD(Whitened, ConvNets):
       evaluation_rate: their learning rate; None: the paper's, by data and images per class.
     """
 
-    whitening = "zca_uncentred"
     steps: Whole = 100_000
     learning_rate: Rate = 1e-3
     preconditioner_rate: Rate = 5e-5
@@ -95,6 +94,9 @@ class RFAD(Whitened, ConvNets):
                         evaluation_steps=300, evaluation_width=128, evaluation_rate=0.03),
                 10: dict(evaluation_width=64, evaluation_rate=0.1)},
     }
+
+    def whitening(self, spec: DataSpec) -> str:
+        return "zca_per_image" if spec.name == "svhn" else "zca_uncentred"
 
     def _regression(self, at: Site, networks: int, batch_size: int) -> Objective:
         network = at.convnet(norm="none", init_style="gaussian", first_padding=1)

@@ -109,11 +109,14 @@ class WMDD(Taught, Tested):
                 1: dict(evaluation_epochs=1000), 2: dict(steps=500)},
     }
 
+    def _roll(self, at: Site) -> int:
+        return min(at.spec.shape[:2]) // 7 if self.roll is None else self.roll
+
     def _views(self, at: Site, roll: int):
         return crop_flip_roll(at.spec.shape, area=self.area, flip=self.mirror_views, roll=roll)
 
     def check(self, at: Site) -> None:
-        self._views(at, 0)
+        self._views(at, self._roll(at))  # before the teacher is trained
 
     def needs(self, at: Site) -> dict:
         network, views = self.teacher_network(at), self._views(at, 0)
@@ -151,7 +154,6 @@ class WMDD(Taught, Tested):
     def build(self, at: Site) -> dict:
         network, variables = self.teacher_network(at), at.have["teacher"]
         black, white = (grey(at.normaliser, level) for level in (0.0, 1.0))
-        roll = min(at.spec.shape[:2]) // 7 if self.roll is None else self.roll
         soft = self.labels == "soft"
 
         @jax.jit
@@ -165,7 +167,8 @@ class WMDD(Taught, Tested):
         adam = optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps), 0.5, 0.9)
         objective = barycentre_matching(
             network, variables, at.have["targets"], distance=self.distance,
-            block=max(1, self.block_images // self.ipc), augmentation=self._views(at, roll),
+            block=max(1, self.block_images // self.ipc),
+            augmentation=self._views(at, self._roll(at)),
             label_weight=self.label_weight, statistics_weight=self.statistics_weight)
         return dict(
             objective=objective,

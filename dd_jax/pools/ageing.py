@@ -128,7 +128,7 @@ def _staggered(network, optimizer, key: jax.Array, *, size: int, max_age: int) -
 
 
 def _new(network: Network, optimizer, key: jax.Array) -> tuple[PyTree, PyTree, jax.Array]:
-    """(variables, optimiser state, age) of a new network."""
+    """(variables, optimizer state, age) of a new network."""
     variables = network.init(key)
     return variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32)
 
@@ -148,7 +148,7 @@ def older(
 
     Args:
       network: the architecture.
-      entry: (variables, optimiser state, age [] int32).
+      entry: (variables, optimizer state, age [] int32).
       synthetic: the set.
       key: PRNG key of its batches.
       steps, optimizer, loss: of the training.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 
 import jax
 
-from dd_jax.errors import DataError
+from dd_jax.errors import ConfigError, DataError
+from dd_jax.store.atomic import write_atomically
 from dd_jax.versions import versions
 
 FIELDS = ("method", "data", "ipc", "protocol", "accuracy_mean", "accuracy_std", "networks",
@@ -64,11 +66,26 @@ def build_result(**fields: Any) -> dict[str, Any]:
 
 
 def write_result(path: str | pathlib.Path, result: Mapping[str, Any]) -> pathlib.Path:
-    """Writes a result as indented JSON, making the folder; returns the path."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    return path
+    """Writes a result as indented JSON, whole or not at all, making the folder; returns the path.
+
+    Raises:
+      SetFileError: it cannot be written.
+    """
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    return write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def check_place(path: str | pathlib.Path) -> None:
+    """Refuses a place where no result could be written, before there is one.
+
+    Raises:
+      ConfigError: as said.
+    """
+    path = pathlib.Path(path).absolute()
+    there = next(folder for folder in path.parents if folder.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"no file can be written at {path}",
+                          fix="name a file in a folder that is writable")
 
 
 def read_result(path: str | pathlib.Path) -> dict[str, Any]:

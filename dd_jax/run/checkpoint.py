@@ -18,18 +18,16 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 import jax
 import numpy as np
 
-from dd_jax.errors import CheckpointError, ConfigError, MissingPackageError, require_whole
+from dd_jax.errors import CheckpointError, MissingPackageError, require_whole
 from dd_jax.run import leaves as disk
 from dd_jax.run.identity import check_identity, full_identity, warn_of_other_conditions
 from dd_jax.types import PyTree
-
-FREE_FIELDS = ("steps", "log_every", "save_every", "folder")
 
 _STEP = re.compile(r"step_(\d{8,})")
 # What a killed save of Orbax leaves, and a killed removal of ours.
@@ -47,7 +45,6 @@ class Checkpoints:
       identity: plain nested values that say which run this is (the configuration). The switches
         of JAX that change numbers are added. A folder written under another identity is refused.
       keep: how many steps to keep, at least 1.
-      free_fields: names of identity fields (nested ones with dots) that may differ.
 
     Attributes:
       skipped: [(step, reason)] of the checkpoints that the last call could not use.
@@ -70,16 +67,11 @@ class Checkpoints:
         *,
         identity: Mapping[str, Any],
         keep: int = 2,
-        free_fields: Sequence[str] = FREE_FIELDS,
     ):
         require_whole("keep", keep, example=2)
-        if isinstance(free_fields, str):
-            raise ConfigError(f"free_fields is the text {free_fields!r}, expected a tuple of names",
-                              fix=f"pass free_fields=({free_fields!r},)")
         self.folder = pathlib.Path(folder).absolute()
         self.identity = full_identity(identity)
         self.keep = keep
-        self.free_fields = tuple(free_fields)
         self.skipped: list[tuple[int, str]] = []
         self._mine: set[int] = set()  # steps whose owner has been checked
         self._damaged: set[int] = set()  # steps to set aside at the next save
@@ -182,8 +174,7 @@ class Checkpoints:
                 f"release reads {disk.FORMAT}",
                 fix="use the release that wrote it (upgrade dd_jax if that is newer), or another "
                     "folder")
-        check_identity(manifest["identity"], self.identity, free_fields=self.free_fields,
-                       where=str(self.folder))
+        check_identity(manifest["identity"], self.identity, where=str(self.folder))
         return manifest
 
     @contextlib.contextmanager

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
 from dd_jax.run.checkpoint import Checkpoints
-from dd_jax.run.identity import check_identity, full_identity, plain
+from dd_jax.run.identity import check_identity, full_identity
 from dd_jax.run.jsonfile import read_json, write_json
 from dd_jax.run.lock import LOCK_NAME, OWNER_NAME, RunLock, prepare_folder
 from dd_jax.run.metrics import MetricsWriter, format_line
+from dd_jax.store.envelope import plain
 from dd_jax.types import PyTree
 from dd_jax.versions import versions
 
@@ -132,8 +133,8 @@ class Workdir:
             return ""
         failure = json.loads(format_line(step, metrics))
         write_json(self.path / _FAILURE, {
-            **failure, "follows_checkpoint": saved, "rows": plain(rows(), name="rows"),
-            "run": plain(self._identity), "versions": versions(),
+            **failure, "follows_checkpoint": saved, "rows": plain(rows(), "rows"),
+            "run": plain(self._identity, "run"), "versions": versions(),
         })
         return f"; {_FAILURE} holds the step"
 
@@ -171,7 +172,7 @@ def open_workdir(
 
 def _checkpoints(folder: pathlib.Path, identity: Mapping[str, Any]) -> Checkpoints:
     # Nothing is free to change: even the number of steps shapes the learning-rate schedule.
-    return Checkpoints(folder / "checkpoints", identity=identity, free_fields=())
+    return Checkpoints(folder / "checkpoints", identity=identity)
 
 
 def _started(folder: pathlib.Path) -> bool:

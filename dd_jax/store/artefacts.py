@@ -203,7 +203,14 @@ class ArtefactStore:
             write_atomically(path / MANIFEST, lambda file: file.write(text.encode()))
 
     def entries(self) -> list[Entry]:
-        """All artefacts of the store, finished or not, by name; nothing else that lies there."""
+        """All artefacts of the store, finished or not, by name; nothing else that lies there.
+
+        Raises:
+          CheckpointError: a file is where the folder should be.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder} is a file, expected a folder of artefacts",
+                                  fix="name the folder")
         if not self.folder.is_dir():
             return []
         return [_entry(path) for path in sorted(self.folder.iterdir())
@@ -245,13 +252,14 @@ def locked(path: pathlib.Path, *, timeout: float = -1, waiting: str = ""):
     """A lock beside `path` for a `with` block; -1 waits for whoever holds it, and says so.
 
     Raises:
-      CheckpointError: somebody else holds it when `timeout` seconds have passed.
+      CheckpointError: somebody else holds it when `timeout` seconds have passed, or the folder
+        cannot be written.
     """
     import filelock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         return lock.acquire(timeout=0)
     except filelock.Timeout:
         if timeout == 0:
@@ -259,6 +267,10 @@ def locked(path: pathlib.Path, *, timeout: float = -1, waiting: str = ""):
                                   fix="wait until it has finished") from None
         _log.warning("%s", waiting)
         return lock.acquire(timeout=timeout)
+    except OSError as error:
+        raise CheckpointError(f"artefacts cannot be written in {path.parent} "
+                              f"({error.strerror or error})",
+                              fix="name a folder that is writable") from error
 
 
 def _consumer(kind: str) -> int:

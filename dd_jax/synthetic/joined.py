@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dd_jax.types import SyntheticSet
 
@@ -15,7 +17,8 @@ def joined(first: SyntheticSet, second: SyntheticSet, classes: int) -> Synthetic
       classes: K.
 
     Returns:
-      A class-major `SyntheticSet`; learning rate and temperature are the second's.
+      A class-major `SyntheticSet`; learning rate and temperature are the second's. Where only one
+      has weights, images of the other weigh 1.
 
     Example:
       >>> one, two = (SyntheticSet(jnp.full((2, 1, 1, 1), i), jnp.eye(2)) for i in (1, 2))
@@ -28,8 +31,36 @@ def joined(first: SyntheticSet, second: SyntheticSet, classes: int) -> Synthetic
         whole = jnp.concatenate(parts, axis=1)
         return whole.reshape(-1, *whole.shape[2:])
 
+    weights = None
+    if first.weights is not None or second.weights is not None:
+        weights = both(*map(_weights, (first, second)))
     return second._replace(images=both(first.images, second.images),
-                           labels=both(first.labels, second.labels))
+                           labels=both(first.labels, second.labels), weights=weights)
+
+
+def _weights(synthetic: SyntheticSet) -> jax.Array:
+    if synthetic.weights is None:
+        return jnp.ones(synthetic.images.shape[:1], jnp.float32)
+    return synthetic.weights
+
+
+def stage_rows(size: int, stages: int, classes: int) -> list[np.ndarray]:
+    """Rows of the images that each stage has, in a set that `joined` put together stage by stage.
+
+    Args:
+      size: M, images of all stages, which classes and stages can share.
+      stages: P.
+      classes: K.
+
+    Returns:
+      P arrays of rows, class by class.
+
+    Example:
+      >>> [rows.tolist() for rows in stage_rows(4, 2, 2)]
+      [[0, 2], [0, 1, 2, 3]]
+    """
+    rows, each = np.arange(size).reshape(classes, -1), size // (classes * stages)
+    return [rows[:, : each * p].reshape(-1) for p in range(1, stages + 1)]
 
 
 def stage_sets(whole: SyntheticSet, stages: int, classes: int) -> list[SyntheticSet]:
@@ -49,16 +80,11 @@ def stage_sets(whole: SyntheticSet, stages: int, classes: int) -> list[Synthetic
       >>> [s.images.ravel().tolist() for s in stage_sets(whole, 2, 2)]
       [[0.0, 2.0], [0.0, 1.0, 2.0, 3.0]]
     """
-    each = whole.images.shape[0] // (classes * stages)
-
-    def first(x, count):
-        part = x.reshape(classes, -1, *x.shape[1:])[:, : each * count]
-        return part.reshape(-1, *part.shape[2:])
-
     return [
         whole._replace(
-            images=first(whole.images, p), labels=first(whole.labels, p),
-            learning_rate=None if whole.learning_rate is None else whole.learning_rate[p - 1],
+            images=whole.images[rows], labels=whole.labels[rows],
+            weights=None if whole.weights is None else whole.weights[rows],
+            learning_rate=None if whole.learning_rate is None else whole.learning_rate[p],
         )
-        for p in range(1, stages + 1)
+        for p, rows in enumerate(stage_rows(whole.images.shape[0], stages, classes))
     ]

@@ -8,10 +8,10 @@ from dd_jax.types import SyntheticSet
 
 
 def with_mirrors(synthetic: SyntheticSet) -> SyntheticSet:
-    """Every image followed by its left-right mirror image with the same label: [2M, ...].
+    """Every image followed by its left-right mirror image with its label and weight: [2M, ...].
 
     Args:
-      synthetic: images [M, H, W, C], labels [M, K], class-major.
+      synthetic: images [M, H, W, C], labels [M, K] or [M], class-major.
 
     Returns:
       A class-major `SyntheticSet` of 2 M images.
@@ -22,5 +22,7 @@ def with_mirrors(synthetic: SyntheticSet) -> SyntheticSet:
       [[0.0, 1.0], [1.0, 0.0]]
     """
     images = jnp.stack([synthetic.images, synthetic.images[:, :, ::-1]], axis=1)
+    weights = synthetic.weights
     return synthetic._replace(images=images.reshape(-1, *images.shape[2:]),
-                              labels=jnp.repeat(synthetic.labels, 2, axis=0))
+                              labels=jnp.repeat(synthetic.labels, 2, axis=0),
+                              weights=None if weights is None else jnp.repeat(weights, 2))

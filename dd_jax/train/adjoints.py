@@ -1,6 +1,6 @@
 """How an inner loop is differentiated: what is kept for the way back, and what is left out.
 
-For N steps, counting the states of the loop (parameters and optimiser state) and the graphs of
+For N steps, counting the states of the loop (parameters and optimizer state) and the graphs of
 steps (everything that the derivative of one step needs) that are held at the same time:
 
   adjoint             gradient        kept                                  steps run again

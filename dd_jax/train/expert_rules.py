@@ -1,4 +1,4 @@
-"""How an expert turns a batch into the gradient that its optimiser follows.
+"""How an expert turns a batch into the gradient that its optimizer follows.
 
 An expert's trajectory is what a student is asked to reproduce, so experts are trained for smooth
 trajectories as well as for accuracy: in flat valleys, or with a network that is nearly 1-Lipschitz.

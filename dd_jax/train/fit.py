@@ -26,7 +26,7 @@ class Fitted(NamedTuple):
 
     Attributes:
       variables: of the network.
-      optimizer: the state of its optimiser.
+      optimizer: the state of its optimizer.
       measured: [] what `measure` gave, summed over all images of all steps by their weight.
       watched: what `watch` gave after each epoch, stacked to [epochs, ...]; None without one.
     """
@@ -119,7 +119,7 @@ def fit(
       batches: which images each step takes, see `train.batches`.
       optimizer: of the parameters; a schedule of the rate belongs to it.
       key: PRNG key of orders, views and targets.
-      state: of the optimiser, where a training goes on; a new one by default.
+      state: of the optimizer, where a training goes on; a new one by default.
       views: (key, images, labels) -> (images, labels), see `augmented`.
       supervision: targets and loss; cross-entropy to the labels by default.
       weights: [M] by which the images of the set count in the mean of a batch.

@@ -132,7 +132,7 @@ def train_self_supervised(
       normaliser: from stored images to model space.
       augmentation: makes a view; one draw per image and view, see `views`.
       key: PRNG key.
-      steps: optimiser steps.
+      steps: optimizer steps.
       batch_size: images per step, at least 2, drawn without replacement.
       optimizer: Adam, 1e-3 decayed to zero by a cosine, by default.
       loss: one of `SELF_SUPERVISED_LOSSES`.

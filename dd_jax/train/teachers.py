@@ -37,7 +37,7 @@ def train_supervised(
       data: the real set, on the device.
       normaliser: from stored images to model space.
       key: PRNG key of the network and of its batches.
-      steps: optimiser steps; an epoch has N / batch_size of them.
+      steps: optimizer steps; an epoch has N / batch_size of them.
       batch_size: images per step, distinct and drawn anew for each; a smaller set goes whole.
       optimizer: of the parameters; a schedule belongs to it.
       augmentation: one draw per image in every step.

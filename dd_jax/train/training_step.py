@@ -32,7 +32,7 @@ class StepInput(NamedTuple):
 
 
 def start(params: PyTree, optimizer: optax.GradientTransformation) -> tuple[PyTree, PyTree]:
-    """The carry with which training begins: (parameters, state of the optimiser)."""
+    """The carry with which training begins: (parameters, state of the optimizer)."""
     return params, optimizer.init(params)
 
 
@@ -47,7 +47,7 @@ def training_step(
 ) -> Step:
     """One step of gradient descent on a batch of the synthetic set, differentiable in the set.
 
-    With g the gradient of the mean loss of the batch at the parameters p, u the optimiser and r the
+    With g the gradient of the mean loss of the batch at the parameters p, u the optimizer and r the
     set's learning rate: (d, state) <- u(g, state), p <- p - r d.
 
     Args:
@@ -64,7 +64,7 @@ def training_step(
         runs the others again; only a CPU cuts batches in chunks.
 
     Returns:
-      step(carry, x, shared) -> carry for `unroll`: carry is (params, state of the optimiser), as
+      step(carry, x, shared) -> carry for `unroll`: carry is (params, state of the optimizer), as
       `start` makes it, x a `StepInput`, shared a `SyntheticSet` whose learning_rate is [], or [T]
       and indexed by x.position.
 

@@ -30,7 +30,7 @@ def unroll(
 
     Args:
       step: (carry, x, shared) -> carry of the same tree, shapes and dtypes; pure, x one row of xs.
-      carry: the state of the loop, for example (parameters, state of the optimiser).
+      carry: the state of the loop, for example (parameters, state of the optimizer).
       xs: pytree with a leading axis of length N: rows of the set, typed PRNG keys, masks.
       shared: what every step sees and the gradient is wanted in: the synthetic set with its rate.
       adjoint: what is kept for the derivative and what it leaves out, see `dd_jax.train.adjoints`;

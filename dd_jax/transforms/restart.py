@@ -1,4 +1,4 @@
-"""An optimiser that forgets at one step of the training."""
+"""An optimizer that forgets at one step of the training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dd_jax.types import PyTree
 
 
 class RestartState(NamedTuple):
-    """State of `restarted_at`: [] int32, the steps so far, and the state of the optimiser."""
+    """State of `restarted_at`: [] int32, the steps so far, and the state of the optimizer."""
 
     count: jax.Array
     inner: PyTree
@@ -21,7 +21,7 @@ class RestartState(NamedTuple):
 def restarted_at(
     optimizer: optax.GradientTransformation, step: int
 ) -> optax.GradientTransformation:
-    """The optimiser that begins anew, without momentum, at the step of this number.
+    """The optimizer that begins anew, without momentum, at the step of this number.
 
     Args:
       optimizer: any, whose `init` does not depend on the values of the parameters.

@@ -21,7 +21,7 @@ def files(tmp_path, toy):
     recipe = dd.methods.recipe("dm", toy, width=4, depth=1, batch_size=8, steps=6)
     rows = np.array([0, 1])
     model = dd.data.normalise(recipe.normaliser, toy.images[rows])
-    wanted = targets(labels[rows], 2, kind=recipe.label_kind)
+    wanted = targets(labels[rows], 2, kind=recipe.labels.kind)
     distilled = dd.distill.package(recipe, dd.SyntheticSet(model, wanted), toy)
     store.save(tmp_path / "a" / "set.safetensors", distilled)
     return tmp_path

@@ -46,6 +46,8 @@ def make_files(folder: pathlib.Path) -> dict[str, str]:
         )
     (folder / "set.pkl").write_bytes(pickle.dumps({"images": images}))
     (folder / "a_file").write_text("not a folder")
+    (folder / "broken.py").write_text("1 / 0")
+    (folder / "no_method.py").write_text("x = 1")
     (folder / "short.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
     return {
         "good": npz("good.npz", images, labels),
@@ -59,6 +61,8 @@ def make_files(folder: pathlib.Path) -> dict[str, str]:
         "truncated_idx": str(idx),
         "pickle": str(folder / "set.pkl"),
         "a_file": str(folder / "a_file"),
+        "broken_method": str(folder / "broken.py"),
+        "no_method": str(folder / "no_method.py"),
         "short_set": str(folder / "short.safetensors"),
         "work": str(folder / "work"),
     }
@@ -83,9 +87,24 @@ CASES = {
     "unknown command": (other("distil", "dm"), "did you mean 'distill'"),
     "unknown method": (distill(method="frepoo"), "did you mean 'frepo'"),
     "no method": (other("distill"), "name one of: " + ", ".join(sorted(METHODS))),
-    "no method of experts": (other("experts"), "name one of: ast, att, datm, ftd, mtt, tesla"),
-    "experts of another method": (other("experts", "dm"), "unknown method 'dm'"),
-    "experts that are there": (other("experts", "mtt", "--experts", "x"), "name the folder by"),
+    "no method to prepare": (other("prepare"), "name one of: " + ", ".join(sorted(METHODS))),
+    "unknown method to prepare": (other("prepare", "mttt"), "did you mean 'mtt'"),
+    "experts of another folder": (other("prepare", "mtt", "--experts", "nowhere"),
+                                  "nowhere is no folder that can be read"),
+    "data of artefacts": (other("prepare", "mtt", "--data", "{nan}"), "NaN"),
+    "store of artefacts is a file": (
+        other("prepare", "mtt", "--data", "{good}", "--depth", "1", "--artefacts", "{a_file}"),
+        "a_file (File exists)"),
+    "list of a file": (other("artefacts", "--store", "{a_file}"), "a_file is a file"),
+    "prune a file": (other("artefacts", "--store", "{a_file}", "--prune"), "a_file is a file"),
+    "unknown option of artefacts": (other("artefacts", "--prun"), "--prune"),
+    "no file of a method": (other("distill", "{work}.py"), "there is no file"),
+    "file of a broken method": (other("distill", "{broken_method}"), "ZeroDivisionError: division"),
+    "file without a method": (other("distill", "{no_method}"), "no_method.py declares no method"),
+    "seed too large": (distill("--data", "{good}", "--seed", str(2**70)), "expected one between"),
+    "no place for the result": (distill("--json", "{a_file}/a.json"), "no file can be written"),
+    "no set to export": (other("export"), "required"),
+    "more words than options": (other("methods", "all"), "Unrecognized options: all"),
     "no stages": (distill("--stages", "0"), "stages is 0, expected"),
     "no experts there": (distill("--experts", "nowhere", method="mtt"),
                          "nowhere is no folder that can be read"),

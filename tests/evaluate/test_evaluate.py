@@ -16,7 +16,7 @@ from dd_jax.data import from_arrays, load_embedded, split_of
 from dd_jax.errors import ConfigError, DataError, SetFileError
 from dd_jax.evaluate import protocol
 from dd_jax.store import as_numpy
-from dd_jax.synthetic import targets
+from dd_jax.synthetic import Labels, targets
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,10 @@ def embedded():
     return load_embedded()
 
 
-def packaged(data, tiny_like, images, labels, **changes):
+def packaged(data, tiny_like, images, classes, **changes):
     """A distilled set that holds the given real images."""
     recipe = dataclasses.replace(tiny_like, **changes)
-    kind = recipe.label_kind
-    wanted = targets(np.asarray(labels), data.spec.num_classes, kind=kind)
+    wanted = targets(np.asarray(classes), data.spec.num_classes, kind=recipe.labels.kind)
     return dd.distill.package(recipe, dd.SyntheticSet(images, wanted), data)
 
 
@@ -154,7 +153,7 @@ def test_a_set_of_one_class_is_tested_with_a_warning(small):
 
 
 def test_cross_entropy_on_centred_labels_is_refused(small):
-    centred = small_set(small, {"label_kind": "centred"})
+    centred = small_set(small, {"labels": Labels("centred")})
     protocol = TINY.varied(loss="cross_entropy")
     with pytest.raises(ConfigError, match="centred"):
         ev.evaluate(centred, small.test, protocol=protocol, key=jax.random.key(0))

@@ -35,7 +35,13 @@ def test_files_of_this_and_of_older_versions_are_read():
 
 @pytest.mark.parametrize("wrong", [
     {**OLD, "depht": 3}, {"network": "mlp"}, {**OLD, "plan": {"epoch": 3}},
-    {**OLD, "plan": {"width": 3}}, {**OLD, "read_out": {"kernels": "fc1"}}, None])
+    {**OLD, "plan": {"width": 3}}, {**OLD, "read_out": {"kernels": "fc1"}}, [1]])
 def test_what_is_no_protocol_is_refused(wrong):
     with pytest.raises(SetFileError, match="protocol is not readable"):
         Protocol.from_plain(wrong)
+
+
+@pytest.mark.parametrize("nothing", [{}, None])
+def test_a_set_without_a_protocol_is_told(nothing):
+    with pytest.raises(SetFileError, match="without an evaluation protocol.*evaluation=protocol"):
+        Protocol.from_plain(nothing)

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dd_jax import methods
 from dd_jax.data import from_arrays
 from dd_jax.distill import distillation
-from dd_jax.errors import ConfigError
 from dd_jax.methods import cafe
 from dd_jax.objectives.layer_matching import layer_matching
 from dd_jax.pools.plateau import plateau_pool
 from tests.laws import members
-
-TINY = dict(width=2, depth=2, batch_size=6, measure_size=4, max_uses=3, max_epochs=4, window=2,
-            networks=30, uses=2, evaluation_width=2, evaluation_epochs=2)
-
-
-def built(data=None, protocol="cpu", **changes):
-    config = methods.preset(cafe.METHOD, protocol, changes.pop("ipc", 1), **changes)
-    return cafe.recipe(config, data or members.toy_data())
+from tests.methods import tiny
 
 
 def test_some_steps_on_two_classes():
     data = members.toy_data()
-    recipe = built(ipc=2, learning_rate=0.02, augmentation="dsa", **TINY)
+    recipe = tiny.recipe("cafe", ipc=2, learning_rate=0.02, augmentation="dsa")
     d = distillation(recipe)
 
     @jax.jit
@@ -64,7 +53,7 @@ def test_the_parts_are_given_the_settings(monkeypatch):
     monkeypatch.setattr(cafe, "plateau_pool", recorded(plateau_pool))
     rng = np.random.default_rng(0)
     data = from_arrays(rng.integers(0, 256, (20, 28, 28, 1), np.uint8), np.arange(20) % 10)
-    recipe = built(data, "official")
+    recipe = methods.recipe("cafe", data)
     wanted = dict(weights=(0.1, 0.1, 1.0), feature_weight=2.0, discrimination=0.01,
                   measure_size=128, window=10, still=0.04, moved=0.03, max_uses=100, max_epochs=100)
     assert {name: asked[name] for name in wanted} == wanted
@@ -72,12 +61,12 @@ def test_the_parts_are_given_the_settings(monkeypatch):
     protocol = recipe.evaluation
     assert (protocol.plan.epochs, protocol.views.augmentation) == (601, "none")
     assert (protocol.network.depth, protocol.network.width) == (3, 128)
-    siamese = built(data, "official", augmentation="dsa")
+    siamese = methods.recipe("cafe", data, augmentation="dsa")
     assert (siamese.evaluation.plan.epochs, siamese.evaluation.views.augmentation) == (1001, "dsa")
 
 
 def test_the_rate_is_halved_three_times():
-    recipe = built(protocol="official", networks=20, uses=5, momentum=0.0)
+    recipe = methods.recipe("cafe", members.toy_data(), networks=20, uses=5, momentum=0.0)
     assert recipe.steps == 100
     x = jnp.zeros(1)
 
@@ -88,39 +77,15 @@ def test_the_rate_is_halved_three_times():
     rates = np.asarray(jax.lax.scan(step, recipe.optimizer.init(x), None, length=100)[1])
     expected = np.repeat([0.1, 0.05, 0.025, 0.0125], [60, 20, 10, 10])
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
-    config = cafe.official(10)
+    config = methods.preset("cafe", "official", 10)
     assert (config.networks, config.learning_rate, config.momentum, config.start) == (
         2000, 0.1, 0.5, "noise")
 
 
 def test_momentum_is_that_of_the_settings():
-    recipe = built(protocol="official")
+    recipe = methods.recipe("cafe", members.toy_data())
     x = jnp.zeros(1)
     state = recipe.optimizer.init(x)
     for size in (0.1, 0.15):
         update, state = recipe.optimizer.update(jnp.ones(1), state, x)
         np.testing.assert_allclose(update, [-size], rtol=1e-6)
-
-
-def test_the_settings_of_the_record_can_be_stored():
-    config = cafe.METHOD.presets["cpu"](10)
-    assert built(ipc=10).settings == dataclasses.asdict(config)
-    assert cafe.METHOD.published["fashion_mnist", 1].mean == 77.1
-
-
-def test_one_class_is_refused():
-    one = from_arrays(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8),
-                      np.zeros(6, np.int64), num_classes=1)
-    with pytest.raises(ConfigError, match="1 class, expected at least 2.*method 'dm'"):
-        built(one, **TINY)
-
-
-@pytest.mark.parametrize("change,word", [
-    ({"norm": "batch"}, "norm"), ({"uses": 0}, "uses"), ({"still": -1.0}, "still"),
-    ({"max_epochs": 3}, "max_epochs"), ({"last_weight": -0.1}, "last_weight"),
-    ({"evaluation_epochs": 0}, "evaluation_epochs"), ({"measure_size": 0}, "measure_size"),
-    ({"start": "dark"}, "dark"),
-], ids=lambda x: x if isinstance(x, str) else next(iter(x)))
-def test_bad_settings_are_refused(change, word):
-    with pytest.raises(ConfigError, match=word):
-        built(**change)

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
+from dd_jax import methods
 from dd_jax.data import normalise
-from dd_jax.distill import distillation, prepared
-from dd_jax.errors import ConfigError
-from dd_jax.methods import krr_st, preset
+from dd_jax.distill import distillation
 from tests.laws import members
-
-TINY = dict(steps=3, width=2, depth=1, batch_size=16, pool_size=2, max_age=3, teacher_width=2,
-            teacher_steps=2, teacher_batch_size=8, teacher_projector=8)
+from tests.methods import tiny
 
 
 @pytest.fixture(scope="module")
 def complete():
-    data = members.toy_data()
-    config = preset(krr_st.METHOD, "cpu", 3, **TINY)
-    return prepared(krr_st.recipe(config, data), data, jax.random.key(0))
+    return tiny.recipe("krr_st", protocol="cpu", ipc=3)
 
 
 def test_the_start_is_real_images_and_their_representations(complete):
     data = members.toy_data()
-    start = jax.jit(complete.initialise)(data, jax.random.key(1))
+    start = jax.jit(complete.start)(data, jax.random.key(1))
     real = np.asarray(normalise(complete.normaliser, data.images))
     assert start.images.shape == (6, *members.SHAPE)
     for image in np.asarray(start.images):
         assert np.abs(real - image).max(axis=(1, 2, 3)).min() < 1e-5
     assert start.labels.shape[0] == 6 and np.all(np.isfinite(start.labels))
-    assert complete.label_kind == "representations"
+    assert complete.labels.kind == "representations"
 
 
 def test_a_step_moves_images_and_representations(complete):
@@ -55,26 +48,7 @@ def test_a_step_moves_images_and_representations(complete):
         np.testing.assert_allclose(np.median(moved * scale), 3e-3, rtol=0.02)
 
 
-def test_without_its_teacher_it_says_what_to_do():
-    data = members.toy_data()
-    unprepared = krr_st.recipe(preset(krr_st.METHOD, "cpu", 1, **TINY), data)
-    with pytest.raises(ConfigError, match="prepar"):
-        distillation(unprepared)
-    with pytest.raises(ConfigError, match="teacher"):
-        unprepared.initialise(data, jax.random.key(0))
-
-
-@pytest.mark.parametrize("change,message", [
-    ({"teacher": "resnet"}, "resnet18"), ({"ipc": 33}, "66 images of 64"),
-    ({"teacher_steps": 0}, "teacher_steps"), ({"pool_decay": -1.0}, "pool_decay"),
-])
-def test_bad_settings_are_refused(change, message):
-    config = dataclasses.replace(krr_st.cpu(1), **change)
-    with pytest.raises(ConfigError, match=message):
-        krr_st.recipe(config, members.toy_data())
-
-
 def test_official_settings():
-    config = krr_st.official(10)
+    config = methods.preset("krr_st", "official", 10)
     assert (config.steps, config.learning_rate, config.batch_size) == (160_000, 1e-4, 1024)
     assert (config.pool_size, config.max_age, config.pool_rate) == (10, 1000, 0.1)

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import numpy as np
-import pytest
 
-from dd_jax.distill import distillation, prepared
-from dd_jax.errors import ConfigError
-from dd_jax.methods import ncfm, preset
+from dd_jax import methods
+from dd_jax.distill import distillation
 from tests.laws import members
-
-TINY = dict(iterations=3, width=2, depth=1, batch_size=8, frequencies=16, bank=2, bank_steps=4,
-            bank_batch_size=16, matching="none", evaluation_width=2, evaluation_epochs=2)
-
-
-def complete(protocol, **changes):
-    config = preset(ncfm.METHOD, protocol, 1, **{**TINY, **changes})
-    data = members.toy_data()
-    return prepared(ncfm.recipe(config, data), data, jax.random.key(0))
+from tests.methods import tiny
 
 
 def steps(recipe, count):
@@ -50,7 +38,7 @@ def in_pixels(recipe, images):
 
 
 def test_classes_in_turn_first_matched_then_calibrated():
-    recipe = complete("official", patience=1)
+    recipe = tiny.recipe("ncfm", patience=1)
     assert recipe.steps == 3 * 4
     start, after, metrics = steps(recipe, 8)
     assert metrics["part"].tolist() == [0, 0, 1, 1] * 2
@@ -76,7 +64,8 @@ def test_classes_in_turn_first_matched_then_calibrated():
 
 
 def test_one_step_for_all_classes_lowers_the_loss_against_a_learned_sampler():
-    recipe = complete("cpu", sampler="learned", frequencies=32, width=8, bank=1, bank_steps=20)
+    recipe = tiny.recipe("ncfm", protocol="cpu", sampler="learned", frequencies=32, width=8,
+                         bank=1, bank_steps=20)
     assert recipe.steps == 3
     start, after, metrics = steps(recipe, 40)
     assert np.all(metrics["finite"] == 1)
@@ -86,34 +75,12 @@ def test_one_step_for_all_classes_lowers_the_loss_against_a_learned_sampler():
     assert np.all(np.any(np.diff(np.concatenate([first[None], last]), axis=0) != 0, axis=(1, 2)))
 
 
-def test_without_its_bank_it_says_what_to_do_and_without_calibration_it_is_one_term():
-    data = members.toy_data()
-    config = preset(ncfm.METHOD, "official", 1, **{**TINY, "calibration": 0.0})
-    recipe = ncfm.recipe(config, data)
-    assert recipe.steps == 3 * 2
-    with pytest.raises(ConfigError, match="prepar"):
-        distillation(recipe)
-    with pytest.raises(ConfigError, match="bank of networks"):
-        recipe.objective.init(jax.random.key(0), None)
-    initial, trained = jax.eval_shape(recipe.prepare.compute, data, jax.random.key(0))
-    assert jax.tree.structure(initial) == jax.tree.structure(trained)
-    assert all(x.shape[0] == 2 for x in jax.tree.leaves(trained))
-
-
-@pytest.mark.parametrize("change, message", [
-    ({"sampler": "tile"}, "tiled"), ({"alpha": 1.5}, "alpha"), ({"bank_steps": 0}, "bank_steps"),
-    ({"sampler": "tiled", "frequencies": 33}, "divisor"), ({"scale": -1.0}, "scale"),
-    ({"ipc": 9}, "36"),
-], ids=["sampler", "alpha", "bank", "frequencies", "scale", "ipc"])
-def test_bad_settings_are_refused(change, message):
-    config = dataclasses.replace(ncfm.cpu(1), **{**TINY, **change})
-    with pytest.raises(Exception, match=message) as caught:
-        ncfm.recipe(config, members.toy_data())
-    assert type(caught.value).__module__ == "dd_jax.errors"
+def test_without_calibration_it_is_one_term():
+    assert tiny.recipe("ncfm", calibration=0.0).steps == 3 * 2
 
 
 def test_official_settings():
-    config = ncfm.official(10)
+    config = methods.preset("ncfm", "official", 10)
     assert (config.iterations, config.learning_rate, config.weight_decay) == (20_000, 1e-3, 5e-4)
     assert (config.frequencies, config.scale, config.calibration) == (None, 300.0, 1.0)
     assert (config.bank, config.bank_steps, config.batch_size) == (20, None, 1024)

@@ -16,37 +16,23 @@ import pytest
 import dd_jax as dd
 from dd_jax import methods, train
 from dd_jax.cli.evaluate import protocol_of
-from dd_jax.errors import ConfigError, DataError, NonFiniteError
+from dd_jax.errors import ConfigError, NonFiniteError
 from dd_jax.evaluate import evaluate_full, evaluate_random, protocol
-from dd_jax.methods import unrolling
-from dd_jax.methods.record import preset
+from dd_jax.methods.families import unrolling
+from dd_jax.methods.frame import Site
 from dd_jax.objectives import RandomWindow
 from dd_jax.types import Split
 from tests.laws import members
+from tests.methods import tiny
 
 NAMES = ("dd", "soft_label_dd", "label_distillation", "rat_bptt", "linba", "podd")
 NETWORK = members.one_convolution(8)
-SMALL = dict(width=8, depth=1, steps=40, batch_size=32)
-OWN = {
-    "dd": dict(epochs=3, rate=0.05, image_rate=0.1),
-    "soft_label_dd": dict(epochs=3, rate=0.05, image_rate=0.1),
-    "label_distillation": dict(inner_rate=0.2, label_rate=0.02, inner_batch_size=2, window=5,
-                               evaluation_steps=4),
-    "rat_bptt": dict(window=3, inner_steps=6, hold=2, per_class=1, inner_rate=0.02, image_rate=0.1,
-                     label_rate=0.1, normaliser="standardise", augmentation="none",
-                     evaluation_steps=6),
-    "linba": dict(bases=3, inner_steps=5, inner_rate=0.05, memory_rate=1.0, per_class=3,
-                  batch_size=8, evaluation_epochs=4),
-    "podd": dict(window=3, inner_steps=6, hold=2, inner_rate=0.02, image_rate=0.1, label_rate=0.1,
-                 normaliser="standardise", augmentation="none", evaluation_steps=6, patch_batch=4,
-                 labels="learned"),
-}
 TRAIN = importlib.import_module("dd_jax.evaluate.train")
 EVALUATE = importlib.import_module("dd_jax.evaluate.evaluate")
 
 
 def build(name, *, ipc=2, **changes):
-    return methods.recipe(name, members.toy_data(), ipc=ipc, **{**SMALL, **OWN[name], **changes})
+    return tiny.recipe(name, ipc=ipc, **changes)
 
 
 def run(recipe, key=0):
@@ -60,7 +46,7 @@ def run(recipe, key=0):
 def perceptrons():
     """In place of ConvNets, which take longer to compile, in distillation and in the test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unrolling.nets, "convnet", lambda spec, depth, width: NETWORK)
+        patch.setattr(Site, "convnet", lambda at: NETWORK)
         patch.setattr(EVALUATE, "build_network", lambda protocol, spec: NETWORK)
         yield
 
@@ -83,14 +69,14 @@ def test_some_steps_lower_the_loss(name, changes, request):
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8]), losses
     assert all(0 <= m["accuracy"] <= 1 for m in metrics)
     synthetic, one_hot = done.synthetic, np.repeat(np.eye(2), 2, axis=0)
-    assert done.label_kind == recipe.label_kind
+    assert done.label_kind == recipe.labels.kind
     if name in ("dd", "soft_label_dd"):
         assert synthetic.learning_rate.shape == (6,) and np.ptp(synthetic.learning_rate) > 1e-3
         assert np.array_equal(synthetic.labels, one_hot) == (name == "dd")
     if name == "label_distillation":
         np.testing.assert_allclose(synthetic.labels.sum(axis=1), 1, rtol=1e-5)
         assert np.argmax(synthetic.labels, axis=1).tolist() == [0, 0, 1, 1]
-        first = jax.jit(recipe.initialise)(members.toy_data(), jax.random.key(0))
+        first = jax.jit(recipe.start)(members.toy_data(), jax.random.key(0))
         assert synthetic.learning_rate is None and set(first.labels.ravel().tolist()) == {0.5}
     if name == "rat_bptt":
         assert synthetic.labels.min() >= 0 and np.abs(synthetic.labels - one_hot).max() > 0.05
@@ -111,9 +97,7 @@ def test_label_distillation_moves_labels_only():
 
 
 def test_a_pretrained_bank_is_where_training_begins():
-    recipe = build("dd", initialisation="pretrained", bank=2, bank_steps=30, steps=2)
-    assert recipe.prepare is not None
-    done = dd.distill.prepared(recipe, members.toy_data(), jax.random.key(0))
+    done = build("dd", initialisation="pretrained", bank_steps=30, steps=2)
     d, data = dd.distillation(done), members.toy_data()
     state = jax.jit(d.init)(jax.random.key(0), data)
     state, metrics = jax.jit(d.step)(state, d.fetch(data, d.sample(state, data)))
@@ -140,19 +124,17 @@ def test_a_pretrained_bank_is_where_training_begins():
     ("podd", 0.3, dict(rows=None, columns=None, patch_batch=96)),
 ])
 def test_official_settings(name, ipc, wanted):
-    config = dataclasses.asdict(preset(methods.get(name), "official", ipc))
+    config = dataclasses.asdict(methods.preset(name, "official", ipc))
     assert {key: config[key] for key in wanted} == wanted
 
 
-@pytest.mark.parametrize("protocol", ["official", "cpu"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_preset_is_a_recipe(name, protocol):
-    own = dict(bases=2) if name == "linba" else {}  # sixteen do not fit into such small images
-    for ipc in (1, 10):
-        recipe = methods.recipe(name, members.toy_data(), protocol=protocol, ipc=ipc, depth=1,
-                                normaliser="standardise", **own)
-        assert set(recipe.lighter) >= {"adjoint='recursive'"}
-        assert recipe.lighter["adjoint='recursive'"]().settings["adjoint"] == "recursive"
+def test_every_method_has_a_variant_that_needs_less_memory(name, monkeypatch):
+    recipe, asked = build(name), []
+    assert set(recipe.objective.variants) == {"adjoint='recursive'"}
+    monkeypatch.setattr(unrolling, "adjoint_by_name", asked.append)
+    recipe.objective.variants["adjoint='recursive'"]()
+    assert asked == ["recursive"]
 
 
 @pytest.mark.parametrize("name,ipc,kind,numbers", [
@@ -190,15 +172,14 @@ def test_neighbours_on_a_poster_are_alike():
     level = np.array([0, 200, 50, 250, 100], np.uint8)
     images = np.broadcast_to(level[:, None, None, None], (5, 8, 8, 1))
     data = dd.data.from_arrays(np.concatenate([images, images]), np.tile(np.arange(5), 2))
-    small = {**SMALL, **OWN["podd"], "normaliser": "none"}
     for ordered, wanted in ((True, [0, 2, 4, 1, 3]), (False, [0, 1, 2, 3, 4])):
-        recipe = methods.recipe("podd", data, ipc=1, ordered=ordered, **small)
+        recipe = tiny.recipe("podd", data, normaliser="none", ordered=ordered)
         found = recipe.parameterization.record[1]["order"]
         assert found == [wanted]
 
 
 def test_images_of_rat_bptt_start_with_norm_one():
-    first = build("rat_bptt", unit_norm=True).initialise(members.toy_data(), jax.random.key(0))
+    first = build("rat_bptt", unit_norm=True).start(members.toy_data(), jax.random.key(0))
     np.testing.assert_allclose(np.sqrt((first.images**2).sum(axis=(1, 2, 3))), 1, rtol=1e-5)
 
 
@@ -217,21 +198,10 @@ def test_the_published_poster_of_podd_and_the_settings_of_its_labels():
     assert (other["fractions"], other["label_ipc"]) == (True, 3)
 
 
-@pytest.mark.parametrize("name,changes", [
-    ("linba", {}), ("podd", dict(ordered=False)), ("podd", {})],
-    ids=["linba", "podd-in-their-order", "podd"])
-def test_a_class_without_images_is_named(name, changes):
-    toy = members.toy_data()
-    data = dd.data.from_arrays(np.asarray(toy.images), 2 * np.asarray(toy.labels), num_classes=3,
-                               allow_missing=True)
-    with pytest.raises(DataError, match="class 1 .*has 0 images"):
-        methods.recipe(name, data, ipc=2, **{**SMALL, **OWN[name], **changes})
-
-
 @pytest.mark.parametrize("name", ["rat_bptt", "podd"])
 def test_patience_is_that_of_the_window(name, monkeypatch):
     made = []
-    windowed = importlib.import_module("dd_jax.methods.windowed")
+    windowed = importlib.import_module("dd_jax.methods.families.windowed")
 
     def recorded(*arguments):
         made.append(RandomWindow(*arguments))
@@ -300,7 +270,7 @@ def test_random_and_all_real_images_are_tested_by_the_same_protocol(fixed_dd):
 @pytest.mark.parametrize("name", ["soft_label_dd", "rat_bptt"])
 def test_free_labels_are_trained_on_by_cross_entropy(name):
     recipe = build(name, **(dict(labels="learned") if name == "rat_bptt" else {}))
-    assert recipe.label_kind == "logits"
+    assert recipe.labels.kind == "logits"
     assert EVALUATE.loss_for("logits", recipe.evaluation) is train.cross_entropy
     assert EVALUATE.loss_for("logits", protocol("other")) is train.squared_error
 
@@ -345,43 +315,3 @@ def test_an_exploding_loop_stops_the_run():
 def test_wrong_protocols_are_refused(make, said):
     with pytest.raises(ConfigError, match=said):
         make()
-
-
-@pytest.mark.parametrize("name,changes,said", [
-    ("dd", dict(batches=3, ipc=4), "batches is 3.*batches=4"),
-    ("dd", dict(initialisation="fxed"), "'fxed'.*'fixed'"),
-    ("dd", dict(initialisation="fixed", networks=2), "networks is 2.*networks=1"),
-    ("dd", dict(rate=0.0), "rate is 0.*logarithm.*rate=0.01"),
-    ("dd", dict(rate="0.1"), "rate is '0.1'"),
-    ("dd", dict(epochs=0), "epochs is 0"),
-    ("dd", dict(network_seed=-1), "network_seed is -1"),
-    ("dd", dict(image_rate=-0.1), "image_rate is -0.1"),
-    ("soft_label_dd", dict(adjoint="tow_pass"), "'tow_pass'.*'two_pass'"),
-    ("label_distillation", dict(window=0), "window is 0"),
-    ("label_distillation", dict(label_rate=float("nan")), "label_rate is nan"),
-    ("rat_bptt", dict(adjoint="two_pass"), "two_pass.*momentum.*checkpointed"),
-    ("rat_bptt", dict(window=7), "horizon"),
-    ("rat_bptt", dict(window_mode="radnom"), "'radnom'.*'random'"),
-    ("rat_bptt", dict(labels="soft"), "'soft'"),
-    ("rat_bptt", dict(cap=0.0), "cap is 0.*cap=2.0"),
-    ("rat_bptt", dict(cap="2"), "cap is '2'.*cap=2.0"),
-    ("rat_bptt", dict(patience=0), "patience is 0"),
-    ("rat_bptt", dict(augmentation="flip_rotat"), "'flip_rotat'.*'flip_rotate'"),
-    ("rat_bptt", dict(classes=1, per_class=2), "classes is 1.*per_class=1"),
-    ("rat_bptt", dict(start="noize"), "'noize'.*'noise'"),
-    ("linba", dict(bases=40), "40 bases.*fewer bases"),
-    ("linba", dict(downsample=3), "downsample is 3"),
-    ("linba", dict(adjoint="two_pass"), "two_pass.*momentum"),
-    ("linba", dict(clip=-1.0), "clip is -1"),
-    ("linba", dict(ipc=0.5), "ipc is 0.5"),
-    ("podd", dict(ipc=0.4), "ipc is 0.4.*at least one image"),
-    ("podd", dict(ipc=0), "ipc is 0.*ipc=0.5"),
-    ("podd", dict(grid_rows=3), "grid_rows is 3.*2 classes"),
-    ("podd", dict(columns=50), "patches.*places"),
-    ("podd", dict(labels="soft"), "'soft'.*fixed"),
-    ("podd", dict(label_ipc=0), "label_ipc is 0"),
-    ("rat_bptt", dict(ipc=0.5), "ipc is 0.5"),
-], ids=lambda value: None if isinstance(value, str) else "-".join(map(str, value)))
-def test_settings_that_cannot_be_are_refused(name, changes, said):
-    with pytest.raises(ConfigError, match=said):
-        build(name, **changes)

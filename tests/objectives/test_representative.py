@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,8 @@ import pytest
 import dd_jax as dd
 from dd_jax import nets, objectives, pools
 from dd_jax.data import as_index, from_arrays, rows_per_class, rows_uniform, standardise
-from dd_jax.distill import Preparation, distillation, outer, prepared, representative
+from dd_jax.distill import Plan, distillation, needs, outer, representative
+from dd_jax.distill.plan import complete
 from dd_jax.errors import CheckpointError, ConfigError
 from dd_jax.train import representatives
 from dd_jax.types import Objective
@@ -187,21 +186,17 @@ def test_a_whole_run_is_another_than_the_plain_one(tiny_recipe, toy, tmp_path):
         dd.distill(plain, toy, show_progress=False, workdir=tmp_path)
 
 
-def test_a_recipe_that_is_prepared_first(tiny_recipe, toy):
+def test_a_plan_that_needs_something_first(tiny_recipe, toy):
+    def nothing(data=None, key=None):
+        return {"x": jnp.zeros(())}
+
     plain = tiny_recipe("dm", steps=3, augmentation="none")
-
-    def complete(recipe, arrays):
-        return dataclasses.replace(recipe, objective=plain.objective)
-
-    later = dataclasses.replace(
-        plain, objective=Objective(*[None] * 4),
-        prepare=Preparation(lambda data, key: {"x": jnp.zeros(())}, complete),
-    )
-    recipe = representative(later, toy, every=2)
+    plan = Plan({"x": needs.arrays("nothing", {}, nothing, nothing)}, lambda have: plain)
+    plan = plan.then(lambda recipe: representative(recipe, toy, every=2))
+    made = dd.distill(plan, toy, show_progress=False)
+    assert np.all(np.isfinite(made.synthetic.images))
+    recipe = complete(plan, toy)
+    state = jax.eval_shape(distillation(recipe).init, jax.random.key(0), toy)
+    assert state.objective.rows.shape == (2, 8)
     with pytest.raises(ConfigError, match="already"):
         representative(recipe, toy)
-    made = dd.distill(recipe, toy, show_progress=False)
-    assert np.all(np.isfinite(made.synthetic.images))
-    complete = prepared(recipe, toy, jax.random.key(0))
-    state = jax.eval_shape(distillation(complete).init, jax.random.key(0), toy)
-    assert complete.prepare is None and state.objective.rows.shape == (2, 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dd_jax.methods.families.tests import KernelTested
 from dd_jax.methods.frame import Rate, Site, Whitened
-from dd_jax.types import Kernel, RealData
+from dd_jax.types import DataSpec, Kernel, RealData
 
 
 class KernelSettings(Whitened, KernelTested):
@@ -17,9 +17,11 @@ class KernelSettings(Whitened, KernelTested):
         after bringing each to zero mean and unit norm.
     """
 
-    whitening = "zca_per_image"
     ridge: Rate = 1e-6
     kernel: str = "convnet"
+
+    def whitening(self, spec: DataSpec) -> str:
+        return "zca_per_image"
 
     def check(self, at: Site) -> None:
         kernel_by_name(self.kernel)

@@ -15,7 +15,7 @@ class Taught(Settings):
     """Settings of a teacher with batch normalisation.
 
     Attributes:
-      teacher: "resnet18" or "convnet", with `teacher_width` channels in its first stage.
+      teacher, teacher_width: "resnet18" or "convnet", and channels in its first stage.
       teacher_batch_size, teacher_seed: of its training.
     """
 

@@ -1,6 +1,7 @@
 """How methods are declared, found and turned into plans."""
 
 from dd_jax.methods.frame.fields import (
+    Decay,
     LabelHead,
     LearnedRate,
     Must,
@@ -31,7 +32,7 @@ from dd_jax.methods.frame.settings import (
     with_rate,
 )
 
-__all__ = ["ConvNets", "LabelHead", "LearnedRate", "METHODS", "Method", "Must", "Norm",
+__all__ = ["ConvNets", "Decay", "LabelHead", "LearnedRate", "METHODS", "Method", "Must", "Norm",
            "Normalisation", "NormedConvNets", "Pixels", "Published", "Rate", "Seed", "Settings",
            "Share", "Site", "Start", "Tested", "Views", "Whitened", "Whole", "above_zero",
            "at_least", "default_depth", "get", "one_of", "plan_of", "preset", "with_rate"]

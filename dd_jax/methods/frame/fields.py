@@ -15,6 +15,7 @@ from dd_jax.errors import (
     ConfigError,
     require_above_zero,
     require_at_least_zero,
+    require_decay,
     require_probability,
     require_whole,
     unknown,
@@ -69,6 +70,7 @@ Whole = Annotated[int, Must(require_whole)]
 Seed = Annotated[int, at_least(0, example=0)]
 Rate = Annotated[float, Must(require_at_least_zero)]
 LearnedRate = Annotated[float, above_zero("its logarithm is learned", 0.01)]
+Decay = Annotated[float, Must(require_decay)]
 Share = Annotated[float, Must(require_probability)]
 Start = Annotated[str, one_of(STARTS, "initialisation")]
 Normalisation = Annotated[str, one_of(NORMALISERS, "normaliser")]

@@ -9,6 +9,7 @@ import importlib.util
 import pathlib
 import pkgutil
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -166,7 +167,12 @@ def _declared_in(module: ModuleType, name: str) -> type[Settings]:
 def _module_at(path: pathlib.Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"there is no file {path}", fix="name a file that declares a method")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Where type hints that are strings are looked up; never under the name of a real module.
+    spec = importlib.util.spec_from_file_location(f"dd_jax_plug_ins.{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is somebody else's program: anything may be wrong with it
+        raise ConfigError(f"{path} cannot be loaded ({type(error).__name__}: {error})",
+                          fix=f"mend it; python {path} shows where it fails") from error
     return module

@@ -103,9 +103,12 @@ class Whitened(Settings):
       normaliser: a name in `data.normalisers`; None: standardise grey images, whiten colour ones.
     """
 
-    whitening: typing.ClassVar[str] = "zca"
     start: Start = "real"
     normaliser: Normalisation | None = None
+
+    def whitening(self, spec: DataSpec) -> str:
+        """The normaliser of colour images."""
+        return "zca"
 
 
 class ConvNets(Settings):
@@ -310,7 +313,7 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
 def _normaliser_name(settings: Settings, data: RealData) -> str | None:
     name = getattr(settings, "normaliser", "standardise")
     if name is None and data.spec.shape[-1] > 1:
-        return settings.whitening
+        return settings.whitening(data.spec)
     return name or "standardise"
 
 

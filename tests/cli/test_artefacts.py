@@ -1,0 +1,106 @@
+"""`prepare` and `artefacts`: what is made from real data is made, listed and deleted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from dd_jax.cli.main import main
+from tests.cli.test_wrong_inputs import make_files
+
+FAST = ["--width", "4", "--depth", "1", "--expert-epochs", "3", "--expert-count", "1",
+        "--span", "1", "--max-start", "1"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(folder of artefacts with experts of MTT in it, the data's file)."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    good = make_files(tmp_path_factory.mktemp("inputs"))["good"]
+    assert main(prepare(folder / "store", good)) == 0
+    return folder / "store", good
+
+
+def prepare(store, data, *more):
+    return ["prepare", "mtt", "--data", data, "--artefacts", str(store), *FAST, *more]
+
+
+def names(store):
+    return sorted(path.name for path in store.iterdir() if path.is_dir())
+
+
+def test_prepared_once(made, capsys):
+    store, data = made
+    before = names(store)
+    assert before and any(name.startswith("experts-") for name in before)
+    assert main(prepare(store, data)) == 0
+    said = capsys.readouterr()
+    assert "reused" in said.out and "made in" not in said.out and names(store) == before
+    experts = next(store / name for name in before if name.startswith("experts-"))
+    assert main([*prepare(store / "other", data), "--experts", str(experts)]) == 0
+    assert "mtt needs nothing" in capsys.readouterr().out
+    assert not (store / "other").exists()
+
+
+def test_listed(made, capsys):
+    store, _ = made
+    assert main(["artefacts", "--store", str(store)]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in names(store)) and str(store) in said
+    assert main(["artefacts", "--store", str(store), "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in entries] == names(store)
+    assert all(entry["finished"] and entry["bytes"] > 0 for entry in entries)
+    assert main(["artefacts", "--store", str(store / "none")]) == 0
+    assert "no artefacts in" in capsys.readouterr().out
+
+
+def test_pruned_and_removed(made, capsys, tmp_path):
+    store, _ = made
+    (store / "teacher-half").mkdir()
+    (store / "teacher-half" / "x.npy").write_bytes(b"1234")
+    finished = [name for name in names(store) if name != "teacher-half"]
+    assert main(["artefacts", "--store", str(store)]) == 0 and " no " in capsys.readouterr().out
+    assert main(["artefacts", "--store", str(store), "--prune"]) == 0
+    assert "1 removed" in capsys.readouterr().out and names(store) == finished
+
+    for wrong in ("teacher-half", "", ".", "..", f"../{store.name}", "*"):
+        assert main(["artefacts", "--store", str(store), "--remove", wrong]) == 2
+        assert "holds no artefact" in capsys.readouterr().err and names(store) == finished
+    assert main(["artefacts", "--store", str(store), "--all"]) == 2
+    assert "--prune --all" in capsys.readouterr().err
+    assert main(["artefacts", "--store", str(store), "--prune", "--remove", finished[0]]) == 2
+    assert names(store) == finished
+
+    copy = tmp_path / "copy"
+    for name in ("a-1", "b-2"):
+        (copy / name).mkdir(parents=True)
+        (copy / name / "artefact.json").write_text("{}")
+    assert main(["artefacts", "--store", str(copy), "--remove", "a-1"]) == 0
+    assert "removed a-1" in capsys.readouterr().out and names(copy) == ["b-2"]
+    assert main(["artefacts", "--store", str(copy), "--prune"]) == 0 and names(copy) == ["b-2"]
+    assert main(["artefacts", "--store", str(copy), "--prune", "--all"]) == 0
+    assert names(copy) == []
+
+
+def test_damage_is_told_and_a_removed_artefact_is_made_again(made, capsys):
+    store, data = made
+    experts = next(store / name for name in names(store) if name.startswith("experts-"))
+    file = max(experts.glob("*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert main(prepare(store, data)) == 2
+    said = capsys.readouterr().err
+    assert experts.name in said and f"--remove {experts.name}" in said
+    assert main(["artefacts", "--store", str(store), "--remove", experts.name]) == 0
+    assert main(prepare(store, data)) == 0
+    assert f"{experts.name}: made in" in capsys.readouterr().out
+
+
+def test_a_method_without_needs_needs_nothing(made, capsys, tmp_path):
+    store, data = made
+    before = names(store)
+    assert main(["prepare", "dm", "--data", data, "--artefacts", str(store), "--depth", "1"]) == 0
+    assert "needs nothing" in capsys.readouterr().out and names(store) == before
+    assert np.load(data)["images"].shape[0] == 12
