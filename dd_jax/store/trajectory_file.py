@@ -30,8 +30,8 @@ DTYPES = ("float32", "bfloat16")
 
 def _refused(path: pathlib.Path, problem: str) -> DDJaxError:
     return CheckpointError(f"{path} {problem}",
-                           fix=f"delete {path.name}, and artefact.json beside it if there is one, "
-                           "and run the same command: the expert is trained again")
+                           fix=f"delete {path.name} and run the same command: the expert is "
+                           "trained again (delete artefact.json beside it, too, if there is one)")
 
 
 FORMAT = RowFormat("dd_jax.expert", version=1, tensor="parameters", axes=2, dtypes=DTYPES,

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from dd_jax.errors import RunStopped
 from dd_jax.run import stop as stops
 from dd_jax.run.stop import EXIT_NON_FINITE, EXIT_STOPPED, StopSignals
 
@@ -127,3 +128,14 @@ def test_a_signal_to_a_forked_worker_is_not_the_run_s(capsys):
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
         time.sleep(0.05)
         assert not stop.requested
+
+
+def test_a_signal_within_an_inner_block_is_handed_on():
+    with StopSignals() as outer:
+        with StopSignals() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert inner.requested and not outer.requested
+        with pytest.raises(RunStopped, match="stopped by SIGTERM after all; run the same command"):
+            outer.check("after all")
+    with StopSignals() as later:
+        later.check("never")

@@ -195,6 +195,21 @@ def test_more_go_on_from_fewer_and_fewer_are_the_first_of_more(toy, store):
     assert store.get(walkers(3), toy).experts == (0, 1, 2)
 
 
+def test_one_damaged_expert_can_be_made_again_alone(toy, store):
+    store.get(walkers(3), toy)
+    folder = the_folder(store)
+    before = contents(folder)
+    _flip(folder / "expert_00001.safetensors")
+    with pytest.raises(CheckpointError, match="delete expert_00001.*artefact.json beside it"):
+        store.get(walkers(3), toy).read(1, 1)
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("expert_0000[02]*")}
+    for name in ("expert_00001.safetensors", MANIFEST):
+        (folder / name).unlink()
+    store.get(walkers(3), toy)
+    assert contents(folder) == before
+    assert all(path.stat().st_mtime_ns == then for path, then in times.items())
+
+
 def test_growing_leaves_what_was_whole_before(toy, store):
     """Nothing is ever without a manifest between a smaller one and a larger."""
     store.get(networks(2), toy)
