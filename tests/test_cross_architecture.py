@@ -62,7 +62,7 @@ def test_a_table_survives_a_stop_and_is_not_computed_twice(folder, tmp_path, mon
         assert {"command", "versions", "device", "protocol"} <= set(cell)
 
     cross.main(wanted)
-    assert len(calls) == 5 and calls[4].network == "mlp"
+    assert len(calls) == 5 and calls[4].network.name == "mlp"
     shown = capsys.readouterr().out
     assert shown.count("already") == 3 and "mean drop" in shown
     cross.main(wanted)
