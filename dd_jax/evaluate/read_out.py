@@ -26,6 +26,7 @@ from dd_jax.evaluate.evaluate import Evaluation, check_fits, summarise
 from dd_jax.evaluate.random_images import budget, has_random, random_images
 from dd_jax.evaluate.settings import ReadOut
 from dd_jax.solvers import fit_kernel, in_float64
+from dd_jax.solvers.system import widened
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.types import Kernel, RealData, Split
@@ -72,7 +73,10 @@ def _coefficients(gram, labels, weights, *, ridge, mode) -> jax.Array:
     if weights is None:
         return fit_kernel(gram, labels, ridge=ridge, mode=mode).alpha
     root = jnp.sqrt(weights / jnp.mean(weights))[:, None]
-    return root * fit_kernel(root * gram * root.T, root * labels, ridge=ridge, mode=mode).alpha
+    with widened():  # as wide as the matrix comes
+        wide = root.astype(gram.dtype)
+        gram = wide * gram * wide.T
+    return root * fit_kernel(gram, root * labels, ridge=ridge, mode=mode).alpha
 
 
 def check_read_out(distilled: DistilledSet, test: RealData, kernel: Kernel) -> None:

@@ -70,7 +70,7 @@ def kernel(case: str, options: Options) -> None:
         if gradient:
             rivals[rival] = Rival(jax.grad(loss), (x_s, soft, Batch(x_t, y_t)))
     race(f"kernel_{case.replace(' ', '_')}_{few}x{many}", rivals, options,
-         derived=lambda medians: _difference(rivals))
+         derived=lambda medians: _difference(rivals, medians))
 
 
 def textbook(*args):
@@ -103,11 +103,13 @@ def ridge(options: Options) -> None:
         args = tuple(jax.random.normal(key, shape) for key, shape in zip(keys, shapes))
         rivals = {"textbook": Rival(textbook, args), "ours": Rival(ours, args)}
         race(f"ridge_step_{n}", rivals, options,
-             derived=lambda medians, r=rivals: _difference(r, lambda found: found[1][0]))
+             derived=lambda medians, r=rivals: _difference(r, medians, lambda found: found[1][0]))
 
 
-def _difference(rivals, pick=lambda found: found) -> dict[str, float]:
-    """How far apart the rivals' values are, or a part of these."""
+def _difference(rivals, asked, pick=lambda found: found) -> dict[str, float]:
+    """How far apart the rivals' values are, or a part of these, where both were asked for."""
+    if len(asked) < 2:
+        return {}
     theirs, own = (pick(jax.jit(r.fn)(*r.args)) for r in rivals.values())
     error = jnp.max(jnp.abs(own - theirs)) / jnp.max(jnp.abs(theirs))
     return {"largest_difference_over_largest_value": float(error)}
