@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from dd_jax.distill.recipe import Recipe
+from dd_jax.errors import ConfigError
 from dd_jax.run.identity import check_identity
-from dd_jax.run.identity import plain as to_plain
 from dd_jax.run.lock import prepare_folder
 from dd_jax.run.stop import StopSignals
 from dd_jax.run.workdir import owner
@@ -21,6 +21,7 @@ from dd_jax.store.artefacts import (
     Artefact,
     ArtefactStore,
 )
+from dd_jax.store.envelope import plain
 from dd_jax.types import Network, RealData
 
 
@@ -128,7 +129,8 @@ def refuse_other_run(
     held = owner(prepare_folder(workdir)).get("settings")
     if isinstance(held, Mapping) and held.get("needs") != now["needs"]:
         known = {name: held[name] for name in now if name in held}
-        check_identity({"settings": known}, {"settings": to_plain(now)}, where=str(workdir))
+        now = plain(now, "settings", error=ConfigError)
+        check_identity({"settings": known}, {"settings": now}, where=str(workdir))
 
 
 def store_beside(

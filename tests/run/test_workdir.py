@@ -14,7 +14,7 @@ from dd_jax.run.jsonfile import read_json
 from dd_jax.run.lock import RunLock
 from dd_jax.run.workdir import claim, open_workdir, seconds_spent
 
-RUN = {"method": "dm", "settings": {"lr": 0.1, "clip": float("nan")}, "seed": 2**70}
+RUN = {"method": "dm", "settings": {"lr": 0.1, "clip": None}, "seed": 2**70}
 DEEP = "[" * 3000 + "]" * 3000
 HUGE = "1" + "0" * 400
 
@@ -57,6 +57,13 @@ def test_another_run_is_refused_and_changes_nothing(gone, tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("clip", [float("nan"), float("inf")])
+def test_what_the_set_s_file_could_not_hold_is_refused_before_anything_is_written(clip, tmp_path):
+    with pytest.raises(ConfigError, match="identity.settings.clip is (nan|inf), which JSON cannot"):
+        claim(tmp_path, {**RUN, "settings": {"clip": clip}})
+    assert "run.json" not in contents(tmp_path)
+
+
 def test_a_staged_run_and_a_single_one_do_not_share_a_folder(tmp_path):
     staged = {"method": "dm", "stages": 3}
     finished(tmp_path / "single")
@@ -79,7 +86,7 @@ def test_a_claim_alone_does_not_bind(tmp_path):
 
 def test_other_switches_are_refused_by_name(tmp_path):
     finished(tmp_path)
-    with jax.enable_x64(True), pytest.raises(CheckpointError, match="switches.jax_enable_x64: fal"):
+    with jax.enable_x64(True), pytest.raises(CheckpointError, match="switches.jax_enable_x64: False in the folder, True now"):
         claim(tmp_path, RUN)
     claim(tmp_path, RUN)
 
