@@ -123,7 +123,7 @@ class Workdir:
         Args:
           step: that step.
           metrics: of that step.
-          rows: () -> what it was fed with, rows of the real set or of a store by their place.
+          rows: () -> {place: array}, what it was fed with: rows of the real set or of a store.
           saved: the step of the checkpoint that it follows; 0 where it follows the start.
 
         Returns:
@@ -132,8 +132,9 @@ class Workdir:
         if not self.path:
             return ""
         failure = json.loads(format_line(step, metrics))
+        fed = {name: array.tolist() for name, array in rows().items()}
         write_json(self.path / _FAILURE, {
-            **failure, "follows_checkpoint": saved, "rows": plain(rows(), "rows"),
+            **failure, "follows_checkpoint": saved, "rows": fed,
             "run": plain(self._identity, "run"), "versions": versions(),
         })
         return f"; {_FAILURE} holds the step"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,11 +51,11 @@ def header_hash(header: Mapping[str, Any], *, field: str = "sha256") -> str:
 def plain(value: Any, where: str, *, error: type[DDJaxError] = SetFileError) -> Any:
     """Turns settings into values that JSON can hold, or says which one cannot be.
 
-    Tuples and NumPy arrays become lists and NumPy scalars numbers, so what is read back compares
-    equal to what was itself read; a path becomes text.
+    Tuples become lists and NumPy scalars become numbers, so what is read back compares equal to
+    what was itself read.
 
     Args:
-      value: mappings with text keys, lists, tuples, arrays, text, paths, numbers, booleans, None.
+      value: mappings with text keys, lists, tuples, text, numbers, booleans and None.
       where: how to call the value in an error, for example "recipe".
       error: the type of the error.
 
@@ -134,10 +133,8 @@ def read_json(
 def _plain(value: Any, where: str, error: type[DDJaxError], depth: int) -> Any:
     if depth > MAX_DEPTH // 2:
         raise error(f"{where[:_SHOWN]}... is nested more than {depth - 1} deep", fix="nest it less")
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):

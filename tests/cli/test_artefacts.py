@@ -57,16 +57,19 @@ def test_listed(made, capsys):
     assert "no artefacts in" in capsys.readouterr().out
 
 
+HALF = "teacher-" + 24 * "0"  # begun and not finished
+
+
 def test_pruned_and_removed(made, capsys, tmp_path):
     store, _ = made
-    (store / "teacher-half").mkdir()
-    (store / "teacher-half" / "x.npy").write_bytes(b"1234")
-    finished = [name for name in names(store) if name != "teacher-half"]
+    (store / HALF).mkdir()
+    (store / HALF / "x.npy").write_bytes(b"1234")
+    finished = [name for name in names(store) if name != HALF]
     assert main(["artefacts", "--store", str(store)]) == 0 and " no " in capsys.readouterr().out
     assert main(["artefacts", "--store", str(store), "--prune"]) == 0
     assert "1 removed" in capsys.readouterr().out and names(store) == finished
 
-    for wrong in ("teacher-half", "", ".", "..", f"../{store.name}", "*"):
+    for wrong in (HALF, "", ".", "..", f"../{store.name}", "*"):
         assert main(["artefacts", "--store", str(store), "--remove", wrong]) == 2
         assert "holds no artefact" in capsys.readouterr().err and names(store) == finished
     assert main(["artefacts", "--store", str(store), "--all"]) == 2
@@ -75,12 +78,13 @@ def test_pruned_and_removed(made, capsys, tmp_path):
     assert names(store) == finished
 
     copy = tmp_path / "copy"
-    for name in ("a-1", "b-2"):
+    one, two = (f"{kind}-{24 * '1'}" for kind in "ab")
+    for name in (one, two):
         (copy / name).mkdir(parents=True)
         (copy / name / "artefact.json").write_text("{}")
-    assert main(["artefacts", "--store", str(copy), "--remove", "a-1"]) == 0
-    assert "removed a-1" in capsys.readouterr().out and names(copy) == ["b-2"]
-    assert main(["artefacts", "--store", str(copy), "--prune"]) == 0 and names(copy) == ["b-2"]
+    assert main(["artefacts", "--store", str(copy), "--remove", one]) == 0
+    assert f"removed {one}" in capsys.readouterr().out and names(copy) == [two]
+    assert main(["artefacts", "--store", str(copy), "--prune"]) == 0 and names(copy) == [two]
     assert main(["artefacts", "--store", str(copy), "--prune", "--all"]) == 0
     assert names(copy) == []
 

@@ -17,8 +17,9 @@ MLP = protocol("t", network="mlp", width=4, depth=1, epochs=2, batch_size=8, see
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path, monkeypatch):
     """A set of uint8 images, class numbers, weights, 3, 1 and 7 images and a label store."""
+    monkeypatch.delenv("DD_JAX_ARTEFACTS")  # so that they are beside the run
     rng = np.random.default_rng(0)
     labels = np.arange(30) % K
     images = rng.integers(0, 256, (30, *IMAGE), np.uint8)

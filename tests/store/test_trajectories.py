@@ -128,7 +128,7 @@ def test_f37_a_flipped_byte_is_found_where_it_is_read(folder):
         changed = bytearray(whole)
         changed[place] ^= 1
         path.write_bytes(changed)
-        refused(folder, str(path), "delete expert_00002.safetensors and run the same command")
+        refused(folder, str(path), "delete expert_00002.safetensors", "run the same command")
 
 
 def test_f37_a_file_cut_anywhere_is_named(folder):
