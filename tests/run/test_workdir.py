@@ -86,7 +86,8 @@ def test_a_claim_alone_does_not_bind(tmp_path):
 
 def test_other_switches_are_refused_by_name(tmp_path):
     finished(tmp_path)
-    with jax.enable_x64(True), pytest.raises(CheckpointError, match="switches.jax_enable_x64: False in the folder, True now"):
+    said = "switches.jax_enable_x64: False in the folder, True now"
+    with jax.enable_x64(True), pytest.raises(CheckpointError, match=said):
         claim(tmp_path, RUN)
     claim(tmp_path, RUN)
 
