@@ -16,12 +16,11 @@ Differs from the official code:
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import optax
 
 from dd_jax import pools
 from dd_jax.methods.frame import (
+    GradientDistance,
     NormedConvNets,
     Pixels,
     Rate,
@@ -30,10 +29,8 @@ from dd_jax.methods.frame import (
     Tested,
     Views,
     Whole,
-    one_of,
 )
 from dd_jax.objectives import gradient_matching
-from dd_jax.objectives.gradient_distances import DISTANCES
 
 LOOPS = {1: dict(uses=1, epochs=1), 10: dict(uses=10, epochs=50), 20: dict(uses=20, epochs=25),
          30: dict(uses=30, epochs=20), 40: dict(uses=40, epochs=15), 50: dict(uses=50, epochs=10)}
@@ -65,7 +62,7 @@ class DC(Pixels, NormedConvNets, Tested):
     batch_size: Whole = 256
     network_rate: Rate = 0.01
     network_batch_size: Whole = 256
-    distance: Annotated[str, one_of(DISTANCES, "gradient distance")] = "row_cosine"
+    distance: GradientDistance = "row_cosine"
     start: Start = "noise"
     augmentation: Views = "none"
     evaluation_epochs: Whole = 301
@@ -83,14 +80,10 @@ class DC(Pixels, NormedConvNets, Tested):
         network, augmentation = at.convnet(), at.augmentation()
         pool = pools.inner_trained_pool(
             network, uses=self.uses, epochs=self.epochs, optimizer=optax.sgd(self.network_rate),
-            batch_size=self.network_batch_size, augmentation=augmentation,
-        )
+            batch_size=self.network_batch_size, augmentation=augmentation)
         return dict(
             objective=gradient_matching(
                 network, pool, batch_size=self.batch_size, distance=self.distance,
-                augmentation=augmentation, class_wise=self.class_wise(at),
-            ),
+                augmentation=augmentation, class_wise=self.class_wise(at)),
             optimizer=optax.sgd(self.learning_rate, momentum=self.momentum),
-            steps=self.networks * self.uses,
-            evaluation=at.protocol("dc"),
-        )
+            steps=self.networks * self.uses, evaluation=at.protocol("dc"))

@@ -15,16 +15,13 @@ Differs from the official code:
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import optax
 
 from dd_jax import pools
 from dd_jax.data import real_rows
 from dd_jax.methods.families.formed import Formed
-from dd_jax.methods.frame import ConvNets, Rate, Share, Site, Tested, Views, Whole, one_of
+from dd_jax.methods.frame import ConvNets, GradientDistance, Rate, Share, Site, Tested, Views, Whole
 from dd_jax.objectives import gradient_matching
-from dd_jax.objectives.gradient_distances import DISTANCES
 from dd_jax.transforms import decayed_momentum, within_range
 
 
@@ -49,7 +46,7 @@ class IDC(Formed, ConvNets, Tested):
     momentum: Rate = 0.5
     batch_size: Whole = 64
     most: Whole = 128
-    distance: Annotated[str, one_of(DISTANCES, "gradient distance")] | None = None
+    distance: GradientDistance | None = None
     train_images: Whole | None = None
     network_rate: Rate = 0.01
     network_momentum: Rate = 0.9

@@ -2,6 +2,7 @@
 
 from dd_jax.methods.frame.fields import (
     Decay,
+    GradientDistance,
     LabelHead,
     LearnedRate,
     Must,
@@ -32,7 +33,8 @@ from dd_jax.methods.frame.settings import (
     with_rate,
 )
 
-__all__ = ["ConvNets", "Decay", "LabelHead", "LearnedRate", "METHODS", "Method", "Must", "Norm",
-           "Normalisation", "NormedConvNets", "Pixels", "Published", "Rate", "Seed", "Settings",
-           "Share", "Site", "Start", "Tested", "Views", "Whitened", "Whole", "above_zero",
-           "at_least", "default_depth", "get", "one_of", "plan_of", "preset", "with_rate"]
+__all__ = ["ConvNets", "Decay", "GradientDistance", "LabelHead", "LearnedRate", "METHODS", "Method",
+           "Must", "Norm", "Normalisation", "NormedConvNets", "Pixels", "Published", "Rate", "Seed",
+           "Settings", "Share", "Site", "Start", "Tested", "Views", "Whitened", "Whole",
+           "above_zero", "at_least", "default_depth", "get", "one_of", "plan_of", "preset",
+           "with_rate"]

@@ -21,6 +21,7 @@ from dd_jax.errors import (
     unknown,
 )
 from dd_jax.nets.layers import NORMS
+from dd_jax.objectives.gradient_distances import DISTANCES
 from dd_jax.synthetic import STARTS
 from dd_jax.synthetic.pixels import LABEL_HEADS
 
@@ -76,6 +77,7 @@ Start = Annotated[str, one_of(STARTS, "initialisation")]
 Normalisation = Annotated[str, one_of(NORMALISERS, "normaliser")]
 LabelHead = Annotated[str, one_of(LABEL_HEADS, "label head")]
 Norm = Annotated[str, one_of(NORMS, "normalisation")]
+GradientDistance = Annotated[str, one_of(DISTANCES, "gradient distance")]
 Views = Annotated[str, one_of(AUGMENTATIONS, "augmentation")]
 _PLAIN = {bool: Must(_flag), float: Must(_number)}
 
