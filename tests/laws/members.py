@@ -31,7 +31,8 @@ def toy_data():
     images = rng.integers(0, 60, (64, *SHAPE))
     images[labels == 0, :4] += 150
     images[labels == 1, 4:] += 150
-    return from_arrays(images.astype(np.uint8), labels, name="toy", num_classes=CLASSES)
+    with jax.ensure_compile_time_eval():  # it is kept, wherever it was first asked for
+        return from_arrays(images.astype(np.uint8), labels, name="toy", num_classes=CLASSES)
 
 
 def start(kind: str = "noise", *, labels: str = "centred") -> SyntheticSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pathlib
 import re
@@ -97,8 +98,9 @@ def test_a_method_is_a_file():
 
 def attributes(kind):
     """Names in the part "Attributes:" of a docstring, its own only."""
-    text = (kind.__dict__.get("__doc__") or "").partition("Attributes:")[2].split("\n\n")[0]
-    entries = re.findall(r"^\s{6}(\w[\w, ]*?):", text, re.MULTILINE)
+    told = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
+    text = told.partition("Attributes:")[2].split("\n\n")[0]
+    entries = re.findall(r"^  (\w[\w, ]*?):", text, re.MULTILINE)
     return {name.strip() for entry in entries for name in entry.split(",")}
 
 
