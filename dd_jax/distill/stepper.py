@@ -41,12 +41,12 @@ class Stepper:
 
     def compile(self, state: DistillState) -> int | None:
         """Compiles for states like this one; bytes of working memory, where the backend says."""
-        if self._from_the_host:
-            self._step = self._step.lower(state, self._batch(state)).compile()
-            compiled = self._step
-        else:
-            run = self._run.lower(state, self._data, self._count, length=_BUFFER)
-            self._run = compiled = run.compile()
+        with _kept_arrays_told(jax.errors.UnexpectedTracerError):
+            if self._from_the_host:
+                self._step = compiled = self._step.lower(state, self._batch(state)).compile()
+            else:
+                run = self._run.lower(state, self._data, self._count, length=_BUFFER)
+                self._run = compiled = run.compile()
         analysis = compiled.memory_analysis()
         self.needed = None if analysis is None else int(analysis.temp_size_in_bytes)
         return self.needed
@@ -92,14 +92,24 @@ class Stepper:
 
 def _called(program, *args):
     """What a compiled program gives."""
-    try:
+    with _kept_arrays_told(TypeError):
         return program(*args)
-    except TypeError as error:
-        # The dry run traced the same functions: an array kept of it is a constant of this program
-        # that nobody has, and the program asks for more arguments than there are.
+
+
+@contextlib.contextmanager
+def _kept_arrays_told(raised: type[Exception]) -> Iterator[None]:
+    """Says what to do where a function of the user's keeps an array of a traced call.
+
+    The dry run traced the same functions. Such an array is refused when the program is traced, or
+    it is a constant of the program that nobody has, which then asks for more arguments than it is
+    given; releases of JAX differ in that.
+    """
+    try:
+        yield
+    except raised as error:
         raise ConfigError(
-            f"the compiled step cannot be called: {error}; a function keeps an array of one traced "
-            "call, say in a list, and uses it in the next",
+            f"the step cannot be compiled or called: {error}; a function keeps an array of one "
+            "traced call, say in a list, and uses it in the next",
             fix="keep such arrays in the objective's state",
         ) from error
 
