@@ -16,7 +16,7 @@ from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import Budget
 from dd_jax.store.artefacts import Artefact, damaged
 from dd_jax.store.atomic import write_atomically
-from dd_jax.store.envelope import canonical, header_hash, read_json
+from dd_jax.store.envelope import header_hash, read_json, sealed
 from dd_jax.store.trajectories import normaliser_digest
 from dd_jax.synthetic import Labels
 from dd_jax.types import RealData, Split
@@ -77,8 +77,7 @@ def _baseline(
     def make(train: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
         found = run()
         values = {"accuracies": found.accuracies.tolist(), "seconds": found.seconds}
-        text = canonical({**values, "sha256": header_hash(values)})
-        write_atomically(folder / _FILE, lambda file: file.write(text.encode()))
+        write_atomically(folder / _FILE, lambda file: file.write(sealed(values)))
 
     return Artefact(kind, settings, make, _open, seed=seed)
 

@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dd_jax.store.atomic import write_atomically
-
-MAX_BYTES = 2**24
-_MAX_DEPTH = 64
+from dd_jax.store.envelope import MAX_JSON_BYTES, check_depth
 
 
 def parsed(text: bytes) -> dict[str, Any]:
@@ -24,21 +22,15 @@ def parsed(text: bytes) -> dict[str, Any]:
       >>> parsed(b'{"seconds": 3}')
       {'seconds': 3}
     """
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
     try:
         value = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, expected an object")
-    level: list[Any] = [value]
-    for _ in range(_MAX_DEPTH):
-        inner = [x.values() if isinstance(x, dict) else x
-                 for x in level if isinstance(x, (dict, list))]
-        level = [y for x in inner for y in x]
-    if level:
-        raise ValueError("it is nested too deeply")
+    check_depth(value)
     return value
 
 
@@ -51,7 +43,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            return parsed(file.read(MAX_BYTES + 1))
+            return parsed(file.read(MAX_JSON_BYTES + 1))
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from dd_jax.data import fingerprint
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.store.atomic import PathLike, write_atomically
-from dd_jax.store.envelope import canonical, header_hash, plain, read_json
+from dd_jax.store.envelope import canonical, header_hash, plain, read_json, sealed
 from dd_jax.types import RealData
 from dd_jax.versions import versions
 
@@ -199,8 +199,7 @@ class ArtefactStore:
                 "identity": artefact.identity(data_hash), "versions": versions(),
                 "files": {file.name: file.stat().st_size for file in _files(path)},
             }
-            text = canonical({**manifest, "sha256": header_hash(manifest)})
-            write_atomically(path / MANIFEST, lambda file: file.write(text.encode()))
+            write_atomically(path / MANIFEST, lambda file: file.write(sealed(manifest)))
 
     def entries(self) -> list[Entry]:
         """All artefacts of the store, finished or not, by name; nothing else that lies there.

@@ -48,6 +48,16 @@ def header_hash(header: Mapping[str, Any], *, field: str = "sha256") -> str:
     return hashlib.sha256(canonical(rest).encode()).hexdigest()
 
 
+def sealed(header: Mapping[str, Any]) -> bytes:
+    """A header with its own hash, as the bytes of a file that `read_json` reads.
+
+    Example:
+      >>> len(sealed({"a": 1}))
+      83
+    """
+    return canonical({**header, "sha256": header_hash(header)}).encode()
+
+
 def plain(value: Any, where: str, *, error: type[DDJaxError] = SetFileError) -> Any:
     """Turns settings into values that JSON can hold, or says which one cannot be.
 
@@ -122,12 +132,30 @@ def read_json(
         text = text.decode() if isinstance(text, bytes) else text
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant,
                            parse_int=_whole, parse_float=_finite)
-        _check_depth(value)
+        check_depth(value)
     except (ValueError, RecursionError) as problem:
         raise error(f"{what} is not valid JSON ({str(problem)[:200]})", fix=fix) from problem
     if not isinstance(value, dict):
         raise error(f"{what} is a {type(value).__name__}, expected an object", fix=fix)
     return value
+
+
+def check_depth(value: Any) -> None:
+    """Raises ValueError for a parsed value that is nested more than `MAX_DEPTH` deep.
+
+    Example:
+      >>> check_depth({"a": [1]})
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        children: list[Any] = []
+        for item in level:
+            children += item.values() if isinstance(item, dict) else (
+                item if isinstance(item, list) else ())
+        if not children:
+            return
+        level = children
+    raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def _plain(value: Any, where: str, error: type[DDJaxError], depth: int) -> Any:
@@ -177,19 +205,6 @@ def _finite(digits: str) -> float:
     if not math.isfinite(float(digits)):
         raise ValueError(f"the number {digits[:20]} is too large")
     return float(digits)
-
-
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        children: list[Any] = []
-        for item in level:
-            children += item.values() if isinstance(item, dict) else (
-                item if isinstance(item, list) else ())
-        if not children:
-            return
-        level = children
-    raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def _same(a: Any, b: Any) -> bool:
