@@ -40,7 +40,10 @@ _ARRAYS = "arrays.safetensors"
 def architecture(network: Network) -> dict[str, Any]:
     """What of a network is part of an artefact's identity: its name and its variables' shapes."""
     variables = jax.eval_shape(network.init, jax.random.key(0))
-    return {"network": network.name, "variables": plain(flat_layout(variables), "variables")}
+    told = {"network": network.name, "variables": plain(flat_layout(variables), "variables")}
+    if "batch_stats" in variables:  # networks kept from when a step left a tenth of them are others
+        told["running_statistics"] = "kept by nine tenths"
+    return told
 
 
 def arrays(

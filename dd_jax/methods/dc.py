@@ -8,9 +8,8 @@ Differs from the official code:
   - any number of images per class: the loops are those of the largest published budget below;
   - the augmentation of the evaluation, which the official code has for MNIST and for batch
     normalisation, is a setting and "none" by default;
-  - with batch normalisation the running statistics are those of `nets`, which keep 0.1 of the old
-    (there 0.9), they are measured on 16 images per class of the matching batch (there drawn for
-    it), and the network's training goes on from its own;
+  - with batch normalisation the running statistics are measured on 16 images per class of the
+    matching batch (there drawn for it), and the network's training goes on from its own;
   - a class smaller than the real batch is gone through again (the official code takes fewer).
 """
 

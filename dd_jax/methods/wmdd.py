@@ -14,9 +14,7 @@ Differs from the official code:
     plans all the way, 20 times (there a fifth of the way, at most ten); with `learn_weights` the
     weights are the best ones for the positions (there mirror descent), and a student does not weigh
     images by them;
-  - the teacher's random crops are cut to the image where they leave it (there drawn again). Its
-    running statistics are averages over batches after the training, since the library's batch
-    normalisation forgets faster than the usual one;
+  - the teacher's random crops are cut to the image where they leave it (there drawn again);
   - ResNet-18 has a 3x3 stem without pooling, and images keep their size (there 224 pixels);
   - images are not stored as JPEG;
   - evaluation: the accuracy of the last epoch (there the best of every tenth). Labels and outputs
@@ -51,7 +49,6 @@ from dd_jax.methods.frame import (
 from dd_jax.objectives.barycentre_matching import DISTANCES, barycentre_matching
 from dd_jax.synthetic import Labels, class_start
 from dd_jax.train.class_targets import class_targets
-from dd_jax.train.settled import settled
 from dd_jax.train.teachers import train_supervised
 from dd_jax.transforms import decayed_momentum, kept_between
 
@@ -126,11 +123,9 @@ class WMDD(Taught, Tested):
                                    weight_decay=self.teacher_decay)
 
         def train(data, key, normaliser):
-            train_key, settle_key = jax.random.split(key)
-            common = dict(normaliser=normaliser, batch_size=batch_size, augmentation=views)
-            variables = train_supervised(network, data, key=train_key, steps=steps,
-                                         optimizer=trainer, **common)[1]
-            return settled(network, variables, data, key=settle_key, **common)
+            return train_supervised(network, data, normaliser=normaliser, key=key, steps=steps,
+                                    batch_size=batch_size, optimizer=trainer,
+                                    augmentation=views)[1]
 
         settings = dict(steps=steps, batch_size=batch_size, rate=self.teacher_rate,
                         decay=self.teacher_decay, area=self.area, flip=self.mirror_views)

@@ -9,6 +9,7 @@ from dd_jax.nets.alexnet import alexnet
 from dd_jax.nets.conv import conv3x3
 from dd_jax.nets.convnet import convnet, convnet_doubling
 from dd_jax.nets.mlp import mlp
+from dd_jax.nets.prepended import convnet_prepended
 from dd_jax.nets.record import from_linen, with_batch_stats
 from dd_jax.nets.resnet import resnet18
 from dd_jax.nets.vgg import vgg11
@@ -19,6 +20,7 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "alexnet": alexnet,
     "convnet": convnet,
     "convnet_doubling": convnet_doubling,
+    "convnet_prepended": convnet_prepended,
     "convnet_widening": convnet_widening,
     "mlp": mlp,
     "resnet18": resnet18,
@@ -48,4 +50,5 @@ def by_name(name: str, spec: DataSpec, **options) -> Network:
 
 
 __all__ = ["NETWORKS", "alexnet", "by_name", "conv3x3", "convnet", "convnet_doubling",
-           "convnet_widening", "from_linen", "mlp", "resnet18", "vgg11", "with_batch_stats"]
+           "convnet_prepended", "convnet_widening", "from_linen", "mlp", "resnet18", "vgg11",
+           "with_batch_stats"]

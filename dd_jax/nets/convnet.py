@@ -8,11 +8,22 @@ Source: VICO-UoE/DatasetCondensation (networks), yongchao97/FRePo (models).
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 
 from dd_jax.errors import ConfigError, require_whole, unknown
-from dd_jax.nets.layers import NORMS, POOLINGS, Conv3x3, initialisers, normalise_maps, pool2x2
+from dd_jax.nets.layers import (
+    KEPT,
+    KEPT_BY_FREPO,
+    NORMS,
+    POOLINGS,
+    Conv3x3,
+    initialisers,
+    normalise_maps,
+    pool2x2,
+)
 from dd_jax.nets.record import from_linen
 from dd_jax.types import DataSpec, Network
 
@@ -25,7 +36,9 @@ class ConvNet(nn.Module):
     """Blocks of convolution, normalisation, ReLU and pooling, then one dense layer.
 
     `norm_first` puts the normalisation before the convolution of every block but the first,
-    which is FRePo's order; otherwise it follows the convolution, which is DC's.
+    which is FRePo's order; otherwise it follows the convolution, which is DC's. `kept` is the share
+    of its running statistics that a step of batch normalisation keeps. `prepended` puts one more
+    convolution and activation before the blocks, which is KIP's.
     """
 
     widths: tuple[int, ...]
@@ -37,19 +50,25 @@ class ConvNet(nn.Module):
     formulation: str = "auto"
     first_padding: int | None = None
     activation: str = "relu"
+    kept: float = KEPT
+    prepended: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False):
-        taps = []
+        taps, activation = [], ACTIVATIONS[self.activation]
+        norm = partial(normalise_maps, norm=self.norm, train=train, kept=self.kept)
+        conv = partial(Conv3x3, init_style=self.init_style, formulation=self.formulation)
+        padding = _first_padding(self.first_padding, x.shape[-1])
+        if self.prepended:
+            x = activation(conv(self.widths[0], padding, name="first")(x))
+            padding = 1
         for i, width in enumerate(self.widths):
-            padding = _first_padding(self.first_padding, x.shape[-1]) if i == 0 else 1
             if self.norm_first and i > 0:
-                x = normalise_maps(x, self.norm, train=train, name=f"norm{i}")
-            conv = Conv3x3(width, padding, self.init_style, self.formulation, name=f"conv{i}")
-            x = conv(x)
+                x = norm(x, name=f"norm{i}")
+            x = conv(width, 1 if i else padding, name=f"conv{i}")(x)
             if not self.norm_first:
-                x = normalise_maps(x, self.norm, train=train, name=f"norm{i}")
-            taps.append(ACTIVATIONS[self.activation](x))
+                x = norm(x, name=f"norm{i}")
+            taps.append(activation(x))
             x = pool2x2(taps[-1], self.pooling)
         features = x.reshape(x.shape[0], -1)
         kernel, bias = initialisers(self.init_style, features.shape[-1])
@@ -101,6 +120,7 @@ def convnet(
     formulation: str = "auto",
     first_padding: int | None = None,
     activation: str = "relu",
+    prepended: bool = False,
 ) -> Network:
     """DC's ConvNet: `depth` blocks of constant width, normalisation after each convolution.
 
@@ -114,6 +134,7 @@ def convnet(
       formulation: of the convolution, see `nets.conv`.
       first_padding: zeros on each side in the first convolution; None: 3 for one channel, else 1.
       activation: "relu", or "softplus60": softplus(60 z) / 60, its smooth twin.
+      prepended: whether one more convolution and activation precede the blocks, as in KIP.
 
     Returns:
       A `Network`; for 28x28x1 or 32x32 images features are [B, 16 * width].
@@ -130,7 +151,8 @@ def convnet(
     """
     _check(spec, depth, width, norm, pooling, first_padding, activation)
     module = ConvNet((width,) * depth, spec.num_classes, norm, False, pooling, init_style,
-                     formulation, first_padding=first_padding, activation=activation)
+                     formulation, first_padding=first_padding, activation=activation,
+                     prepended=prepended)
     return from_linen(module, spec.shape, name="convnet")
 
 
@@ -145,12 +167,14 @@ def convnet_doubling(
     formulation: str = "auto",
     activation: str = "relu",
     norm_first: bool = True,
+    kept: float = KEPT_BY_FREPO,
 ) -> Network:
     """FRePo's ConvNet: widths width, 2 width, 4 width, ..., normalisation before convolutions.
 
     The arguments are those of `convnet`, and `norm_first`: whether a normalisation precedes the
-    convolution of every block but the first (FRePo) or follows that of each (RCIG). FRePo distils
-    with norm "batch" and evaluates with "none".
+    convolution of every block but the first (FRePo) or follows that of each (RCIG), and `kept`: the
+    share of its running statistics that a step of batch normalisation keeps, 0.1 in both codes and
+    0.9 in all others. FRePo distils with norm "batch" and evaluates with "none".
 
     Example:
       >>> from dd_jax.types import DataSpec
@@ -160,5 +184,5 @@ def convnet_doubling(
     _check(spec, depth, width, norm, pooling, activation=activation)
     widths = tuple(width * 2**i for i in range(depth))
     module = ConvNet(widths, spec.num_classes, norm, norm_first, pooling, init_style, formulation,
-                     activation=activation)
+                     activation=activation, kept=kept)
     return from_linen(module, spec.shape, name="convnet_doubling")

@@ -92,7 +92,14 @@ class InstanceNorm(nn.Module):
 NORMS = ("none", "batch", "instance", "group", "layer")
 
 
-def normalise_maps(x: jax.Array, norm: str, *, train: bool, name: str) -> jax.Array:
+# The share of the old running statistics that a step of batch normalisation keeps: everybody's
+# (momentum 0.1 in the words of PyTorch), and that of FRePo's own ConvNet.
+KEPT, KEPT_BY_FREPO = 0.9, 0.1
+
+
+def normalise_maps(
+    x: jax.Array, norm: str, *, train: bool, name: str, kept: float = KEPT
+) -> jax.Array:
     """Applies the named normalisation layer inside a compact module.
 
     Args:
@@ -100,14 +107,15 @@ def normalise_maps(x: jax.Array, norm: str, *, train: bool, name: str) -> jax.Ar
       norm: one of `NORMS`; "group" has four groups, "layer" one group of all channels.
       train: whether batch statistics come from this batch (and update the running ones).
       name: the layer's name in the variables.
+      kept: of "batch", running = kept * running + (1 - kept) * batch.
     """
     if norm == "none":
         return x
     if norm == "instance":
         return InstanceNorm(name=name)(x)
     if norm == "batch":
-        # Flax's momentum weighs the old value: running = 0.1 * old + 0.9 * new, as FRePo has it.
-        layer = nn.BatchNorm(use_running_average=not train, momentum=0.1, epsilon=1e-5, name=name)
+        # What Flax calls momentum weighs the old value.
+        layer = nn.BatchNorm(use_running_average=not train, momentum=kept, epsilon=1e-5, name=name)
         return layer(x)
     if norm in ("group", "layer"):
         groups = 4 if norm == "group" else 1

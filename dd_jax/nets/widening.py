@@ -7,6 +7,7 @@ ICLR 2024.
 from __future__ import annotations
 
 from dd_jax.nets.convnet import convnet_doubling
+from dd_jax.nets.layers import KEPT
 from dd_jax.types import DataSpec, Network
 
 
@@ -33,6 +34,6 @@ def convnet_widening(
     """
     network = convnet_doubling(
         spec, depth=depth, width=width, norm=norm, pooling=pooling, init_style=init_style,
-        formulation=formulation, norm_first=False,
+        formulation=formulation, norm_first=False, kept=KEPT,
     )
     return network._replace(name="convnet_widening")

@@ -86,19 +86,32 @@ def test_every_norm_runs_and_only_batch_norm_keeps_statistics(norm):
         assert updated is variables
 
 
-def test_batch_norm_forgets_quickly_as_in_frepo():
-    """running = 0.1 * old + 0.9 * batch."""
-    network = nets.convnet(spec((8, 8, 1)), depth=1, width=4, norm="batch")
-    variables = network.init(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (5, 8, 8, 1))
-    updated = nets.with_batch_stats(variables, network.apply(variables, x, True))
-    plain = nets.convnet(spec((8, 8, 1)), depth=1, width=4, norm="none", pooling="none")
-    kernel = variables["params"]["conv0"]
-    maps = nets.conv3x3(jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0))), kernel["kernel"])
-    maps = maps + kernel["bias"]
-    np.testing.assert_allclose(updated["batch_stats"]["norm0"]["mean"], 0.9 * maps.mean((0, 1, 2)),
-                               atol=1e-5)
-    assert plain.name == "convnet"
+@pytest.mark.parametrize("name,kept", [("convnet", 0.9), ("convnet_widening", 0.9),
+                                       ("convnet_prepended", 0.9), ("convnet_doubling", 0.1)])
+def test_batch_norm_forgets_quickly_in_frepo_s_convnet_alone(name, kept):
+    """running = kept * old + (1 - kept) * batch, from means of 0 and variances of 1."""
+    network = nets.by_name(name, spec((8, 8, 1), 2), depth=2, width=2, norm="batch")
+
+    @jax.jit
+    def look(key):
+        images = 1 + jax.random.normal(key, (4, 8, 8, 1))
+        return network.norm_inputs(network.init(key), images, True)
+
+    outputs, found = look(jax.random.key(0))
+    stored = [outputs.batch_stats[layer] for layer in sorted(outputs.batch_stats)]
+    for (mean, variance), running in zip(found, stored, strict=True):
+        np.testing.assert_allclose(running["mean"], (1 - kept) * mean, atol=1e-5)
+        np.testing.assert_allclose(running["var"], kept + (1 - kept) * variance, rtol=1e-3)
+
+
+def test_kip_s_convnet_has_one_convolution_more():
+    kip, plain = (nets.by_name(name, spec((28, 28, 1)), width=4, norm="none", first_padding=1)
+                  for name in ("convnet_prepended", "convnet"))
+    variables = jax.eval_shape(kip.init, jax.random.key(0))
+    assert variables["params"]["first"]["kernel"].shape == (3, 3, 1, 4)
+    assert count(kip) == count(plain) + 9 * 4 * 4 + 4
+    out = jax.eval_shape(kip.apply, variables, jnp.zeros((2, 28, 28, 1)))
+    assert [tap.shape[1:] for tap in out.taps] == [(28, 28, 4), (14, 14, 4), (7, 7, 4)]
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])

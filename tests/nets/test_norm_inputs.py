@@ -28,10 +28,10 @@ def test_the_statistics_are_those_that_a_training_pass_stores():
     np.testing.assert_allclose(tested.logits, untrained.logits, atol=1e-6)
     assert len(found) == len(seen) == 2
     for i, (mean, variance) in enumerate(found):
-        # running = 0.1 * old + 0.9 * new, from means of 0 and variances of 1
+        # running = 0.9 * old + 0.1 * new, from means of 0 and variances of 1
         stored = plain.batch_stats[f"norm{i}"]
-        np.testing.assert_allclose(0.9 * mean, stored["mean"], atol=1e-5)
-        np.testing.assert_allclose(0.1 + 0.9 * variance, stored["var"], rtol=1e-4)
+        np.testing.assert_allclose(0.1 * mean, stored["mean"], atol=1e-5)
+        np.testing.assert_allclose(0.9 + 0.1 * variance, stored["var"], rtol=1e-4)
     # The first layer sees the same in training and in testing, the second one does not.
     np.testing.assert_allclose(seen[0][1], found[0][1], rtol=1e-4)
     assert not np.allclose(seen[1][1], found[1][1], rtol=0.05)
