@@ -98,11 +98,7 @@ def one_of(*augmentations: Augmentation) -> Augmentation:
       >>> choice.shape
       (3,)
     """
-    _check_members(augmentations)
-    if not augmentations:
-        raise ConfigError(
-            "one_of has no augmentation to choose from", fix="pass at least one, or use identity()"
-        )
+    _check_some(augmentations, "one_of")
 
     def draw(key, count):
         count = check_count(count)
@@ -123,9 +119,57 @@ def one_of(*augmentations: Augmentation) -> Augmentation:
     return Augmentation(draw, apply)
 
 
+def one_per_image(*augmentations: Augmentation) -> Augmentation:
+    """Returns the augmentation that applies one of them to each image, drawn uniformly each time.
+
+    A draw of count 1 is shared by all images. Every member runs on every image and all but one
+    result is dropped.
+
+    Args:
+      *augmentations: at least one, all for the same image shape.
+
+    Returns:
+      An `Augmentation` whose params are (choice [count] int32, and a tuple with the params of every
+      member).
+
+    Raises:
+      ConfigError: there is none, or an argument is not an `Augmentation`.
+
+    Example:
+      >>> choice, _ = one_per_image(identity(), identity()).draw(jax.random.key(0), 32)
+      >>> sorted(set(choice.tolist()))
+      [0, 1]
+    """
+    _check_some(augmentations, "one_per_image")
+
+    def draw(key, count):
+        count = check_count(count)
+        keys = jax.random.split(key, len(augmentations) + 1)
+        choice = jax.random.randint(keys[0], (count,), 0, len(augmentations), jnp.int32)
+        return choice, tuple(each.draw(own, count) for each, own in zip(augmentations, keys[1:]))
+
+    def apply(params, images):
+        choice, members = params
+        check_images(images)
+        chosen = check_leading(choice, images, "choice").reshape(-1, 1, 1, 1)
+        found = images
+        for position, (augmentation, own) in enumerate(zip(augmentations, members)):
+            found = jnp.where(chosen == position, augmentation.apply(own, images), found)
+        return found
+
+    return Augmentation(draw, apply)
+
+
 def _branch(apply, position: int):
     """The application of one member, as a function of the params of all of them."""
     return lambda members, images: apply(members[position], images)
+
+
+def _check_some(augmentations: tuple, name: str) -> None:
+    _check_members(augmentations)
+    if not augmentations:
+        raise ConfigError(f"{name} has no augmentation to choose from",
+                          fix="pass at least one, or use identity()")
 
 
 def _check_members(augmentations: tuple) -> None:

@@ -60,6 +60,35 @@ def random_colour(
     return _element(shape, 3, read, apply)
 
 
+def random_jitter(shape: tuple[int, int, int], *, offset: float, factor: float) -> Augmentation:
+    """Returns brightness, then contrast and saturation by factors that are log-uniform.
+
+    Args:
+      shape: (H, W, C).
+      offset: brightness adds what is uniform in -offset..offset, in units of model space.
+      factor: the logarithms of both factors are uniform in -factor..factor.
+
+    Returns:
+      An `Augmentation`; params are `offset`, `contrast` and `saturation`, each [count].
+    """
+    offset = check_ratio("offset", offset, low=0.0)
+    factor = check_ratio("factor", factor, low=0.0)
+
+    def read(u):
+        return {
+            "offset": _between(u[:, 0], -offset, offset),
+            "contrast": jnp.exp(_between(u[:, 1], -factor, factor)),
+            "saturation": jnp.exp(_between(u[:, 2], -factor, factor)),
+        }
+
+    def apply(params, images):
+        images = ops.brightness(images, params["offset"])
+        images = ops.contrast(images, params["contrast"])
+        return ops.saturation(images, params["saturation"])
+
+    return _element(shape, 3, read, apply)
+
+
 def random_shift(shape: tuple[int, int, int], *, ratio: float) -> Augmentation:
     """Returns a shift with zero fill, uniform over the integers -r..r, r = floor(ratio N + 0.5).
 
@@ -77,6 +106,28 @@ def random_shift(shape: tuple[int, int, int], *, ratio: float) -> Augmentation:
 
     def apply(params, images):
         return ops.shift(images, params["rows"], params["cols"], limit=limit)
+
+    return _element(shape, 2, read, apply)
+
+
+def random_translation(
+    shape: tuple[int, int, int], *, ratio: float, edge: bool = False
+) -> Augmentation:
+    """Returns a shift by any number of pixels, uniform in -ratio N..ratio N, see `ops.translate`.
+
+    The axes are drawn apart, N being H for `rows` and W for `cols`, both [count].
+    """
+    height, width, _ = check_shape(shape)
+    ratio = check_ratio("translate", ratio, low=0.0, high=1.0)
+
+    def read(u):
+        return {
+            "rows": _between(u[:, 0], -ratio * height, ratio * height),
+            "cols": _between(u[:, 1], -ratio * width, ratio * width),
+        }
+
+    def apply(params, images):
+        return ops.translate(images, params["rows"], params["cols"], edge=edge)
 
     return _element(shape, 2, read, apply)
 
@@ -103,6 +154,27 @@ def random_cutout(shape: tuple[int, int, int], *, ratio: float) -> Augmentation:
     return _element(shape, 2, read, apply)
 
 
+def random_inner_cutout(shape: tuple[int, int, int], *, part: int) -> Augmentation:
+    """Returns a zeroed rectangle of N // part pixels a side that lies inside the image.
+
+    All its places are equally likely; params are `row` and `col`, its centre as `ops.cutout` counts
+    it, each [count] int32.
+    """
+    height, width, _ = check_shape(shape)
+    size = (height // part, width // part)
+
+    def read(u):
+        return {
+            "row": _integer(u[:, 0], 0, height - size[0]) + size[0] // 2,
+            "col": _integer(u[:, 1], 0, width - size[1]) + size[1] // 2,
+        }
+
+    def apply(params, images):
+        return ops.cutout(images, params["row"], params["col"], size=size)
+
+    return _element(shape, 2, read, apply)
+
+
 def random_scale(shape: tuple[int, int, int], *, ratio: float) -> Augmentation:
     """Returns a scaling, uniform in 1/ratio..ratio; params `factor_y` and `factor_x` [count]."""
     ratio = check_ratio("scale", ratio, low=1.0)
@@ -120,24 +192,31 @@ def random_scale(shape: tuple[int, int, int], *, ratio: float) -> Augmentation:
 
 
 def random_rotation(
-    shape: tuple[int, int, int], *, degrees: float, align_corners: bool = False
+    shape: tuple[int, int, int], *, degrees: float, align_corners: bool = False,
+    edge: bool = False,
 ) -> Augmentation:
-    """Returns a rotation uniform in -degrees..degrees; params are `angle` [count] in radians."""
+    """Returns a rotation uniform in -degrees..degrees; params are `angle` [count] in radians.
+
+    What comes from outside is zero or, with `edge`, the border.
+    """
     limit = math.radians(check_ratio("rotate", degrees, low=0.0, high=180.0))
     return _element(
         shape,
         1,
         lambda u: {"angle": _between(u[:, 0], -limit, limit)},
-        lambda params, images: ops.rotate(images, params["angle"], align_corners=align_corners),
+        lambda params, images: ops.rotate(images, params["angle"], align_corners=align_corners,
+                                          edge=edge),
     )
 
 
 def random_zoom(
-    shape: tuple[int, int, int], *, ratio: float, align_corners: bool = False
+    shape: tuple[int, int, int], *, ratio: float, align_corners: bool = False,
+    edge: bool = False,
 ) -> Augmentation:
     """Returns a resized crop: a zoom log-uniform in 1/ratio..ratio of a window placed uniformly.
 
-    Params are `factor`, `place_y` and `place_x`, each [count].
+    What comes from outside is zero or, with `edge`, the border. Params are `factor`, `place_y` and
+    `place_x`, each [count].
     """
     limit = math.log(check_ratio("zoom", ratio, low=1.0))
 
@@ -150,7 +229,7 @@ def random_zoom(
 
     def apply(params, images):
         where = (params["factor"], params["place_y"], params["place_x"])
-        return ops.zoom(images, *where, align_corners=align_corners)
+        return ops.zoom(images, *where, align_corners=align_corners, edge=edge)
 
     return _element(shape, 3, read, apply)
 

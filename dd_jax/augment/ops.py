@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dd_jax.augment.ops_colour import brightness, contrast, saturation
 from dd_jax.augment.ops_grid import cutout, flip, shift
-from dd_jax.augment.ops_sampling import affine, rotate, scale, zoom
+from dd_jax.augment.ops_sampling import affine, rotate, scale, translate, zoom
 
 __all__ = [
     "affine",
@@ -16,5 +16,6 @@ __all__ = [
     "saturation",
     "scale",
     "shift",
+    "translate",
     "zoom",
 ]

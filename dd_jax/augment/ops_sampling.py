@@ -1,4 +1,7 @@
-"""Operations that resample by bilinear interpolation, with zeros outside the image.
+"""Operations that resample by bilinear interpolation.
+
+Outside the image there are zeros or, with `edge=True`, the nearest pixels of its border: a position
+is then brought back to the image before it is read.
 
 Coordinates are X along the columns and Y along the rows, both from -1 to 1 and each normalised by
 its own axis. Two conventions place pixel i of N:
@@ -25,13 +28,16 @@ from dd_jax.augment.checks import check_images, check_leading
 from dd_jax.errors import ConfigError
 
 
-def affine(images: jax.Array, matrix: jax.Array, *, align_corners: bool = False) -> jax.Array:
+def affine(
+    images: jax.Array, matrix: jax.Array, *, align_corners: bool = False, edge: bool = False
+) -> jax.Array:
     """Samples the image at (X', Y') = matrix (X, Y, 1).
 
     Args:
       images: [B, H, W, C] floating.
       matrix: [B, 2, 3] or [1, 2, 3] float; the first row gives X', along the columns.
       align_corners: which convention places the pixels, see the module.
+      edge: whether the border goes on outside the image, or zeros.
 
     Returns:
       [B, H, W, C] of the dtype of `images`.
@@ -63,10 +69,12 @@ def affine(images: jax.Array, matrix: jax.Array, *, align_corners: bool = False)
     down = half_y / half_x if half_x else 0.0
     x = a[:, 0, 0] * dx + across * a[:, 0, 1] * dy + half_x * a[:, 0, 2] + (width - 1) / 2
     y = down * a[:, 1, 0] * dx + a[:, 1, 1] * dy + half_y * a[:, 1, 2] + (height - 1) / 2
-    return _bilinear(images, y, x)
+    return _bilinear(images, y, x, edge)
 
 
-def rotate(images: jax.Array, angle: jax.Array, *, align_corners: bool = False) -> jax.Array:
+def rotate(
+    images: jax.Array, angle: jax.Array, *, align_corners: bool = False, edge: bool = False
+) -> jax.Array:
     """Samples the image at R(angle) (X, Y), R = [[cos, -sin], [sin, cos]].
 
     With rows counted downwards a positive angle turns the content anticlockwise.
@@ -75,6 +83,7 @@ def rotate(images: jax.Array, angle: jax.Array, *, align_corners: bool = False) 
       images: [B, H, W, C] floating.
       angle: [B] or [1], in radians; 0 is the identity.
       align_corners: which convention places the pixels, see the module.
+      edge: whether the border goes on outside the image, or zeros.
 
     Returns:
       [B, H, W, C] of the dtype of `images`.
@@ -91,7 +100,7 @@ def rotate(images: jax.Array, angle: jax.Array, *, align_corners: bool = False) 
     angle = check_leading(angle, images, "angle").astype(_position_dtype(images))
     cos, sin, zero = jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle)
     rows = [jnp.stack([cos, -sin, zero], axis=-1), jnp.stack([sin, cos, zero], axis=-1)]
-    return affine(images, jnp.stack(rows, axis=1), align_corners=align_corners)
+    return affine(images, jnp.stack(rows, axis=1), align_corners=align_corners, edge=edge)
 
 
 def scale(images: jax.Array, factor_y: jax.Array, factor_x: jax.Array) -> jax.Array:
@@ -129,12 +138,12 @@ def zoom(
     place_x: jax.Array,
     *,
     align_corners: bool = False,
+    edge: bool = False,
 ) -> jax.Array:
     """Resizes a window of side N / factor to the whole image: a resized crop of the same aspect.
 
     It samples at (X / factor + place_x (1 - 1 / factor), and the same for Y). The window stays
-    inside the image for factor > 1, and the image inside the window, with zeros around it, for
-    factor < 1.
+    inside the image for factor > 1, and the image inside the window for factor < 1.
 
     Args:
       images: [B, H, W, C] floating.
@@ -142,6 +151,7 @@ def zoom(
       place_y: [B] or [1] in -1..1, where the window lies along the rows, 0 in the middle.
       place_x: [B] or [1] in -1..1, the same along the columns.
       align_corners: which convention places the pixels, see the module.
+      edge: whether the border goes on outside the image, or zeros.
 
     Returns:
       [B, H, W, C] of the dtype of `images`.
@@ -163,7 +173,36 @@ def zoom(
     _, height, width, _ = images.shape
     move_y = _half_extent(height, align_corners) * (1 - inverse) * place_y
     move_x = _half_extent(width, align_corners) * (1 - inverse) * place_x
-    return _separable(images, (inverse, move_y), (inverse, move_x))
+    return _separable(images, (inverse, move_y), (inverse, move_x), edge=edge)
+
+
+def translate(
+    images: jax.Array, rows: jax.Array, cols: jax.Array, *, edge: bool = False
+) -> jax.Array:
+    """Shifts by any number of pixels: out[i, j] = x[i + rows, j + cols], between pixels bilinear.
+
+    Args:
+      images: [B, H, W, C] floating.
+      rows: [B] or [1] float, in pixels down the image; 0 is the identity.
+      cols: [B] or [1] float, in pixels along the width.
+      edge: whether the border goes on outside the image, or zeros.
+
+    Returns:
+      [B, H, W, C] of the dtype of `images`.
+
+    Raises:
+      ConfigError: a shape or dtype does not fit.
+
+    Example:
+      >>> x = jnp.array([0.0, 1.0, 2.0, 3.0]).reshape(1, 1, 4, 1)
+      >>> translate(x, jnp.array([0.0]), jnp.array([0.5]), edge=True).ravel().tolist()
+      [0.5, 1.5, 2.5, 3.0]
+    """
+    check_images(images)
+    rows = check_leading(rows, images, "rows").astype(_position_dtype(images))
+    cols = check_leading(cols, images, "cols").astype(_position_dtype(images))
+    one = jnp.ones((1,), _position_dtype(images))
+    return _separable(images, (one, rows), (one, cols), edge=edge)
 
 
 def _half_extent(length: int, align_corners: bool) -> float:
@@ -185,10 +224,13 @@ def _separable(
     images: jax.Array,
     rows: tuple[jax.Array, jax.Array],
     cols: tuple[jax.Array, jax.Array],
+    *,
+    edge: bool = False,
 ) -> jax.Array:
     """Samples at factor * offset + move pixels from the middle, one (factor, move) for an axis."""
     for axis, (factor, move) in ((1, rows), (2, cols)):
-        weights = _axis_weights(images.shape[axis], factor, move, _position_dtype(images))
+        dtype = _position_dtype(images)
+        weights = _axis_weights(images.shape[axis], factor, move, dtype, edge)
         weights = weights.astype(images.dtype)
         # HIGHEST: the weights are interpolation, and must not be rounded by fast matmul units.
         if weights.shape[0] == 1:
@@ -200,17 +242,23 @@ def _separable(
     return images
 
 
-def _axis_weights(length: int, factor: jax.Array, move: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _axis_weights(
+    length: int, factor: jax.Array, move: jax.Array, dtype: jnp.dtype, edge: bool
+) -> jax.Array:
     """[count, length, length]: weight of input pixel k (last axis) in output pixel i."""
     offsets = _offsets(length, dtype)
     position = factor.astype(dtype)[:, None] * offsets + move.astype(dtype)[:, None]
+    if edge:
+        position = jnp.clip(position, offsets[0], offsets[-1])
     return jnp.maximum(0, 1 - jnp.abs(position[:, :, None] - offsets))
 
 
-def _bilinear(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+def _bilinear(images: jax.Array, y: jax.Array, x: jax.Array, edge: bool) -> jax.Array:
     """Gathers the four neighbours of positions y, x, both [1 or B, H, W] in pixels."""
     batch, height, width, channels = images.shape
     flat = images.reshape(batch, height * width, channels)
+    if edge:
+        y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
     low_y, low_x = jnp.floor(y), jnp.floor(x)
     total = jnp.zeros_like(flat)
     for at_y in (low_y, low_y + 1):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from dd_jax.augment.compose import identity
 from dd_jax.augment.dsa import DIGITS_STRATEGY, dsa
-from dd_jax.augment.frepo import frepo_augmentation
+from dd_jax.augment.frepo import frepo_augmentation, rcig_augmentation
 from dd_jax.augment.idc import idc_evaluation, idc_matching, idc_training
 from dd_jax.errors import unknown
 from dd_jax.types import Augmentation
@@ -19,6 +19,8 @@ AUGMENTATIONS: Mapping[str, Callable[[tuple[int, int, int]], Augmentation]] = {
     "rotate": lambda shape: dsa(shape, strategy="rotate"),
     "frepo": frepo_augmentation,
     "frepo_digits": lambda shape: frepo_augmentation(shape, flip=False),
+    "rcig": rcig_augmentation,
+    "rcig_digits": lambda shape: rcig_augmentation(shape, colour=False, flip=False),
     "idc": idc_evaluation,
     "idc_digits": lambda shape: idc_evaluation(shape, flip=False),
     "idc_matching": idc_matching,

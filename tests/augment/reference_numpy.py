@@ -74,9 +74,11 @@ def to_pixel(unit, length, align_corners):
     return ((unit + 1.0) * length - 1.0) / 2.0
 
 
-def bilinear(image, y, x):
-    """The value at row y and column x, with zeros outside."""
+def bilinear(image, y, x, edge=False):
+    """The value at row y and column x, with zeros or the border outside."""
     height, width, channels = image.shape
+    if edge:
+        y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
     value = np.zeros(channels)
     for i in (math.floor(y), math.floor(y) + 1):
         for j in (math.floor(x), math.floor(x) + 1):
@@ -85,7 +87,7 @@ def bilinear(image, y, x):
     return value
 
 
-def sample(image, where, align_corners):
+def sample(image, where, align_corners, edge=False):
     """Samples at where(X, Y) -> (X', Y'), all coordinates in [-1, 1]."""
     out = np.zeros(image.shape)
     height, width, _ = image.shape
@@ -94,29 +96,37 @@ def sample(image, where, align_corners):
             x, y = where(to_unit(j, width, align_corners), to_unit(i, height, align_corners))
             row = to_pixel(y, height, align_corners)
             col = to_pixel(x, width, align_corners)
-            out[i, j] = bilinear(image, row, col)
+            out[i, j] = bilinear(image, row, col, edge)
     return out
 
 
-def affine(image, matrix, align_corners):
+def affine(image, matrix, align_corners, edge=False):
     (a, b, c), (d, e, f) = np.asarray(matrix, dtype=np.float64)
-    return sample(image, lambda x, y: (a * x + b * y + c, d * x + e * y + f), align_corners)
+    return sample(image, lambda x, y: (a * x + b * y + c, d * x + e * y + f), align_corners, edge)
 
 
-def rotate(image, angle, align_corners):
+def rotate(image, angle, align_corners, edge=False):
     cos, sin = math.cos(angle), math.sin(angle)
-    return sample(image, lambda x, y: (cos * x - sin * y, sin * x + cos * y), align_corners)
+    return sample(image, lambda x, y: (cos * x - sin * y, sin * x + cos * y), align_corners, edge)
 
 
 def scale(image, factor_y, factor_x, align_corners=False):
     return sample(image, lambda x, y: (factor_x * x, factor_y * y), align_corners)
 
 
-def zoom(image, factor, place_y, place_x, align_corners):
+def zoom(image, factor, place_y, place_x, align_corners, edge=False):
     """A window of half width 1 / factor whose middle is at place * (1 - 1 / factor)."""
     side = 1.0 / factor
     return sample(
         image,
         lambda x, y: (side * x + place_x * (1 - side), side * y + place_y * (1 - side)),
         align_corners,
+        edge,
     )
+
+
+def translate(image, rows, cols, edge=False):
+    out = np.zeros(image.shape)
+    for i, j in np.ndindex(*image.shape[:2]):
+        out[i, j] = bilinear(image, i + rows, j + cols, edge)
+    return out

@@ -15,7 +15,9 @@ from dd_jax.augment import (
     frepo_augmentation,
     identity,
     one_of,
+    one_per_image,
     ops,
+    rcig_augmentation,
 )
 from dd_jax.errors import ConfigError
 from dd_jax.types import Augmentation
@@ -94,13 +96,16 @@ def test_frepo_draws_its_ranges():
         return float(values.min()), float(values.max())
 
     np.testing.assert_allclose(ends(colour["offset"]), (-0.25, 0.25), atol=0.01)
-    np.testing.assert_allclose(ends(colour["saturation"]), (0.75, 1.25), atol=0.01)
-    np.testing.assert_allclose(ends(colour["contrast"]), (0.75, 1.25), atol=0.01)
+    for factor in (colour["saturation"], colour["contrast"], zoom["factor"]):
+        # Log-uniform: as often below 1 as above it.
+        assert abs(float((factor < 1).mean()) - 0.5) < 0.03
+    for name in ("saturation", "contrast"):
+        np.testing.assert_allclose(ends(jnp.log(colour[name])), (-0.25, 0.25), atol=0.01)
     np.testing.assert_allclose(ends(zoom["factor"]), (0.8, 1.25), atol=0.01)
     np.testing.assert_allclose(ends(zoom["place_x"]), (-1.0, 1.0), atol=0.01)
     np.testing.assert_allclose(np.degrees(ends(turn["angle"])), (-15.0, 15.0), atol=0.1)
-    assert ends(shift["rows"]) == (-4, 4)
-    assert ends(cut["row"]) == (0, 27)  # side 7 is odd
+    np.testing.assert_allclose(ends(shift["rows"]), (-3.5, 3.5), atol=0.02)
+    assert ends(cut["row"]) == (3, 24)  # a square of 7 from row 0 to row 27
     assert abs(float(flip["flag"].mean()) - 0.5) < 0.03
     assert len(set(choice.tolist())) == 1
 
@@ -118,12 +123,12 @@ def _by_hand(members, images):
     """What each of FRePo's operations makes of the images, in the order of its members."""
     colour, zoom, turn, shift, cut, flip = members
     coloured = ops.brightness(images, colour["offset"])
-    coloured = ops.saturation(coloured, colour["saturation"])
+    coloured = ops.contrast(coloured, colour["contrast"])
     return (
-        ops.contrast(coloured, colour["contrast"]),
-        ops.zoom(images, zoom["factor"], zoom["place_y"], zoom["place_x"]),
-        ops.rotate(images, turn["angle"]),
-        ops.shift(images, shift["rows"], shift["cols"]),
+        ops.saturation(coloured, colour["saturation"]),
+        ops.zoom(images, zoom["factor"], zoom["place_y"], zoom["place_x"], edge=True),
+        ops.rotate(images, turn["angle"], edge=True),
+        ops.translate(images, shift["rows"], shift["cols"], edge=True),
         ops.cutout(images, cut["row"], cut["col"], size=(2, 2)),
         ops.flip(images, flip["flag"]),
     )
@@ -139,9 +144,94 @@ def test_frepo_applies_the_operation_it_chose_to_every_image():
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_frepo_never_shows_what_is_no_part_of_the_image():
+    """Around an image with a constant border, zoom, rotation and shift show that border."""
+    shape = (12, 12, 1)
+    _, members = frepo_augmentation(shape).draw(jax.random.key(4), 64)
+    inside = 0.5 + jax.random.uniform(jax.random.key(5), (64, 6, 6, 1))
+    images = jnp.pad(inside, ((0, 0), (3, 3), (3, 3), (0, 0)), constant_values=0.5)
+    _, zoomed, turned, shifted, _, _ = jax.jit(_by_choice(shape))(members, images)
+    for found in (zoomed, turned, shifted):
+        assert 0.5 - 1e-5 < float(found.min()) and float(found.max()) < 1.5 + 1e-5
+        assert jnp.abs(found - images).max() > 0.1
+    np.testing.assert_allclose(turned[:, 0], 0.5, atol=1e-5)  # no zeros in the corners
+
+
+def _by_choice(shape):
+    augmentation = frepo_augmentation(shape)
+
+    def run(members, images):
+        choice = jnp.zeros(len(images), jnp.int32)
+        return [augmentation.apply((choice + i, members), images) for i in range(len(members))]
+
+    return run
+
+
+def test_frepo_s_operations_at_fixed_params():
+    """Worked out by hand on the ramp 0, 1, 2, 3 and on a square of ones."""
+    ramp = jnp.broadcast_to(jnp.arange(4.0)[None, None, :, None], (1, 4, 4, 1))
+    one, zero = jnp.ones(1), jnp.zeros(1)
+    _, drawn = frepo_augmentation((4, 4, 1)).draw(jax.random.key(0), 1)
+    members = list(drawn)
+    members[0] = {"offset": 0.5 * one, "contrast": 2.0 * one, "saturation": 3.0 * one}
+    members[1] = {"factor": 0.8 * one, "place_y": zero, "place_x": zero}
+    members[2] = {"angle": jnp.pi / 2 * one}
+    members[3] = {"rows": 1.5 * one, "cols": -0.25 * one}
+    members[4] = {"row": 2 * one, "col": 3 * one}
+    members[5] = {"flag": one > 0}
+    found = jax.jit(_by_choice((4, 4, 1)))(tuple(members), ramp)
+    rows = [[-1, 1, 3, 5], [0, 0.875, 2.125, 3], None, [0, 0.75, 1.75, 2.75], None, [3, 2, 1, 0]]
+    for image, row in zip(found, rows):
+        if row is not None:
+            np.testing.assert_allclose(image[0, :, :, 0], [row] * 4, atol=1e-5)
+    # The ramp runs downwards or upwards now; the cut takes one pixel of sixteen.
+    np.testing.assert_allclose(found[2][0, :, :, 0], np.repeat([[3], [2], [1], [0]], 4, 1),
+                               atol=1e-5)
+    cut = np.broadcast_to(np.arange(4.0), (4, 4)).copy()
+    cut[2, 3] = 0
+    np.testing.assert_allclose(found[4][0, :, :, 0], cut)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_rcig_draws_an_operation_for_each_image(grey):
+    """Grey images have four of them: no colour and no mirror."""
+    shape = (8, 8, 1 if grey else 3)
+    augmentation = rcig_augmentation(shape, colour=not grey, flip=not grey)
+    images = _images(shape, batch=48)
+    params = augmentation.draw(jax.random.key(0), 48)
+    choice, members = params
+    names = [sorted(drawn)[0] for drawn in members]
+    always = ["factor", "angle", "cols", "col"]
+    assert names == (always if grey else ["contrast", *always, "flag"])
+    assert set(choice.tolist()) == set(range(len(names)))  # within one draw
+    found = jax.jit(augmentation.apply)(params, images)
+    whole = frepo_augmentation(shape)
+
+    @jax.jit
+    def alone(position):  # that operation on all images, by FRePo's own switch
+        drawn = members if not grey else (whole.draw(jax.random.key(1), 48)[1][0], *members,
+                                          whole.draw(jax.random.key(1), 48)[1][-1])
+        return whole.apply((jnp.full(48, position + grey, jnp.int32), drawn), images)
+
+    for position in range(len(names)):
+        mine = np.asarray(choice) == position
+        np.testing.assert_allclose(found[mine], alone(position)[mine], atol=1e-5)
+
+
+def test_one_per_image_shares_a_single_draw():
+    both = one_per_image(_affine_pixel(2.0, 0.0), _affine_pixel(3.0, 0.0))
+    images = _images()
+    factors = {round(float((both.apply(both.draw(jax.random.key(seed), 1), images) / images).max()))
+               for seed in range(8)}
+    assert factors == {2, 3}
+    with pytest.raises(ConfigError, match="one_per_image has no augmentation"):
+        one_per_image()
+
+
 @pytest.mark.parametrize(
     "name,members,flips",
-    [("dsa", 6, 1), ("dsa_digits", 5, 0), ("frepo", 6, 1), ("frepo_digits", 5, 0)],
+    [("dsa", 6, 1), ("dsa_digits", 5, 0), ("frepo", 6, 1), ("frepo_digits", 5, 0),
+     ("rcig", 6, 1), ("rcig_digits", 4, 0)],
 )
 def test_a_digit_set_is_never_mirrored(name, members, flips):
     _, drawn = by_name(name, (8, 8, 1)).draw(jax.random.key(0), 1)
@@ -149,7 +239,7 @@ def test_a_digit_set_is_never_mirrored(name, members, flips):
     assert sum("flag" in params for params in drawn) == flips
 
 
-@pytest.mark.parametrize("name", ["none", "dsa_digits", "frepo"])
+@pytest.mark.parametrize("name", ["none", "dsa_digits", "frepo", "rcig"])
 def test_gradients_are_finite_on_constant_images(name):
     shape = (6, 5, 1)
     augmentation = by_name(name, shape)

@@ -42,6 +42,7 @@ def _params(name, count, shape):
         "scale": lambda: (between(0.8, 1.3), between(0.8, 1.3)),
         "rotate": lambda: (between(-0.3, 0.3),),
         "zoom": lambda: (between(0.8, 1.25), between(-1.0, 1.0), between(-1.0, 1.0)),
+        "translate": lambda: (between(-4.0, 4.0), between(-4.0, 4.0)),
     }[name]()
 
 
@@ -84,6 +85,19 @@ def test_op_equals_the_reference(name, align_corners, shape, count):
     assert found.dtype == jnp.float32
     # Positions carry a float32 rounding error of some 1e-6 pixels, times the slope of noise.
     np.testing.assert_allclose(found, _expected(name, images, params, options), atol=5e-5)
+
+
+@pytest.mark.parametrize("name,params", [
+    ("affine", ([[[1.2, 0.1, 0.3], [0.1, 1.2, -0.2]]],)), ("rotate", ([0.3],)),
+    ("zoom", ([0.8], [0.5], [-0.5])), ("translate", ([2.3], [-1.6])),
+])
+def test_the_border_goes_on_outside_where_it_is_asked_to(name, params):
+    shape = (7, 9, 2)
+    images, params = _images(shape), [np.float32(p) for p in params]
+    options = {**_options(name, shape, False), "edge": True}
+    found = _run(name, images, params, options)
+    np.testing.assert_allclose(found, _expected(name, images, params, options), atol=5e-5)
+    assert jnp.abs(found - _run(name, images, params, {**options, "edge": False})).max() > 0.1
 
 
 def test_scale_is_the_same_under_both_conventions():
@@ -147,6 +161,7 @@ IDENTITIES = {
     "scale": lambda: (np.ones(1), np.ones(1)),
     "rotate": lambda: (np.zeros(1),),
     "zoom": lambda: (np.ones(1), np.ones(1), -np.ones(1)),
+    "translate": lambda: (np.zeros(1), np.zeros(1)),
 }
 
 
