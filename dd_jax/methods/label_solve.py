@@ -26,7 +26,8 @@ class LabelSolve(KernelSettings):
 
     presets = {
         "official": {},
-        "cpu": {0: dict(kernel="fc3", evaluation="frepo", evaluation_width=32),
+        "cpu": {0: dict(kernel="fc3", evaluation="frepo", evaluation_width=32,
+                        evaluation_rate=1.2e-3),  # FRePo's, see there
                 10: dict(evaluation_steps=600)},
     }
 

@@ -10,9 +10,10 @@ Differs from the official code:
   - the regression's Gram matrix, factor and solves are float64, predictions from its weights
     float32 (there the Gram matrix is float32, the predictions float64);
   - a step's 5,120 real images are distinct; there four batches of 1,280 may overlap;
-  - networks that test the set are trained for a fixed number of steps (official: at most 20,000,
-    until 500 pass without a better accuracy on such images, which is then the one kept);
-    sets of any size go whole (there up to 512 images; larger ones in random batches of 513);
+  - networks that test the set are trained for a fixed number of steps, since a test is given no
+    real images to stop by (official: at most 20,000, until 500 pass without a better accuracy on
+    such images, which is then the one kept); sets of any size go whole (there up to 512 images;
+    larger ones in random batches of 513);
   - sets without a row in the paper's table of tests take that of Fashion-MNIST if grey and of
     CIFAR-10 if not, and the number of images per class nearest to theirs.
 """
@@ -55,9 +56,10 @@ class RFAD(Whitened, ConvNets):
       networks: random ConvNets in each step.
       loss: "platt" or "squared_error", see `objectives.random_feature_ridge`.
       labels: "learned", "fixed" or "soft".
-      validate_every: steps between two validations that find the best set, by the loss of 16
-        networks on 5,000 real images (10,000 of a hundred classes), equal in every one; None: the
-        last set is kept.
+      validate_every: steps between two validations that find the best set, by its loss on real
+        images, with networks, that are equal in every one; None: the last set is kept.
+      validation_networks, validation_images: how many; None: 500 images for each class, 100 of a
+        hundred classes or more.
       patience: a run ends at the first validation more than so many steps after the best; None:
         never.
       precondition: whether the images are multiplied by a learned matrix.
@@ -79,6 +81,8 @@ class RFAD(Whitened, ConvNets):
     loss: str = "platt"
     labels: LabelHead = "learned"
     validate_every: Whole | None = 40
+    validation_networks: Whole = 16
+    validation_images: Whole | None = None
     patience: Whole | None = 1000
     precondition: bool = True
     evaluation_width: Whole = 1024
@@ -87,12 +91,14 @@ class RFAD(Whitened, ConvNets):
 
     presets = {
         "official": {},
-        # Narrow networks, trained for few steps, move as far as wide ones only at a higher rate.
-        # The last set is kept: a validation costs as much as twenty steps.
-        "cpu": {0: dict(steps=400, learning_rate=1e-2, temperature_rate=3e-2, batch_size=1024,
-                        networks=4, width=32, validate_every=None, precondition=False,
-                        evaluation_steps=300, evaluation_width=128, evaluation_rate=0.03),
-                10: dict(evaluation_width=64, evaluation_rate=0.1)},
+        # Narrow networks, trained for few steps, move as far as wide ones only at a higher rate; at
+        # 0.1 they are near to instability. A small real batch pays for twice the steps, and so many
+        # networks and images make a validation cost as much as six of them.
+        "cpu": {0: dict(steps=800, learning_rate=1e-2, temperature_rate=3e-2, batch_size=400,
+                        networks=4, width=32, validate_every=100, validation_networks=8,
+                        validation_images=2000, precondition=False, evaluation_steps=1000,
+                        evaluation_width=128, evaluation_rate=0.03),
+                10: dict(evaluation_width=64)},
     }
 
     def whitening(self, spec: DataSpec) -> str:
@@ -108,8 +114,10 @@ class RFAD(Whitened, ConvNets):
         kind = "probabilities" if self.labels == "soft" else "centred"
         stored, best = pixels(labels=self.labels), None
         if self.validate_every is not None:
-            images = at.classes * (100 if at.classes >= 100 else 500)
-            best = BestSoFar(self._regression(at, 16, images), self.validate_every, self.patience)
+            each = 100 if at.classes >= 100 else 500
+            judge = self._regression(at, self.validation_networks,
+                                     self.validation_images or at.classes * each)
+            best = BestSoFar(judge, self.validate_every, self.patience)
         rates = {"images": self.learning_rate, "labels": self.learning_rate,
                  "preconditioner": self.preconditioner_rate, "temperature": self.temperature_rate}
         return dict(

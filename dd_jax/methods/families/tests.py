@@ -6,7 +6,7 @@ import math
 from typing import Annotated, Any
 
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.methods.frame import Settings, Site, Whole, one_of
+from dd_jax.methods.frame import Rate, Settings, Site, Whole, one_of
 
 # Steps that a network is trained on a distilled set of this many images (FRePo's code).
 _FREPO_STEPS = {10: 1000, 100: 2000, 200: 20000, 400: 5000, 500: 5000, 1000: 10000,
@@ -48,11 +48,13 @@ class KernelTested(Settings):
       evaluation: "kip" or "frepo", the protocol of the networks that test the set.
       evaluation_width: their width.
       evaluation_steps: steps they are trained for; None: the protocol's own.
+      evaluation_rate: their peak rate; None: the protocol's own.
     """
 
     evaluation: Annotated[str, one_of(("kip", "frepo"), "evaluation protocol")] = "kip"
     evaluation_width: Whole = 1024
     evaluation_steps: Whole | None = None
+    evaluation_rate: Rate | None = None
 
     def kernel_test(self, at: Site, **options: Any) -> Protocol:
         """KIP's protocol, or FRePo's for comparisons.
@@ -61,11 +63,14 @@ class KernelTested(Settings):
         loss is twice that, hence half the rate and twice the decay.
         """
         width, steps = self.evaluation_width, self.evaluation_steps
+        if self.evaluation_rate is not None:
+            options = {"learning_rate": self.evaluation_rate, **options}
         if self.evaluation == "frepo":
             return frepo_test(at, width=width, steps=steps, flip=at.colour, **options)
         steps = 5000 if steps is None else steps
-        return at.protocol(
-            "kip", norm="none", init_style="gaussian", first_padding=1, width=width,
-            learning_rate=STABLE_RATE / width, momentum=0.9, weight_decay=2e-3,
+        usual = dict(
+            network="convnet_prepended", norm="none", init_style="gaussian", first_padding=1,
+            width=width, learning_rate=STABLE_RATE / width, momentum=0.9, weight_decay=2e-3,
             schedule="warmup_cosine", warmup=0, final_fraction=0.0, batch_size=100,
-            epochs=max(1, steps // -(-at.images // 100)), loss="mean_squared_error", **options)
+            epochs=max(1, steps // -(-at.images // 100)), loss="mean_squared_error")
+        return at.protocol("kip", **{**usual, **options})
