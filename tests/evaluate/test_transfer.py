@@ -7,17 +7,28 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from dd_jax.data import from_arrays, gather, normalise, rows_uniform, split_of, standardise
+from dd_jax.data import (
+    denormalise,
+    from_arrays,
+    gather,
+    normalise,
+    rows_uniform,
+    split_of,
+    standardise,
+)
 from dd_jax.errors import ConfigError, SetFileError
-from dd_jax.evaluate import protocol
+from dd_jax.evaluate import protocol, transfer_steps
 from dd_jax.evaluate.transfer import evaluate_transfer, evaluate_transfer_random
 from dd_jax.evaluate.transfer_steps import (
     TransferBudget,
     backbone,
+    classifier,
     linear_probe,
     pretrain,
+    trained_probe,
     with_new_head,
 )
 from dd_jax.types import SyntheticSet
@@ -26,7 +37,7 @@ from tests.laws import members
 MLP = protocol("tiny", network="mlp", depth=2, width=8, learning_rate=0.1, weight_decay=1e-3,
                schedule="constant", epochs=60, batch_size=16)
 BUDGET = TransferBudget(probe_steps=60, probe_batch_size=16, tune_steps=24, tune_batch_size=16,
-                        tune_rate=0.1, seeds=2)
+                        tune_rate=0.1, tune_padding=0, seeds=2)  # where the square is, is all
 
 
 @pytest.fixture(scope="module")
@@ -79,23 +90,60 @@ def test_pretraining_fits_the_representations(synthetic):
     assert float(error(jax.random.key(0))) < 0.5 * float(jnp.var(synthetic.labels, axis=0).mean())
 
 
-def test_probe_equals_numpy_descent():
-    """With whole batches it ends where a softmax regression in NumPy does, from another start."""
+def test_the_probe_is_sgd_with_momentum_at_the_rate_of_a_cosine():
+    """Three steps on whole batches, by optax and by hand."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(20, 5)).astype(np.float32), rng.integers(0, 3, 20)
-    test = rng.normal(size=(200, 5)).astype(np.float32)
-    budget = TransferBudget(probe_steps=4000, probe_batch_size=99, probe_rate=0.5)
-    # The test labels are what NumPy's classifier says, so an equal one is always right.
-    w, b = np.zeros((5, 3)), np.zeros(3)
-    for _ in range(4000):
-        z = x @ w + b
-        p = np.exp(z - z.max(1, keepdims=True))
-        p = p / p.sum(1, keepdims=True) - np.eye(3)[y]
-        w, b = w - 0.5 * x.T @ p / 20, b - 0.5 * p.mean(0)
-    labels = np.argmax(test @ w + b, axis=1)
-    found = linear_probe(jnp.asarray(x), jnp.asarray(y), jnp.asarray(test), jnp.asarray(labels),
-                         num_classes=3, budget=budget, key=jax.random.key(0))
-    assert float(found) > 0.98
+    budget = TransferBudget(probe_steps=3, probe_batch_size=99, probe_rate=0.5)
+    key, network = jax.random.key(0), classifier(5, 3)
+    found = trained_probe(network, jnp.asarray(x), jnp.asarray(y), budget=budget, key=key)
+    head = network.init(jax.random.fold_in(key, 2000))
+
+    def loss(head):
+        logits = network.apply(head, jnp.asarray(x)).logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    sgd = optax.sgd(optax.cosine_decay_schedule(0.5, 3), momentum=0.9)
+    state, by_hand, speed = sgd.init(head), head, jax.tree.map(jnp.zeros_like, head)
+    for step in range(3):
+        updates, state = sgd.update(jax.grad(loss)(head), state)
+        head = optax.apply_updates(head, updates)
+        rate = 0.25 * (1 + np.cos(np.pi * step / 3))
+        speed = jax.tree.map(lambda v, g: 0.9 * v + g, speed, jax.grad(loss)(by_hand))
+        by_hand = jax.tree.map(lambda p, v, rate=rate: p - rate * v, by_hand, speed)
+    for ours, theirs, mine in zip(*(jax.tree.leaves(t) for t in (found, head, by_hand))):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ours, mine, rtol=1e-5, atol=1e-6)
+
+
+def test_the_probe_s_accuracy_is_that_of_its_largest_logits():
+    rng = np.random.default_rng(1)
+    x, y = (jnp.asarray(a) for a in (rng.normal(size=(9, 2)).astype(np.float32),
+                                     rng.integers(0, 3, 9)))
+    budget, key = TransferBudget(probe_steps=2, probe_batch_size=4), jax.random.key(3)
+    head = trained_probe(classifier(2, 3), x, y, budget=budget, key=key)["params"]
+    right = np.argmax(x @ head["kernel"] + head["bias"], axis=1) == y
+    assert float(linear_probe(x, y, x, y, num_classes=3, budget=budget, key=key)) == right.mean()
+
+
+@pytest.mark.parametrize("name,flip,mirrored", [
+    ("cifar10", None, True), ("svhn", None, False), ("mnist", None, False), ("svhn", True, True),
+])
+def test_images_are_cropped_in_black_and_mirrored_while_fine_tuning(name, flip, mirrored):
+    """Paddings of 4 pixels; digits are not mirrored."""
+    images = np.zeros((2, 12, 12, 1), np.uint8)
+    images[:, 4:8, 4:7] = 200  # a block left of the middle, which no crop cuts
+    part = from_arrays(images, [0, 1], name=name)
+    normaliser = standardise(part)
+    views = transfer_steps._crops(part.spec, normaliser, TransferBudget(tune_flip=flip))
+    many = jnp.broadcast_to(normalise(normaliser, images[0]), (128, 12, 12, 1))
+    seen = jax.jit(views.apply)(views.draw(jax.random.key(0), 128), many)
+    pixels = np.asarray(denormalise(normaliser, seen))[..., 0]
+    levels = np.unique(np.round(255 * pixels))
+    assert levels.tolist() == [0, 200]
+    tops = {int(np.argmax(p.max(1) > 0.5)) for p in pixels}
+    assert tops == set(range(9))
+    assert len(views.draw(jax.random.key(0), 1)) == 1 + mirrored
 
 
 def test_a_new_head_keeps_the_body(synthetic):
@@ -145,6 +193,7 @@ def test_bad_targets_and_budgets_are_refused(target, normaliser, synthetic):
         target.train, images=np.asarray(target.train.images)))
     with pytest.raises(ConfigError, match="host"):
         evaluate_transfer(synthetic, host, **options)
-    for change in ({"seeds": 0}, {"probe_steps": -1}, {"tune_rate": float("nan")}):
+    for change in ({"seeds": 0}, {"probe_steps": -1}, {"tune_rate": float("nan")},
+                   {"probe_momentum": -0.1}, {"tune_padding": 0.5}):
         with pytest.raises(ConfigError, match=next(iter(change))):
             TransferBudget(**change)
