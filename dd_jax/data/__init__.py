@@ -11,8 +11,9 @@ from dd_jax.data.arrays import (
     require_on_device,
 )
 from dd_jax.data.cifar import read_cifar10, read_cifar100
+from dd_jax.data.conventions import DIGITS, known_as
 from dd_jax.data.embedded import load_embedded
-from dd_jax.data.fit import NORMALISERS, normalisers, standardise, zca
+from dd_jax.data.fit import NORMALISERS, normalisers, published, standardise, zca
 from dd_jax.data.folder import from_folder
 from dd_jax.data.idx import read_idx, read_idx_pair
 from dd_jax.data.normalise import (
@@ -31,6 +32,7 @@ from dd_jax.data.split import split_from_arrays, split_of, stratified_rows
 from dd_jax.data.tfds import from_tfds
 
 __all__ = [
+    "DIGITS",
     "NORMALISERS",
     "Normaliser",
     "SOURCES",
@@ -47,10 +49,12 @@ __all__ = [
     "gather",
     "grey",
     "identity",
+    "known_as",
     "load",
     "load_embedded",
     "normalise",
     "normalisers",
+    "published",
     "read_cifar10",
     "read_cifar100",
     "read_idx",
