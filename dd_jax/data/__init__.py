@@ -8,6 +8,7 @@ from dd_jax.data.arrays import (
     fingerprint,
     from_arrays,
     gather,
+    one_class,
     require_on_device,
 )
 from dd_jax.data.cifar import read_cifar10, read_cifar100
@@ -54,6 +55,7 @@ __all__ = [
     "load_embedded",
     "normalise",
     "normalisers",
+    "one_class",
     "published",
     "read_cifar10",
     "read_cifar100",
