@@ -34,6 +34,7 @@ class DREAM(idc.IDC):
     """
 
     batch_size: Whole = 128
+    network_batch_size: Whole = 128
     every: Whole = 10
     candidates: Whole | None = None
     iterations: Whole = 20
@@ -43,7 +44,8 @@ class DREAM(idc.IDC):
         "official": {},
         "cpu": {**idc.IDC.presets["cpu"],
                 # Fewer candidates keep the clustering cheap.
-                0: dict(idc.IDC.presets["cpu"][0], batch_size=64, candidates=256, iterations=10)},
+                0: dict(idc.IDC.presets["cpu"][0], batch_size=64, network_batch_size=64,
+                        candidates=256, iterations=10)},
     }
 
     def check(self, at: Site) -> None:

@@ -27,7 +27,7 @@ Differs from the official code:
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax
 import optax
@@ -36,6 +36,7 @@ from dd_jax.augment.block import crop_flip_roll
 from dd_jax.backend import in_chunks
 from dd_jax.data import grey, identity
 from dd_jax.distill.needs import arrays, teacher
+from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.families.teachers import Taught
 from dd_jax.methods.frame import (
     Norm,
@@ -78,6 +79,7 @@ class WMDD(Taught, Tested):
       evaluation_norm: of the networks that test the set; they have the teacher's architecture.
     """
 
+    normaliser: ClassVar[str] = "published"  # of ImageNet and its parts
     ipc: int = 10
     steps: Whole = 2000
     learning_rate: Rate = 0.25
@@ -105,8 +107,8 @@ class WMDD(Taught, Tested):
         "cpu": {0: dict(area=1.0, roll=0, mirror_views=False, teacher="convnet", teacher_width=32,
                         teacher_epochs=2, teacher_batch_size=128, teacher_rate=0.1,
                         temperature=4.0, mix=0.0, evaluation_norm="instance",
-                        evaluation_width=32),
-                1: dict(evaluation_epochs=1000), 2: dict(steps=500)},
+                        evaluation_width=32, evaluation_steps=evaluation_steps),
+                2: dict(steps=500)},
     }
 
     def _roll(self, at: Site) -> int:
