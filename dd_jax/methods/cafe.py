@@ -21,7 +21,6 @@ from __future__ import annotations
 import optax
 
 from dd_jax.errors import ConfigError
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.frame import (
     Normalisation,
     NormedConvNets,
@@ -38,6 +37,7 @@ from dd_jax.objectives.matching import require_several_classes
 from dd_jax.pools.plateau import plateau_pool
 
 _HALVED = (0.6, 0.8, 0.9)  # shares of the steps after which the rate is halved
+_EPOCHS = 601  # of the official test without augmentation
 _SUMMED = 256  # real images of each class over which the official code sums the discrimination
 
 
@@ -60,7 +60,8 @@ class CAFE(Pixels, NormedConvNets, Tested):
       discrimination: of the cross-entropies of real images by the synthetic centres, summed over
         256 of each class; those of a batch of another size count as many.
       network_rate, network_batch_size: of the SGD that trains networks.
-      evaluation_epochs: epochs they are trained for; None: 601, or 1001 with an augmentation.
+      evaluation_epochs: of the networks that test the set; the official 601 stand for 1001 where
+        there is an augmentation.
     """
 
     networks: Whole = 2000
@@ -83,7 +84,7 @@ class CAFE(Pixels, NormedConvNets, Tested):
     start: Start = "noise"
     normaliser: Normalisation = "published_cifar"
     augmentation: Views = "none"
-    evaluation_epochs: Whole | None = None
+    evaluation_epochs: Whole | None = _EPOCHS
 
     presets = {
         "official": {},
@@ -93,7 +94,7 @@ class CAFE(Pixels, NormedConvNets, Tested):
         "cpu": {0: dict(networks=60, uses=10, max_uses=20, max_epochs=20, window=5, still=0.08,
                         moved=0.06, measure_size=32, batch_size=64, width=32, start="real",
                         learning_rate=lambda ipc: 0.25 * ipc, evaluation_width=32,
-                        evaluation_steps=evaluation_steps)},
+                        evaluation_epochs=None)},
     }
 
     def check(self, at: Site) -> None:
@@ -112,8 +113,8 @@ class CAFE(Pixels, NormedConvNets, Tested):
         steps = self.networks * self.uses
         rate = optax.piecewise_constant_schedule(
             self.learning_rate, {round(share * steps): 0.5 for share in _HALVED})
-        epochs = self.evaluation_epochs or (601 if self.augmentation == "none" else 1001)
-        length = {} if self.evaluation_steps else {"epochs": epochs}
+        long = (self.augmentation != "none" and self.evaluation_epochs == _EPOCHS
+                and self.evaluation_steps is None)
         return dict(
             objective=layer_matching(
                 network, pool, weights=(self.early_weight,) * (at.depth - 1) + (self.last_weight,),
@@ -124,5 +125,5 @@ class CAFE(Pixels, NormedConvNets, Tested):
             ),
             optimizer=optax.sgd(rate, momentum=self.momentum),
             steps=steps,
-            evaluation=at.protocol("dc", **length),
+            evaluation=at.protocol("dc", **(dict(epochs=1001) if long else {})),
         )

@@ -21,7 +21,6 @@ import optax
 
 from dd_jax import pools
 from dd_jax.errors import require_whole
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.frame import (
     Norm,
     Normalisation,
@@ -64,14 +63,14 @@ class DataDAM(Pixels, NormedConvNets, Tested):
     norm: Norm = "batch"
     normaliser: Normalisation | None = None
     evaluation_norm: Norm = "batch"
-    evaluation_epochs: Whole = 1801
+    evaluation_epochs: Whole | None = 1801
 
     presets = {
         "official": {51: dict(learning_rate=10.0)},
         "paper": {0: dict(steps=8000, power=4, norm="instance", evaluation_norm="instance")},
         "cpu": {"over": "paper",
                 0: dict(steps=2000, width=32, evaluation_width=32,
-                        evaluation_steps=evaluation_steps)},
+                        evaluation_epochs=None)},
     }
 
     def whitening(self, spec: DataSpec) -> str:

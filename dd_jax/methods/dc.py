@@ -19,7 +19,6 @@ from __future__ import annotations
 import optax
 
 from dd_jax import pools
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.frame import (
     GradientDistance,
     Normalisation,
@@ -36,7 +35,7 @@ from dd_jax.objectives import gradient_matching
 
 LOOPS = {1: dict(uses=1, epochs=1), 10: dict(uses=10, epochs=50), 20: dict(uses=20, epochs=25),
          30: dict(uses=30, epochs=20), 40: dict(uses=40, epochs=15), 50: dict(uses=50, epochs=10)}
-NARROW = dict(batch_size=64, width=32, evaluation_width=32, evaluation_steps=evaluation_steps)
+NARROW = dict(batch_size=64, width=32, evaluation_width=32, evaluation_epochs=None)
 # With several images per class there is time for few steps only: at a higher rate, from real
 # images, since noise is not left behind so soon, and with trainings that are short but go as far.
 SEVERAL = dict(networks=40, uses=10, epochs=2, network_rate=0.05, learning_rate=2.0, start="real")
@@ -70,7 +69,7 @@ class DC(Pixels, NormedConvNets, Tested):
     start: Start = "noise"
     normaliser: Normalisation = "published"
     augmentation: Views = "none"
-    evaluation_epochs: Whole = 301
+    evaluation_epochs: Whole | None = 301
 
     presets = {
         "official": LOOPS,

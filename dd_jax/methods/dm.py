@@ -15,7 +15,6 @@ from __future__ import annotations
 import optax
 
 from dd_jax import pools
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.frame import (
     Normalisation,
     NormedConvNets,
@@ -47,7 +46,7 @@ class DM(Pixels, NormedConvNets, Tested):
         "official": {100: dict(learning_rate=10.0)},
         # A narrow network has a smaller gradient, and of ten images each has a tenth of the mean.
         "cpu": {0: dict(steps=2000, learning_rate=lambda ipc: 3.0 * ipc, batch_size=64, width=32,
-                        evaluation_width=32, evaluation_steps=evaluation_steps)},
+                        evaluation_width=32, evaluation_epochs=None)},
     }
 
     def build(self, at: Site) -> dict:

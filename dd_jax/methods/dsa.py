@@ -17,6 +17,6 @@ class DSA(dc.DC):
 
     start: Start = "real"
     augmentation: Views = "dsa"
-    evaluation_epochs: Whole = 1001
+    evaluation_epochs: Whole | None = 1001
 
     presets = dc.DC.presets

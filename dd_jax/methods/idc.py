@@ -23,7 +23,6 @@ import optax
 
 from dd_jax import pools
 from dd_jax.data import known_as, real_rows
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.families.formed import Formed
 from dd_jax.methods.frame import ConvNets, GradientDistance, Rate, Share, Site, Tested, Views, Whole
 from dd_jax.objectives import gradient_matching
@@ -91,13 +90,13 @@ class IDC(Formed, ConvNets, Tested):
     mix: Share | None = None
     matching: Views | None = None
     augmentation: Views = "idc"
-    evaluation_epochs: Whole = 1000
+    evaluation_epochs: Whole | None = 1000
 
     presets = {
         "official": {},
         "cpu": {0: dict(in_turn=False, most=20, learning_rate=lambda ipc: 1e-3 * ipc,
                         train_images=128, width=32, evaluation_width=32,
-                        evaluation_steps=evaluation_steps),
+                        evaluation_epochs=None),
                 1: dict(networks=5, uses=100), 2: dict(networks=12, uses=25)},
     }
 

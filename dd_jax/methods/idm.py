@@ -20,7 +20,6 @@ from __future__ import annotations
 import optax
 
 from dd_jax.errors import ConfigError
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.families.formed import Formed
 from dd_jax.methods.frame import ConvNets, Rate, Site, Tested, Whole
 from dd_jax.objectives import distribution_matching, mean_features
@@ -64,7 +63,7 @@ class IDM(Formed, ConvNets, Tested):
         "cpu": {0: dict(in_turn=False, batch_size=64, label_weight=0.5, forget=100, queue_every=30,
                         queue_capacity=20, queue_trained=1, queue_steps=5, queue_batch_size=64,
                         learning_rate=lambda ipc: 0.3 * ipc, width=32, evaluation_width=32,
-                        evaluation_steps=evaluation_steps),
+                        evaluation_epochs=None),
                 1: dict(iterations=1000), 2: dict(iterations=500)},
     }
 

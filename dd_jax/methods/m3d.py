@@ -21,7 +21,6 @@ from __future__ import annotations
 import optax
 
 from dd_jax import pools
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.families.formed import Formed
 from dd_jax.methods.frame import ConvNets, Rate, Share, Site, Tested, Views, Whole
 from dd_jax.objectives import distribution_matching, kernel_means
@@ -52,12 +51,12 @@ class M3D(Formed, ConvNets, Tested):
     matching: Views = "idc_matching"
     mix: Share = 0.5
     augmentation: Views = "idc"
-    evaluation_epochs: Whole = 1000
+    evaluation_epochs: Whole | None = 1000
 
     presets = {
         "official": {0: dict(learning_rate=lambda ipc: 1.0 * ipc)},
         "cpu": {0: dict(in_turn=False, batch_size=64, most=40, width=32, evaluation_width=32,
-                        evaluation_steps=evaluation_steps),
+                        evaluation_epochs=None),
                 1: dict(iterations=1500), 2: dict(iterations=600)},
     }
 

@@ -31,7 +31,6 @@ from typing import Annotated
 import optax
 
 from dd_jax.distill.needs import bank
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.families.formed import Formed
 from dd_jax.methods.frame import (
     ConvNets,
@@ -103,13 +102,13 @@ class NCFM(Formed, ConvNets, Tested):
     mix: Share = 0.5
     matching: Views = "idc_matching"
     augmentation: Views = "idc"
-    evaluation_epochs: Whole = 2000
+    evaluation_epochs: Whole | None = 2000
 
     presets = {
         "official": {},
         "cpu": {0: dict(iterations=1000, learning_rate=1e-2, patience=200, in_turn=False,
                         batch_size=64, frequencies=256, bank=5, bank_steps=200, width=32,
-                        evaluation_width=32, evaluation_steps=evaluation_steps)},
+                        evaluation_width=32, evaluation_epochs=None)},
     }
 
     def probe(self) -> Probe:

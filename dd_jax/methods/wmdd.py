@@ -36,7 +36,6 @@ from dd_jax.augment.block import crop_flip_roll
 from dd_jax.backend import in_chunks
 from dd_jax.data import grey, identity
 from dd_jax.distill.needs import arrays, teacher
-from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.families.teachers import Taught
 from dd_jax.methods.frame import (
     Norm,
@@ -100,14 +99,14 @@ class WMDD(Taught, Tested):
     mix: Share = 1.0
     evaluation_norm: Norm = "batch"
     evaluation_width: Whole = 64
-    evaluation_epochs: Whole = 300
+    evaluation_epochs: Whole | None = 300
 
     presets = {
         "official": {},  # for images of 224 pixels
         "cpu": {0: dict(area=1.0, roll=0, mirror_views=False, teacher="convnet", teacher_width=32,
                         teacher_epochs=2, teacher_batch_size=128, teacher_rate=0.1,
                         temperature=4.0, mix=0.0, evaluation_norm="instance",
-                        evaluation_width=32, evaluation_steps=evaluation_steps),
+                        evaluation_width=32, evaluation_epochs=None),
                 2: dict(steps=500)},
     }
 

@@ -9,8 +9,9 @@ STEPS = {0: 1000, 50: 2000}
 def evaluation_steps(images_per_class: float) -> int:
     """Steps of the optimizer for a network that tests a set of so many images per class.
 
-    Figures of two methods can be compared only where their networks are trained equally long. In a
-    table of presets the function itself is the value: `evaluation_steps=evaluation_steps`.
+    Figures of two methods can be compared only where their networks are trained equally long. It is
+    what `evaluation_epochs=None` stands for, and a preset whose field counts steps can have the
+    function itself as its value.
 
     Example:
       >>> evaluation_steps(0.3), evaluation_steps(10), evaluation_steps(50)

@@ -24,6 +24,7 @@ from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol, protocol
 from dd_jax.evaluate.settings import PlanSettings
+from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.methods.frame.fields import (
     Norm,
     Normalisation,
@@ -140,15 +141,15 @@ class Tested(Settings):
       augmentation: a name in `augment.by_name`, used when networks are trained on the set;
         for digits the one without a flip, such as "dsa_digits", is taken.
       flips: whether images may be mirrored; None: unless they are digits.
-      evaluation_width, evaluation_epochs: their width, and the epochs that they are trained for.
-      evaluation_steps: steps of the optimizer instead of epochs, in whole epochs; None: as many as
-        the epochs have.
+      evaluation_width, evaluation_epochs: their width, and the epochs that they are trained for;
+        None: as many as have `families.budgets.evaluation_steps` steps.
+      evaluation_steps: of the optimizer, in the place of epochs; None: as these say.
     """
 
     augmentation: Views = "dsa"
     flips: bool | None = None
     evaluation_width: Whole = 128
-    evaluation_epochs: Whole = 1001
+    evaluation_epochs: Whole | None = 1001
     evaluation_steps: Whole | None = None
 
 
@@ -227,21 +228,23 @@ class Site:
     def protocol(self, name: str, **options) -> Protocol:
         """The test of the set: the settings' width, length and augmentation, and `options`."""
         usual = {"depth": self.depth}
-        for field, setting in (("width", "evaluation_width"), ("epochs", "evaluation_epochs"),
-                               ("norm", "norm")):
+        for field, setting in (("width", "evaluation_width"), ("norm", "norm")):
             if hasattr(self.settings, setting):
                 usual[field] = getattr(self.settings, setting)
         if hasattr(self.settings, "augmentation"):
             usual["augmentation"] = self.views()
-        steps = getattr(self.settings, "evaluation_steps", None)
-        if steps is not None and "epochs" not in options:
-            usual["epochs"] = self._epochs(steps, options.get("batch_size"))
+        if hasattr(self.settings, "evaluation_epochs"):
+            usual["epochs"] = self._epochs(options.get("batch_size", PlanSettings.batch_size))
         return protocol(name, **{**usual, **options})
 
-    def _epochs(self, steps: int, batch_size: int | None) -> int:
-        """Passes over what the set shows that have at least so many steps."""
-        batch_size = batch_size or PlanSettings.batch_size
+    def _epochs(self, batch_size: int) -> int:
+        """Passes over what the set shows, as the settings say or with as many steps as they say."""
+        epochs, steps = self.settings.evaluation_epochs, getattr(self.settings, "evaluation_steps",
+                                                                 None)
+        if epochs is not None and steps is None:
+            return epochs
         shown = self.images * getattr(self.settings, "factor", 1) ** 2
+        steps = evaluation_steps(self.settings.ipc) if steps is None else steps
         return -(-steps // -(-shown // batch_size))
 
 
