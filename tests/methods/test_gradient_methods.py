@@ -320,7 +320,7 @@ def test_official_settings_of_idc_and_dream():
         assert (config.batch_size, config.most, config.in_turn) == (batch_size, 128, True)
         assert (config.network_rate, config.network_momentum, config.network_decay) == (
             0.01, 0.9, 5e-4)
-        assert (config.network_batch_size, config.mix, config.momentum) == (64, 0.5, 0.5)
+        assert (config.network_batch_size, config.momentum) == (batch_size, 0.5)
     assert config.every == 10 and config.candidates is None
     protocol = methods.recipe("idc", members.toy_data(), factor=1).evaluation
     by = protocol.optimizer
