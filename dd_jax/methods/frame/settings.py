@@ -24,7 +24,7 @@ from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol, protocol
 from dd_jax.evaluate.settings import PlanSettings
-from dd_jax.methods.families.budgets import evaluation_steps
+from dd_jax.methods.families.budgets import evaluation_epochs
 from dd_jax.methods.frame.fields import (
     Norm,
     Normalisation,
@@ -234,18 +234,10 @@ class Site:
         if hasattr(self.settings, "augmentation"):
             usual["augmentation"] = self.views()
         if hasattr(self.settings, "evaluation_epochs"):
-            usual["epochs"] = self._epochs(options.get("batch_size", PlanSettings.batch_size))
+            usual["epochs"] = evaluation_epochs(
+                self.settings, shown=self.images * getattr(self.settings, "factor", 1) ** 2,
+                batch_size=options.get("batch_size", PlanSettings.batch_size))
         return protocol(name, **{**usual, **options})
-
-    def _epochs(self, batch_size: int) -> int:
-        """Passes over what the set shows, as the settings say or with as many steps as they say."""
-        epochs, steps = self.settings.evaluation_epochs, getattr(self.settings, "evaluation_steps",
-                                                                 None)
-        if epochs is not None and steps is None:
-            return epochs
-        shown = self.images * getattr(self.settings, "factor", 1) ** 2
-        steps = evaluation_steps(self.settings.ipc) if steps is None else steps
-        return -(-steps // -(-shown // batch_size))
 
 
 def default_depth(spec: DataSpec, given: int | None = None) -> int:
