@@ -7,9 +7,8 @@ from dd_jax.augment.compose import compose, identity, one_of
 from dd_jax.augment.cutmix import cutmix
 from dd_jax.augment.dsa import dsa
 from dd_jax.augment.frepo import frepo_augmentation
-from dd_jax.augment.table import WITHOUT_FLIP, by_name
+from dd_jax.augment.table import by_name
 from dd_jax.augment.views import views
 
-__all__ = ["WITHOUT_FLIP", "by_name", "compose", "crop_flip_roll", "cutmix", "dsa",
-           "frepo_augmentation", "identity", "one_of", "random_resized_crop", "random_roll",
-           "views"]
+__all__ = ["by_name", "compose", "crop_flip_roll", "cutmix", "dsa", "frepo_augmentation",
+           "identity", "one_of", "random_resized_crop", "random_roll", "views"]

@@ -8,13 +8,11 @@ from dd_jax.data.arrays import (
     fingerprint,
     from_arrays,
     gather,
-    one_class,
     require_on_device,
 )
 from dd_jax.data.cifar import read_cifar10, read_cifar100
-from dd_jax.data.conventions import DIGITS, known_as
 from dd_jax.data.embedded import load_embedded
-from dd_jax.data.fit import NORMALISERS, normalisers, published, standardise, zca
+from dd_jax.data.fit import NORMALISERS, normalisers, standardise, zca
 from dd_jax.data.folder import from_folder
 from dd_jax.data.idx import read_idx, read_idx_pair
 from dd_jax.data.normalise import (
@@ -33,7 +31,6 @@ from dd_jax.data.split import split_from_arrays, split_of, stratified_rows
 from dd_jax.data.tfds import from_tfds
 
 __all__ = [
-    "DIGITS",
     "NORMALISERS",
     "Normaliser",
     "SOURCES",
@@ -50,13 +47,10 @@ __all__ = [
     "gather",
     "grey",
     "identity",
-    "known_as",
     "load",
     "load_embedded",
     "normalise",
     "normalisers",
-    "one_class",
-    "published",
     "read_cifar10",
     "read_cifar100",
     "read_idx",

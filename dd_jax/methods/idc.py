@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import optax
 
 from dd_jax import pools
-from dd_jax.data import known_as, real_rows
+from dd_jax.data import real_rows
+from dd_jax.data.conventions import known_as
 from dd_jax.methods.families.formed import Formed
 from dd_jax.methods.frame import ConvNets, GradientDistance, Rate, Share, Site, Tested, Views, Whole
 from dd_jax.objectives import gradient_matching

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dd_jax.data import one_class
+from dd_jax.data.arrays import one_class
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.objectives.combine import wrapped_variants
 from dd_jax.objectives.matching import CLASS_WISE

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.backend import in_chunks
-from dd_jax.data import Normaliser, as_index, check_classes, one_class, require_on_device
+from dd_jax.data import Normaliser, as_index, check_classes, require_on_device
+from dd_jax.data.arrays import one_class
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.objectives.combine import wrapped_variants
 from dd_jax.train.representatives import check_selection, representatives
