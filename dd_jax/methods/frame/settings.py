@@ -17,7 +17,6 @@ from typing import Any
 import jax
 
 from dd_jax import augment, nets
-from dd_jax.augment.table import WITHOUT_FLIP
 from dd_jax.data import Normaliser
 from dd_jax.data.conventions import DIGITS, known_as
 from dd_jax.distill.needs import normaliser_of
@@ -216,7 +215,7 @@ class Site:
         name, flips = name or self.settings.augmentation, getattr(self.settings, "flips", None)
         if flips is None:
             flips = known_as(self.spec.name) not in DIGITS
-        return name if flips else WITHOUT_FLIP.get(name, name)
+        return name if flips else augment.table.WITHOUT_FLIP.get(name, name)
 
     def augmentation(self, name: str | None = None) -> Augmentation:
         """The augmentation of that name, or of the settings; see `views`."""
