@@ -6,7 +6,8 @@ composition with IDC.
 
 Differs from the official code: as IDC does, see `methods.idc`; the network embeds standardised
 images, as in its training (there raw ones); k-means has a fixed number of iterations; the start's
-clusters are an artefact with a seed of its own.
+clusters are an artefact with a seed of its own; Tiny-ImageNet has the batches of the rest (there
+64).
 """
 
 from __future__ import annotations
