@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from dd_jax.errors import unknown
+from dd_jax.errors import require_whole, unknown
 
 PyTree = Any
 MAPPINGS = ("auto", "map", "vmap")
@@ -21,28 +21,30 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def check_mapping(how: str) -> None:
-    """Refuses what is not in `MAPPINGS`.
+def check_mapping(how: str | int) -> None:
+    """Refuses what is neither in `MAPPINGS` nor a number of elements.
 
     Raises:
       ConfigError: as said.
     """
-    if how not in MAPPINGS:
+    if not isinstance(how, str):
+        require_whole("mapping", how, example=10)
+    elif how not in MAPPINGS:
         raise unknown("mapping", how, MAPPINGS)
 
 
-def all_at_once(how: str) -> bool:
-    """Whether elements that are mapped in this way, one of `MAPPINGS`, are vmapped.
+def all_at_once(how: str | int) -> bool:
+    """Whether elements that are mapped in this way are vmapped, all of them.
 
     Raises:
-      ConfigError: `how` is not one of the three.
+      ConfigError: `how` is neither one of `MAPPINGS` nor a number of elements.
     """
     check_mapping(how)
     return how == "vmap" or (how == "auto" and not on_cpu())
 
 
-def map_over(fn: Callable, xs: PyTree, *, how: str = "auto") -> PyTree:
-    """Applies `fn` along the leading axis of `xs`, one by one or all at once.
+def map_over(fn: Callable, xs: PyTree, *, how: str | int = "auto") -> PyTree:
+    """Applies `fn` along the leading axis of `xs`, one by one, in groups or all at once.
 
     A CPU is faster one by one (the working set of one element stays in cache, and a `lax.switch`
     runs only the chosen branch); an accelerator is faster all at once.
@@ -50,20 +52,25 @@ def map_over(fn: Callable, xs: PyTree, *, how: str = "auto") -> PyTree:
     Args:
       fn: function of one element.
       xs: pytree with a common leading axis.
-      how: "map" (`lax.map`), "vmap", or "auto" for the backend's default.
+      how: "map" (`lax.map`), "vmap", "auto" for the backend's default, or a number of elements
+        that are vmapped together, group after group.
 
     Returns:
       The stacked results.
 
     Raises:
-      ConfigError: `how` is not one of the three.
+      ConfigError: `how` is none of these.
 
     Example:
       >>> import jax.numpy as jnp
       >>> map_over(lambda x: x * 2, jnp.arange(3), how="map").tolist()
       [0, 2, 4]
     """
-    return jax.vmap(fn)(xs) if all_at_once(how) else jax.lax.map(fn, xs)
+    count = jax.tree.leaves(xs)[0].shape[0]
+    group = 1 if isinstance(how, str) else min(how, count)
+    if all_at_once(how) or 1 < group == count:
+        return jax.vmap(fn)(xs)
+    return jax.lax.map(fn, xs, batch_size=group if group > 1 else None)
 
 
 CHUNK = 16  # images whose activations stay in a CPU's cache

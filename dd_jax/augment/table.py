@@ -26,6 +26,9 @@ AUGMENTATIONS: Mapping[str, Callable[[tuple[int, int, int]], Augmentation]] = {
     "idc_matching": idc_matching,
     "idc_training": idc_training,
 }
+# What may mirror images, and the same for images that must not be, such as digits.
+WITHOUT_FLIP: Mapping[str, str] = {"dsa": "dsa_digits", "frepo": "frepo_digits",
+                                   "idc": "idc_digits"}
 
 
 def by_name(name: str, shape: tuple[int, int, int]) -> Augmentation:

@@ -133,6 +133,26 @@ def as_index(data: RealData) -> RealData:
     return dataclasses.replace(data, images=None)
 
 
+def one_class(data: RealData, label: jax.Array | int) -> RealData:
+    """The same set for samplers that go class by class: they find one class, of any number.
+
+    Args:
+      data: real set or its index.
+      label: [] int32, traced or not.
+
+    Returns:
+      `RealData` whose `class_rows` and `class_counts` have one row; images and labels are all
+      there, and so are the classes of its spec.
+
+    Example:
+      >>> data = from_arrays(np.zeros((3, 1, 1), np.uint8), [0, 1, 0])
+      >>> one_class(data, 1).class_rows[0, 0].item()
+      1
+    """
+    return dataclasses.replace(data, class_rows=data.class_rows[label][None],
+                               class_counts=data.class_counts[label][None])
+
+
 def gather(data: RealData, rows: Any) -> tuple[jax.Array, jax.Array]:
     """Images and labels at given rows; pure, and usable inside jit for a set on the device.
 

@@ -20,6 +20,7 @@ import optax
 from dd_jax import pools
 from dd_jax.methods.frame import (
     GradientDistance,
+    Normalisation,
     NormedConvNets,
     Pixels,
     Rate,
@@ -33,11 +34,10 @@ from dd_jax.objectives import gradient_matching
 
 LOOPS = {1: dict(uses=1, epochs=1), 10: dict(uses=10, epochs=50), 20: dict(uses=20, epochs=25),
          30: dict(uses=30, epochs=20), 40: dict(uses=40, epochs=15), 50: dict(uses=50, epochs=10)}
-NARROW = dict(batch_size=64, width=32, evaluation_width=32)
-# With several images per class there is time for few steps only: at a higher rate, and from real
-# images, since noise is not left behind so soon.
-SEVERAL = dict(networks=25, uses=10, epochs=10, learning_rate=0.5, start="real",
-               evaluation_epochs=301)
+NARROW = dict(batch_size=64, width=32, evaluation_width=32, evaluation_epochs=None)
+# With several images per class there is time for few steps only: at a higher rate, from real
+# images, since noise is not left behind so soon, and with trainings that are short but go as far.
+SEVERAL = dict(networks=40, uses=10, epochs=2, network_rate=0.05, learning_rate=2.0, start="real")
 
 
 class DC(Pixels, NormedConvNets, Tested):
@@ -51,6 +51,8 @@ class DC(Pixels, NormedConvNets, Tested):
       batch_size: real images per class and step.
       network_rate, network_batch_size: of the SGD that trains networks.
       distance: a name in `objectives.gradient_distances`.
+      classes_at_once: classes whose gradients are computed together; None: one on a CPU, elsewhere
+        as many as have about 2,560 real images.
     """
 
     networks: Whole = 1000
@@ -62,9 +64,11 @@ class DC(Pixels, NormedConvNets, Tested):
     network_rate: Rate = 0.01
     network_batch_size: Whole = 256
     distance: GradientDistance = "row_cosine"
+    classes_at_once: Whole | None = None
     start: Start = "noise"
+    normaliser: Normalisation = "published"
     augmentation: Views = "none"
-    evaluation_epochs: Whole = 301
+    evaluation_epochs: Whole | None = 301
 
     presets = {
         "official": LOOPS,
@@ -83,6 +87,7 @@ class DC(Pixels, NormedConvNets, Tested):
         return dict(
             objective=gradient_matching(
                 network, pool, batch_size=self.batch_size, distance=self.distance,
-                augmentation=augmentation, class_wise=self.class_wise(at)),
+                augmentation=augmentation, class_wise=self.class_wise(at),
+                classes=self.classes_at_once or "auto"),
             optimizer=optax.sgd(self.learning_rate, momentum=self.momentum),
             steps=self.networks * self.uses, evaluation=at.protocol("dc"))

@@ -3,15 +3,14 @@
 The gradients of all classes are averaged before they are matched, once, so that what distinguishes
 classes counts; a warm-up matches class by class as DC does.
 
-Differs from the official code: as DC does, see `methods.dc`; CIFAR-100 is standardised with its own
-mean and deviation (there with those of CIFAR-10).
+Differs from the official code: as DC does, see `methods.dc`.
 """
 
 from __future__ import annotations
 
 from dd_jax.errors import ConfigError
 from dd_jax.methods import dc
-from dd_jax.methods.frame import Seed, Site, Start, Whole
+from dd_jax.methods.frame import Normalisation, Seed, Site, Start, Whole
 from dd_jax.objectives.matching import require_several_classes
 
 
@@ -26,6 +25,7 @@ class DCC(dc.DC):
     uses: Whole = 10
     epochs: Whole = 5
     start: Start = "real"
+    normaliser: Normalisation = "published_cifar"
     warm_networks: Seed = 250
     warm_uses: Seed = 10
 

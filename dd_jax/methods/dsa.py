@@ -3,8 +3,7 @@
 DC where the real and the synthetic images of a class get the same random augmentation, and networks
 are trained, inside and for the test, with it.
 
-Differs from the official code: as DC does, see `methods.dc`; and the augmentation is "dsa" whatever
-the data: give "dsa_digits" (no flip) for MNIST or SVHN.
+Differs from the official code: as DC does, see `methods.dc`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,6 @@ class DSA(dc.DC):
 
     start: Start = "real"
     augmentation: Views = "dsa"
-    evaluation_epochs: Whole = 1001
+    evaluation_epochs: Whole | None = 1001
 
     presets = dc.DC.presets

@@ -13,6 +13,6 @@ class DSAC(dcc.DCC):
     """Settings of DSAC: those of DCC with DSA's augmentation."""
 
     augmentation: Views = "dsa"
-    evaluation_epochs: Whole = 1001
+    evaluation_epochs: Whole | None = 1001
 
     presets = dcc.DCC.presets

@@ -9,6 +9,7 @@ Differs from the official code:
     forgotten every `forget` iterations, where the script evaluates;
   - the images that a network is trained on are drawn without replacement within an iteration, and
     shown images are ordered image after image (there patch after patch);
+  - CIFAR-100 and Tiny-ImageNet, which have other arguments, take those of CIFAR-10;
   - preset "cpu" steps once for all classes; "official" once per class and step, as there, where a
     class moves on by its momentum while the others have their turn;
   - "ipc=1" with factor 1 takes any real images, not the script's list of easy ones.
@@ -33,10 +34,11 @@ class IDM(Formed, ConvNets, Tested):
       learning_rate, momentum: of the SGD on the pixels, in model space.
       batch_size: real images per class and step.
       label_weight: of the cross-entropy, times the network's training accuracy in percent.
-      queue_start, queue_capacity, queue_every: networks in the queue at the start and at the most,
-        and iterations after which a new one enters.
-      queue_trained, queue_steps, queue_batch_size: networks trained in every iteration, steps of
-        each and real images per step, all of them different: together at most the whole set.
+      queue_start, queue_capacity, queue_every: networks in the queue before the first iteration, in
+        which a new one enters, and at the most; and iterations after which another one enters.
+      queue_trained, queue_steps, queue_batch_size: networks trained in every iteration, none of
+        them twice, steps of each and real images per step, all of them different: together at most
+        the whole set.
       forget: iterations after which training accuracies are counted anew.
     """
 
@@ -57,10 +59,12 @@ class IDM(Formed, ConvNets, Tested):
     presets = {
         "official": {1: dict(batch_size=5000, queue_every=5), 2: {},
                      50: dict(label_weight=0.1, forget=500)},
+        # A narrow network has a smaller gradient, and of ten images each has a tenth of the mean.
         "cpu": {0: dict(in_turn=False, batch_size=64, label_weight=0.5, forget=100, queue_every=30,
                         queue_capacity=20, queue_trained=1, queue_steps=5, queue_batch_size=64,
-                        width=32, evaluation_width=32),
-                1: dict(iterations=1000), 2: dict(iterations=500, evaluation_epochs=301)},
+                        learning_rate=lambda ipc: 0.3 * ipc, width=32, evaluation_width=32,
+                        evaluation_epochs=None),
+                1: dict(iterations=1000), 2: dict(iterations=500)},
     }
 
     def _trained_on(self) -> int:

@@ -13,8 +13,7 @@ Differs from the official code:
     Gaussian one;
   - preset "cpu" steps once for all classes; "official" once per class and step, as there, where a
     class moves on by its momentum while the others have their turn;
-  - the accuracy is that of the last epoch of the last set, not the best one seen on the test set;
-  - the augmentation of the evaluation has flips whatever the data (give "idc_digits" for digits).
+  - the accuracy is that of the last epoch of the last set, not the best one seen on the test set.
 """
 
 from __future__ import annotations
@@ -52,12 +51,13 @@ class M3D(Formed, ConvNets, Tested):
     matching: Views = "idc_matching"
     mix: Share = 0.5
     augmentation: Views = "idc"
-    evaluation_epochs: Whole = 1000
+    evaluation_epochs: Whole | None = 1000
 
     presets = {
         "official": {0: dict(learning_rate=lambda ipc: 1.0 * ipc)},
-        "cpu": {0: dict(in_turn=False, batch_size=64, most=40, width=32, evaluation_width=32),
-                1: dict(iterations=1500), 2: dict(iterations=600, evaluation_epochs=200)},
+        "cpu": {0: dict(in_turn=False, batch_size=64, most=40, width=32, evaluation_width=32,
+                        evaluation_epochs=None),
+                1: dict(iterations=1500), 2: dict(iterations=600)},
     }
 
     def build(self, at: Site) -> dict:

@@ -11,7 +11,8 @@ Differs from the official code:
   - the calibration's network is drawn on its own (there the trained end of the pair that the
     matching uses);
   - a learned sampler ascends once per iteration by the sum over classes, with features computed
-    anew after the step (there once per class, by the same derivative pass);
+    anew after the step and, where classes have their turns, on images drawn for it (there once per
+    class, by the same derivative pass);
   - the rate waits for a plateau of the mean loss of all steps of an iteration, those of calibration
     included, and falls one iteration earlier;
   - CIFAR-100's SGD at 10 images per class, soft labels and the features of several layers for deep
@@ -20,8 +21,7 @@ Differs from the official code:
   - networks of the bank are trained on random batches (there on passes over the set);
   - preset "cpu" takes one step for all classes, of matching and calibration together; "official"
     one for every class and term, as there;
-  - evaluation: the accuracy of the last epoch, not the best one on the test set; its augmentation
-    has flips whatever the data (give "idc_digits" for digits).
+  - evaluation: the accuracy of the last epoch, not the best one on the test set.
 """
 
 from __future__ import annotations
@@ -102,14 +102,13 @@ class NCFM(Formed, ConvNets, Tested):
     mix: Share = 0.5
     matching: Views = "idc_matching"
     augmentation: Views = "idc"
-    evaluation_epochs: Whole = 2000
+    evaluation_epochs: Whole | None = 2000
 
     presets = {
         "official": {},
         "cpu": {0: dict(iterations=1000, learning_rate=1e-2, patience=200, in_turn=False,
                         batch_size=64, frequencies=256, bank=5, bank_steps=200, width=32,
-                        evaluation_width=32),
-                1: dict(evaluation_epochs=1000), 2: dict(evaluation_epochs=200)},
+                        evaluation_width=32, evaluation_epochs=None)},
     }
 
     def probe(self) -> Probe:

@@ -25,7 +25,7 @@ Differs from the official code:
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import jax
 import optax
@@ -75,6 +75,7 @@ class WMDD(Taught, Tested):
       evaluation_norm: of the networks that test the set; they have the teacher's architecture.
     """
 
+    normaliser: ClassVar[str] = "published"  # of ImageNet and its parts
     ipc: int = 10
     steps: Whole = 2000
     learning_rate: Rate = 0.25
@@ -95,15 +96,15 @@ class WMDD(Taught, Tested):
     mix: Share = 1.0
     evaluation_norm: Norm = "batch"
     evaluation_width: Whole = 64
-    evaluation_epochs: Whole = 300
+    evaluation_epochs: Whole | None = 300
 
     presets = {
         "official": {},  # for images of 224 pixels
         "cpu": {0: dict(area=1.0, roll=0, mirror_views=False, teacher="convnet", teacher_width=32,
                         teacher_epochs=2, teacher_batch_size=128, teacher_rate=0.1,
                         temperature=4.0, mix=0.0, evaluation_norm="instance",
-                        evaluation_width=32),
-                1: dict(evaluation_epochs=1000), 2: dict(steps=500)},
+                        evaluation_width=32, evaluation_epochs=None),
+                2: dict(steps=500)},
     }
 
     def _roll(self, at: Site) -> int:

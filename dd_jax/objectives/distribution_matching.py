@@ -37,6 +37,7 @@ from dd_jax.solvers.separable import separable_sum
 from dd_jax.train.built import require_built
 from dd_jax.types import (
     Augmentation,
+    Batch,
     Network,
     Objective,
     Pool,
@@ -99,8 +100,8 @@ def distribution_matching(
 
     Returns:
       An `Objective` over `Batch(images [K, batch_size, H, W, C], labels [K, batch_size])`, or, with
-      `train_rows`, over {"match": that, "train": Batch of [train_rows]}; its state is a
-      `DistributionState`.
+      `train_rows`, over {"match": that, "train": Batch of [train_rows]}; a learned probe adds
+      "ascent", like "match", to the latter. Its state is a `DistributionState`.
 
     Raises:
       ConfigError: if `classes` is unknown, if a count is below 1 or `scale` below 0, or if the
@@ -189,11 +190,16 @@ def _init(of: _Matching, key: jax.Array, synthetic: SyntheticSet) -> Distributio
 
 
 def _sample(of: _Matching, data: RealData, state: DistributionState, key: jax.Array) -> PyTree:
-    return matched_rows(data, key, of.batch_size, of.train_rows)
+    rows = matched_rows(data, key, of.batch_size, of.train_rows)
+    if of.probe.optimizer is None:
+        return rows
+    # The probe looks at all classes also where each has a step of its own.
+    named = rows if of.train_rows else {"match": rows}
+    return {**named, "ascent": named["match"]}
 
 
 def _loss(of: _Matching, synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key):
-    step = _ingredients(of, synthetic, state, batch, key)
+    step = _ingredients(of, synthetic, state, _named(batch, "match"), key)
     weight = ()
     if of.supervision is not None:
         weight = jax.lax.stop_gradient(of.supervision(state.pool))
@@ -210,7 +216,7 @@ def _loss(of: _Matching, synthetic: SyntheticSet, state: DistributionState, batc
 def _advance(of: _Matching, synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key):
     pool_key, ascent_key = jax.random.split(key)
     if of.probe.optimizer is not None:
-        state = _ascended(of, state, synthetic, batch, ascent_key)
+        state = _ascended(of, state, synthetic, _named(batch, "ascent"), ascent_key)
     if of.train_rows:
         synthetic = real_as_set(batch["train"], synthetic.labels.shape[-1])
     return state._replace(pool=of.pool.advance(state.pool, synthetic, pool_key))
@@ -220,17 +226,21 @@ def _embed(of: _Matching, state: DistributionState, images: jax.Array, key: jax.
     return pool_features(of.network, of.pool, state.pool, images, key, chunk=of.chunk)
 
 
+def _named(batch: PyTree, name: str) -> Batch:
+    """The part of a batch that has this name, or all of one without names."""
+    return batch[name] if isinstance(batch, dict) else batch
+
+
 def _ingredients(
-    of: _Matching, synthetic: SyntheticSet, state: DistributionState, batch: PyTree, key: jax.Array
+    of: _Matching, synthetic: SyntheticSet, state: DistributionState, real: Batch, key: jax.Array
 ) -> _Step:
-    images = (batch["match"] if of.train_rows else batch).images
-    count = images.shape[0]
+    count = real.images.shape[0]
     draw_key, class_key, probe_key = jax.random.split(key, 3)
     variables = jax.lax.stop_gradient(of.pool.draw(state.pool, draw_key))
     if "batch_stats" in variables:
         require_all_classes(count, synthetic, "batch normalisation looks at all of them")
     parts = by_class(synthetic, count)
-    return _Step(variables, parts, images, jax.random.split(class_key, count),
+    return _Step(variables, parts, real.images, jax.random.split(class_key, count),
                  jax.random.split(probe_key, count))
 
 
@@ -308,25 +318,25 @@ def _joint_pairs(of: _Matching, step: _Step):
 
 
 def _ascended(
-    of: _Matching, state: DistributionState, synthetic: SyntheticSet, batch: PyTree, key: jax.Array
+    of: _Matching, state: DistributionState, synthetic: SyntheticSet, real: Batch, key: jax.Array
 ) -> DistributionState:
     """The state after a step of the probe that makes the discrepancy of this batch larger."""
-    step = _ingredients(of, synthetic, state, batch, key)
+    step = _ingredients(of, synthetic, state, real, key)
     if "batch_stats" in step.variables:
-        real, made, _ = _joint_pairs(of, step)
+        kept, made, _ = _joint_pairs(of, step)
     else:
         def pair(args):
             return _class_pair(of, step.variables, *args)[:2]
 
-        real, made = map_over(pair, (step.parts, step.images, step.keys), how=of.classes)
-    real, made = jax.lax.stop_gradient((real, made))
+        kept, made = map_over(pair, (step.parts, step.images, step.keys), how=of.classes)
+    kept, made = jax.lax.stop_gradient((kept, made))
 
     def negative(params):
         def one(args):
             r, m, k = args
             return of.discrepancy.compare(r, m, of.probe.draw(params, k))
 
-        return -of.scale * jnp.sum(map_over(one, (real, made, step.probe_keys), how=of.classes))
+        return -of.scale * jnp.sum(map_over(one, (kept, made, step.probe_keys), how=of.classes))
 
     grads = jax.grad(negative)(state.probe)
     updates, ascent = of.probe.optimizer.update(grads, state.ascent, state.probe)

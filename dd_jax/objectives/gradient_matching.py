@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.augment import identity
-from dd_jax.backend import all_at_once, check_mapping, map_over
+from dd_jax.backend import all_at_once, check_mapping, map_over, on_cpu
 from dd_jax.errors import require_whole
 from dd_jax.nets import with_batch_stats
 from dd_jax.objectives.gradient_distances import distance_named
@@ -50,6 +50,7 @@ from dd_jax.types import (
 )
 
 _STATISTICS_IMAGES = 16  # real images per class that batch normalisation is measured on
+_AT_ONCE = 2560  # real images whose activations an accelerator holds: those of ten classes of 256
 
 
 def gradient_matching(
@@ -62,13 +63,13 @@ def gradient_matching(
     class_wise: bool | Callable[[PyTree], jax.Array] = True,
     most: int | None = None,
     train_rows: int = 0,
-    classes: str = "auto",
+    classes: str | int = "auto",
 ) -> Objective:
     """Gradient matching, see the module.
 
-    Memory is that of one class whatever their number, unless they are vmapped. Labels are targets
-    of cross-entropy: probabilities. A network with batch normalisation is first run on 16 real
-    images per class in training mode, then used with the running statistics.
+    Memory is that of one class, or of those that are vmapped together, whatever their number.
+    Labels are targets of cross-entropy: probabilities. A network with batch normalisation is first
+    run on 16 real images per class in training mode, then used with the running statistics.
 
     Args:
       network: the architecture.
@@ -79,7 +80,8 @@ def gradient_matching(
       class_wise: True, False (jointly), or a function of the pool's state that says which.
       most: a class with more synthetic images is subsampled to this many in each step.
       train_rows: the pool is trained on this many random real images instead of the synthetic ones.
-      classes: "map", "vmap" or "auto": one class after another, or all at once.
+      classes: "map", "vmap" or a number: one class after another, all at once, or so many together;
+        "auto": one on a CPU, elsewhere as many as have about 2,560 real images.
 
     Returns:
       An `Objective` over `Batch(images [K, batch_size, H, W, C], labels [K, batch_size])`, or, with
@@ -126,7 +128,14 @@ class _Matching:
     class_wise: bool | Callable[[PyTree], jax.Array]
     most: int | None
     train_rows: int
-    classes: str
+    classes: str | int
+
+    @property
+    def together(self) -> str | int:
+        """How classes are mapped, by the hardware where that is left open."""
+        if self.classes != "auto" or on_cpu():
+            return self.classes
+        return max(1, _AT_ONCE // self.batch_size)
 
 
 def _init(pool: Pool, key: jax.Array, synthetic: SyntheticSet) -> PyTree:
@@ -153,7 +162,7 @@ def _loss(of: _Matching, synthetic: SyntheticSet, state: PyTree, batch: PyTree, 
 
     def apart():
         return separable_sum(partial(_class_distance, of), variables, parts, others,
-                             how=of.classes)
+                             how=of.together)
 
     def together():
         return _joint_distance(of, variables, parts, others)
@@ -182,7 +191,7 @@ def _joint_distance(of: _Matching, variables: PyTree, parts: SyntheticSet, other
     def pair(part):
         return _class_gradients(of, variables, part[0], *part[1])
 
-    return of.distance(*_mean_over(pair, (parts, others), how=of.classes))
+    return of.distance(*_mean_over(pair, (parts, others), how=of.together))
 
 
 def _class_gradients(
@@ -213,19 +222,27 @@ def _frozen(network: Network, variables: PyTree, batch: Batch, synthetic: Synthe
     return with_batch_stats(variables, network.apply(variables, images, True))
 
 
-def _mean_over(fn: Callable, xs: PyTree, *, how: str) -> PyTree:
-    """The mean of fn over the leading axis of xs; one by one, with the memory of one, on a CPU."""
+def _mean_over(fn: Callable, xs: PyTree, *, how: str | int) -> PyTree:
+    """The mean of fn over the leading axis of xs, with the memory of a group of its elements.
+
+    Groups are of the largest size that divides their number and is not above the one asked for.
+    """
     count = jax.tree.leaves(xs)[0].shape[0]
     if all_at_once(how):
         return jax.tree.map(lambda y: jnp.mean(y, axis=0), map_over(fn, xs, how="vmap"))
+    most = 1 if isinstance(how, str) else min(how, count)
+    group = max(size for size in range(1, most + 1) if count % size == 0)
 
     @jax.checkpoint
     def scaled(x):
-        return jax.tree.map(lambda y: y / count, fn(x))
+        if group == 1:  # a switch runs one branch only where it is not vmapped
+            return jax.tree.map(lambda y: y / count, fn(jax.tree.map(lambda x: x[0], x)))
+        return jax.tree.map(lambda y: jnp.sum(y, axis=0) / count, jax.vmap(fn)(x))
 
     def add(total, x):
         return jax.tree.map(jnp.add, total, scaled(x)), None
 
-    shapes = jax.eval_shape(lambda xs: fn(jax.tree.map(lambda x: x[0], xs)), xs)
+    xs = jax.tree.map(lambda x: x.reshape(count // group, group, *x.shape[1:]), xs)
+    shapes = jax.eval_shape(lambda xs: scaled(jax.tree.map(lambda x: x[0], xs)), xs)
     zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), shapes)
     return jax.lax.scan(add, zeros, xs)[0]

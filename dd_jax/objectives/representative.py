@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from dd_jax.backend import in_chunks
 from dd_jax.data import Normaliser, as_index, check_classes, require_on_device
+from dd_jax.data.arrays import one_class
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.objectives.combine import wrapped_variants
 from dd_jax.train.representatives import check_selection, representatives
@@ -26,12 +27,15 @@ class RepresentativeState(NamedTuple):
 
     Attributes:
       inner: of the objective.
-      rows: the rows of the last step, as the objective's `sample` returns them.
+      rows: the rows of the last step, as the objective's `sample` returns them; where a step has
+        those of one class only, the last ones of every class, [K, n].
+      chosen: for each leaf of rows the step of the last choice, [] int32, or [K], of each class.
       age: [] int32, steps taken.
     """
 
     inner: PyTree
     rows: PyTree
+    chosen: tuple
     age: jax.Array
 
 
@@ -42,7 +46,7 @@ def _counts(rows: PyTree, classes: int) -> list[int]:
     # Of a dict only what is matched: other parts train or measure networks.
     asked = [all(getattr(step, "key", "match") == "match" for step in path) for path, _ in named]
     whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in leaves]
-    counts = [x.shape[1] if use and ok and x.ndim == 2 and x.shape[0] == classes else 0
+    counts = [x.shape[1] if use and ok and x.ndim == 2 and x.shape[0] in (1, classes) else 0
               for x, ok, use in zip(leaves, whole, asked)]
     if not any(counts) and len(leaves) == 1 and whole[0] and leaves[0].ndim == 1:
         counts = [leaves[0].shape[0] // classes]
@@ -50,7 +54,7 @@ def _counts(rows: PyTree, classes: int) -> list[int]:
         found = ", ".join(f"{x.dtype} {list(x.shape)}" for x in leaves) or "no rows"
         raise ConfigError(
             f"the objective's sample gives {found}: nothing that representatives can replace, "
-            f"expected rows [{classes}, n], or [B] with B of at least {classes}",
+            f"expected rows [{classes}, n] or [1, n], or [B] with B of at least {classes}",
             fix="take a larger real batch, or an objective that uses real batches",
         )
     return counts
@@ -91,8 +95,9 @@ def representative_batches(
     Every `every`-th step the representatives are chosen anew, by the features of the objective's
     present network (of another draw from the pool than the loss of that step takes); the steps in
     between keep them. Of what the objective samples,
-      - rows [K, n], class by class, become n representatives of each class; of a dict of rows
-        only those called "match";
+      - rows [K, n], class by class, become n representatives of each class, and rows [1, n] those
+        of the class that has its turn, each class in its own time; of a dict of rows only those
+        called "match";
       - rows [B], where there is nothing else, become B // K representatives of each class, class by
         class, followed by the remaining rows;
       - everything else, such as rows for the training of networks, stays as it is: new in every
@@ -180,7 +185,7 @@ def _built(of: _Choice) -> Objective:
         loss=partial(_loss, objective),
         init=partial(_init, of),
         sample=partial(_sample, of),
-        advance=partial(_advance, objective),
+        advance=partial(_advance, objective, of.every),
         embed=None if objective.embed is None else partial(_embed, objective),
         variants=wrapped_variants(
             (objective,), lambda other: _built(dataclasses.replace(of, objective=other))),
@@ -190,13 +195,27 @@ def _built(of: _Choice) -> Objective:
 def _init(of: _Choice, key: jax.Array, synthetic: SyntheticSet) -> RepresentativeState:
     inner = of.objective.init(key, synthetic)
     rows = jax.eval_shape(of.objective.sample, of.index, inner, key)
-    for count in filter(None, _counts(rows, of.classes)):
+    counts = _counts(rows, of.classes)
+    for count in filter(None, counts):
         check_selection(count, **of.options)
+
+    def nothing(leaf):
+        shape = (of.classes, *leaf.shape[1:]) if _of_one_class(leaf, of.classes) else leaf.shape
+        return jnp.zeros(shape, leaf.dtype)
+
+    leaves = jax.tree.leaves(rows)
+    shapes = [(of.classes,) if _of_one_class(leaf, of.classes) else () for leaf in leaves]
     return RepresentativeState(
         inner=inner,
-        rows=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), rows),
+        rows=jax.tree.map(nothing, rows),
+        chosen=tuple(jnp.full(shape, -of.every, jnp.int32) for shape in shapes),
         age=jnp.zeros((), jnp.int32),
     )
+
+
+def _of_one_class(leaf: jax.Array, classes: int) -> bool:
+    """Whether rows are those of the class that has its turn, by their shape."""
+    return leaf.ndim == 2 and leaf.shape[0] == 1 < classes
 
 
 def _sample(of: _Choice, data: RealData, state: RepresentativeState, key: jax.Array) -> PyTree:
@@ -205,28 +224,34 @@ def _sample(of: _Choice, data: RealData, state: RepresentativeState, key: jax.Ar
     require_on_device(data, "the choice of representatives")
     counts = _counts(random, of.classes)
     leaves, tree = jax.tree.flatten(random)
+    kept = jax.tree.leaves(state.rows)
 
-    def choose():
-        return [representatives(data, lambda x: of.features(state.inner, x, embed_key),
-                                count=count, key=jax.random.fold_in(choice_key, i),
-                                normaliser=of.normaliser, **of.options) if count else ()
-                for i, count in enumerate(counts)]
+    def chosen(i: int, count: int) -> jax.Array:
+        leaf, real, last, old = leaves[i], data, state.chosen[i], kept[i]
+        classes = jnp.arange(of.classes)
+        if _of_one_class(leaf, of.classes):
+            turn = data.labels[leaf[0, 0]]
+            real, last, old, classes = one_class(data, turn), last[turn], old[turn], turn[None]
 
-    def keep():
-        return [_head(x, count, of.classes) if count else ()
-                for x, count in zip(jax.tree.leaves(state.rows), counts)]
+        def choose():
+            return representatives(real, lambda x: of.features(state.inner, x, embed_key),
+                                   count=count, key=jax.random.fold_in(choice_key, i),
+                                   normaliser=of.normaliser, **of.options)
 
-    heads = jax.lax.cond(state.age % of.every == 0, choose, keep)
-    return jax.tree.unflatten(tree, [_put(data, leaf, head, of.classes) if count else leaf
-                                     for leaf, head, count in zip(leaves, heads, counts)])
+        head = jax.lax.cond(state.age - last >= of.every, choose,
+                            lambda: _head(old, count, len(classes)))
+        return _put(data, leaf, head, classes)
+
+    return jax.tree.unflatten(tree, [chosen(i, count) if count else leaves[i]
+                                     for i, count in enumerate(counts)])
 
 
-def _put(data: RealData, leaf: jax.Array, head: jax.Array, classes: int) -> jax.Array:
+def _put(data: RealData, leaf: jax.Array, head: jax.Array, classes: jax.Array) -> jax.Array:
     """Random rows with representatives in their place."""
     if leaf.ndim == 1:
         return _with_head(leaf, head)
     # Shapes alone do not tell K batches of any class from one batch of each of K classes.
-    by_class = jnp.all(data.labels[leaf] == jnp.arange(classes)[:, None])
+    by_class = jnp.all(data.labels[leaf] == classes[:, None])
     return jnp.where(by_class, head, leaf)
 
 
@@ -237,18 +262,30 @@ def _loss(
 
 
 def _advance(
-    objective: Objective, synthetic: SyntheticSet, state: RepresentativeState, batch: PyTree, key
+    objective: Objective, every: int, synthetic: SyntheticSet, state: RepresentativeState,
+    batch: PyTree, key: jax.Array,
 ) -> RepresentativeState:
     batches = jax.tree.leaves(batch, is_leaf=lambda b: isinstance(b, Batch))
     if any(b.rows is None for b in batches):
         raise ConfigError("the batch does not say which rows it holds",
                           fix="get it from the fetch of dd_jax.distillation")
-    rows = jax.tree.unflatten(jax.tree.structure(state.rows), [b.rows for b in batches])
+    rows, tree = jax.tree.flatten(state.rows)
+    after = [_noted(*parts, state.age, every) for parts in zip(batches, rows, state.chosen)]
     return RepresentativeState(
         inner=objective.advance(synthetic, state.inner, batch, key),
-        rows=rows,
+        rows=jax.tree.unflatten(tree, [kept for kept, _ in after]),
+        chosen=tuple(chosen for _, chosen in after),
         age=state.age + 1,
     )
+
+
+def _noted(batch: Batch, kept: jax.Array, chosen: jax.Array, age: jax.Array, every: int):
+    """(rows that are kept, when they were chosen) after a step."""
+    if kept.shape == batch.rows.shape:
+        return batch.rows, jnp.where(age - chosen >= every, age, chosen)
+    turn = batch.labels[0, 0]
+    time = jnp.where(age - chosen[turn] >= every, age, chosen[turn])
+    return kept.at[turn].set(batch.rows[0]), chosen.at[turn].set(time)
 
 
 def _embed(

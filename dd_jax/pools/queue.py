@@ -19,7 +19,7 @@ from dd_jax.train.supervised import right
 from dd_jax.transforms.momentum import decayed_momentum
 from dd_jax.types import Network, Pool, PyTree, SyntheticSet
 
-_TRAIN, _NEW, _NEXT = range(3)
+_PLACE, _TRAIN, _NEW, _NEXT = range(4)
 
 
 class QueueState(NamedTuple):
@@ -74,10 +74,10 @@ def queue_pool(
 
     Args:
       network: the architecture.
-      start: random networks at the start.
+      start: random networks at the start, before the one that enters in the first step.
       capacity: networks at the most; one more, and the oldest is dropped.
-      every: a new random network enters after this many steps.
-      trained: networks that are trained after a step, each drawn uniformly.
+      every: a new random network enters in the first step and after this many ones.
+      trained: networks that are trained after a step, distinct ones, drawn uniformly.
       steps: optimizer steps of such a training, without augmentation.
       batch_size: images per step.
       optimizer: trains the networks, whose states stay with them; SGD of rate 0.01, momentum 0.9
@@ -89,8 +89,8 @@ def queue_pool(
       `trained * steps * batch_size` real images with one-hot labels, each used once.
 
     Raises:
-      ConfigError: a count that cannot be, `start` above `capacity`; in `advance`: another number of
-        images.
+      ConfigError: a count that cannot be, `start` above `capacity`, more `trained` than there are;
+        in `advance`: another number of images.
 
     Example:
       >>> from dd_jax import nets
@@ -107,29 +107,34 @@ def queue_pool(
     if start > capacity:
         raise ConfigError(f"pool start is {start} and its capacity {capacity}",
                           fix=f"pass capacity={start} or more")
+    alive = min(start + 1, capacity)  # with the one that enters in the first step
+    if trained > alive:
+        raise ConfigError(f"pool trained is {trained}, but there are {alive} networks at first",
+                          fix=f"pass start={trained} or more")
     if optimizer is None:
         optimizer = decayed_momentum(0.01, momentum=0.9, weight_decay=5e-4)
 
     def init(key: jax.Array, synthetic: SyntheticSet) -> QueueState:
-        return _started(network, optimizer, key, start=start, capacity=capacity)
+        return _started(network, optimizer, key, start=alive, capacity=capacity)
 
     def draw(state: QueueState, key: jax.Array) -> PyTree:
         return _at(state.variables, state.current)
 
-    def train(i, state: QueueState, synthetic: SyntheticSet, key: jax.Array) -> QueueState:
+    def train(i, state: QueueState, synthetic: SyntheticSet, places, key) -> QueueState:
         rows = (i * steps * batch_size + jnp.arange(steps * batch_size)).reshape(steps, batch_size)
-        return _trained(network, optimizer, state, synthetic, rows, jax.random.fold_in(key, i))
+        return _trained(network, optimizer, state, synthetic, places[i], rows,
+                        jax.random.fold_in(key, i))
 
     def advance(state: QueueState, synthetic: SyntheticSet, key: jax.Array) -> QueueState:
         given, needed = synthetic.images.shape[0], trained * steps * batch_size
         if given != needed:
             raise ConfigError(f"the queue got {given} training images, expected {needed}",
                               fix=f"give it {trained} * {steps} * {batch_size} of them")
-        train_key, new_key, next_key = (
-            jax.random.fold_in(key, use) for use in (_TRAIN, _NEW, _NEXT))
-        synthetic = jax.lax.stop_gradient(synthetic)
+        place_key, train_key, new_key, next_key = (
+            jax.random.fold_in(key, use) for use in (_PLACE, _TRAIN, _NEW, _NEXT))
+        synthetic, places = jax.lax.stop_gradient(synthetic), _distinct(state, place_key, trained)
         state = jax.lax.fori_loop(
-            0, trained, lambda i, state: train(i, state, synthetic, train_key), state)
+            0, trained, lambda i, state: train(i, state, synthetic, places, train_key), state)
         calls = state.calls + 1
         state = _pushed(network, optimizer, state, calls % every == 0, new_key)
         kept = jnp.where(calls % forget == 0, 0, 1)
@@ -147,6 +152,14 @@ def _drawn(state: QueueState, key: jax.Array) -> jax.Array:
     return place % state.seen.shape[0]
 
 
+def _distinct(state: QueueState, key: jax.Array, count: int) -> jax.Array:
+    """[count] int32, places of as many networks, every choice equally likely."""
+    capacity = state.seen.shape[0]
+    age = (jnp.arange(capacity) - state.oldest) % capacity  # the place of the oldest has 0
+    noise = jnp.where(age < state.alive, jax.random.uniform(key, (capacity,)), -1.0)
+    return jax.lax.top_k(noise, count)[1].astype(jnp.int32)
+
+
 def _started(network, optimizer, key: jax.Array, *, start: int, capacity: int) -> QueueState:
     """A queue with new networks in its first places."""
     draw_key, *keys = jax.random.split(key, start + 1)
@@ -159,13 +172,11 @@ def _started(network, optimizer, key: jax.Array, *, start: int, capacity: int) -
     return state._replace(current=_drawn(state, draw_key))
 
 
-def _trained(network, optimizer, state: QueueState, synthetic, rows, key) -> QueueState:
-    """Trains a random network on the images at rows [steps, B]."""
-    draw_key, fit_key = jax.random.split(key)
-    place = _drawn(state, draw_key)
+def _trained(network, optimizer, state: QueueState, synthetic, place, rows, key) -> QueueState:
+    """Trains the network of a place on the images at rows [steps, B]."""
     variables, opt_state, correct = _at((state.variables, state.optimizer, state.correct), place)
     fitted = fit(
-        network, variables, state=opt_state, optimizer=optimizer, key=fit_key, measure=right,
+        network, variables, state=opt_state, optimizer=optimizer, key=key, measure=right,
         take=rows_of(synthetic.images, synthetic.labels),
         batches=planned(rows, epochs=1, steps=rows.shape[0]),
     )

@@ -108,5 +108,5 @@ def representatives(
         return rows[nearest_rows(points, clusters.centres, valid, count=subsample)]
 
     # One class after another on every backend, so that the memory is that of one class.
-    keys = jax.random.split(cluster_key, data.spec.num_classes)
+    keys = jax.random.split(cluster_key, rows.shape[0])
     return jax.lax.map(one_class, (rows, data.class_counts, keys))

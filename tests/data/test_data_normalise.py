@@ -179,6 +179,37 @@ def test_broken_tensors_are_refused(change):
         data.from_tensors(*broken(change))
 
 
+def test_absolute_whitening_is_that_of_kornia_on_as_many_images_as_values_in_cifar():
+    """Which the codes of MTT and DataDAM use: with the unbiased covariance, and 0.1 added to it."""
+    real, unit = toy(3072)
+    z = unit.reshape(len(unit), -1) - unit.reshape(len(unit), -1).mean(0)
+    u, s, _ = np.linalg.svd(z.T @ z / (len(z) - 1))
+    expected = (z @ u / np.sqrt(s + 0.1) @ u.T).reshape(unit.shape)
+
+    def gap(name):
+        found = data.normalise(data.normalisers(name, real), real.images)
+        return np.abs(np.asarray(found) - expected).max()
+
+    assert gap("zca_absolute") < 1e-4 and gap("zca") > 0.1
+
+
+def test_published_numbers_are_those_of_a_name_and_a_number_of_channels():
+    def std(name, channels, normaliser="published"):
+        pixels = np.random.default_rng(0).integers(0, 256, (6, 2, 2, channels), np.uint8)
+        real = data.from_arrays(pixels, np.arange(6) % 2, name=name)
+        own = data.standardise(real).std
+        fitted = data.normalisers(normaliser, real)
+        assert fitted.kind == "standardise"
+        return np.asarray(fitted.std).round(4).tolist(), np.array_equal(fitted.std, own)
+
+    assert std("cifar10", 3) == ([0.2023, 0.1994, 0.2010], False)
+    assert std("cifar100", 3) == ([0.2673, 0.2564, 0.2762], False)
+    assert std("cifar100", 3, "published_cifar") == std("cifar10", 3)
+    assert std("svhn_cropped", 3, "published_cifar") == std("svhn", 3)
+    for name, channels in (("cifar10", 1), ("mnist", 3), ("mine", 3)):  # by what they are
+        assert std(name, channels)[1] and std(name, channels, "published_cifar")[1]
+
+
 def test_chunked_fit_equals_whole(monkeypatch):
     real, _ = toy()
     whole = data.zca(real).whiten

@@ -57,9 +57,25 @@ def changes(rows):
     return [i for i in range(1, len(rows)) if not np.array_equal(rows[i], rows[i - 1])]
 
 
+def labels_of(rows):
+    return np.asarray(members.toy_data().labels)[rows]
+
+
 def assert_class_by_class(rows):
-    found = np.asarray(members.toy_data().labels)[rows]
-    np.testing.assert_array_equal(found, np.broadcast_to(np.arange(2)[:, None], rows.shape))
+    np.testing.assert_array_equal(labels_of(rows),
+                                  np.broadcast_to(np.arange(2)[:, None], rows.shape))
+
+
+def changes_of_each(rows, turns):
+    """The steps where a class has other rows than when it was asked for before.
+
+    Each step, [1, n], has rows of the class that `turns` says.
+    """
+    turns = np.asarray(turns)
+    np.testing.assert_array_equal(labels_of(rows)[:, 0], np.broadcast_to(
+        turns[:, None], (len(rows), rows.shape[-1])))
+    steps = [np.flatnonzero(turns == c) for c in range(2)]
+    return sorted(int(own[i]) for own in steps for i in changes(rows[own]))
 
 
 def test_only_what_cafe_matches_becomes_representative():
@@ -81,10 +97,10 @@ def test_an_iteration_in_turn_keeps_its_representatives_as_in_dream():
     recipe = built("idc")
     assert recipe.objective.turns == members.CLASSES
     last, rows = walked(representative(recipe, data, every=2, iterations=3), 9, losses=False)
-    # Two iterations of two classes.
-    assert changes(rows["match"]) == [4, 8]
-    assert changes(rows["train"]) == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert_class_by_class(rows["match"])
+    # Two iterations of two classes; networks are trained after the second class.
+    assert rows["match"].shape == (9, 1, 4)
+    assert changes_of_each(rows["match"], np.arange(9) % 2) == [4, 5, 8]
+    assert changes(rows["train"][1::2]) == [1, 2, 3] and not np.any(rows["train"][::2])
     assert int(last.age) == 9 and int(last.inner.turn) == 1
     # Networks of both see real images alone, and so the choices are the same.
     dream = methods.recipe("dream", data, **{**TINY["idc"], "every": 2, "iterations": 3})
@@ -96,8 +112,8 @@ def test_an_iteration_in_turn_keeps_its_representatives_as_in_dream():
 
 def test_m3d_in_turn_keeps_its_representatives_for_iterations():
     _, rows = walked(representative(built("m3d"), members.toy_data(), every=2), 9)
-    assert rows.shape == (9, 2, 4) and changes(rows) == [4, 8]
-    assert_class_by_class(rows)
+    assert rows.shape == (9, 1, 4)
+    assert changes_of_each(rows, np.arange(9) % 2) == [4, 5, 8]
 
 
 def test_m3d_flipped_takes_its_turns():
@@ -119,11 +135,12 @@ def test_ncfm_in_turn_matches_representatives_and_calibrates_as_before():
     wrapped = representative(plain, data, every=1, subsample=2)
     assert wrapped.objective.turns == plain.objective.turns and "bank" in wrapped.settings["needs"]
     last, (match, calibration) = walked(wrapped, 9)
-    assert match.shape == (9, 2, 8) and changes(match) == [4, 8]
-    assert_class_by_class(match)
+    # Two steps match, two calibrate, in which matching waits for its first class.
+    assert match.shape == (9, 1, 8)
+    assert changes_of_each(match, [0, 1, 0, 0, 0, 1, 0, 0, 0]) == [4, 5, 8]
     one, = jax.tree.leaves(calibration)
     np.testing.assert_array_equal(
-        one, np.broadcast_to(np.asarray(data.class_rows)[:, :1], (9, 2, 1)))
+        one[:, 0], np.asarray(data.class_rows)[[0, 0, 0, 1, 0, 0, 0, 1, 0], :1])
     assert int(last.inner.step) == 1
 
 

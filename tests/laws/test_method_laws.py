@@ -38,7 +38,8 @@ KNOWN_DATA = {"mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_ima
 SHARED = {("dcc", "dsac")}
 # Fields with new names since the golden was made; others that are new have these values.
 RENAMED = {"select_every": "validate_every"}
-NEW = {"bank_seed": 0, "expert_seed": 0, "start_seed": 0, "teacher_seed": 0}
+NEW = {"bank_seed": 0, "classes_at_once": None, "evaluation_steps": None, "expert_seed": 0,
+       "flips": None, "start_seed": 0, "teacher_seed": 0}
 
 
 def of_kind(channels, classes):

@@ -58,6 +58,9 @@ def test_the_parts_are_given_the_settings(monkeypatch):
                   measure_size=128, window=10, still=0.04, moved=0.03, max_uses=100, max_epochs=100)
     assert {name: asked[name] for name in wanted} == wanted
     assert asked["batch_size"] == 256
+    methods.recipe("cafe", data, batch_size=64)
+    assert asked["discrimination"] == 0.04  # a sum over a quarter as many images
+    methods.recipe("cafe", data)
     protocol = recipe.evaluation
     assert (protocol.plan.epochs, protocol.views.augmentation) == (601, "none")
     assert (protocol.network.depth, protocol.network.width) == (3, 128)

@@ -62,7 +62,7 @@ def test_the_official_settings_of_datadam_and_those_of_its_paper():
         for config in (code, table):
             assert (config.learning_rate, config.momentum, config.batch_size) == (rate, 0.5, 64)
             assert (config.feature_weight, config.scale, config.width) == (0.01, 100.0, 128)
-            assert (config.start, config.normaliser) == ("real", "standardise")
+            assert (config.start, config.normaliser) == ("real", None)  # by data
     cpu = methods.preset("datadam", "cpu", 1)
     assert (cpu.power, cpu.norm, cpu.width) == (4, "instance", 32)
     protocol = tiny.recipe("datadam", evaluation_epochs=code.evaluation_epochs).evaluation

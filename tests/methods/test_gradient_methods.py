@@ -66,9 +66,9 @@ def test_classes_in_turn_share_one_momentum():
     for i in range(steps):
         c = i % 3
         rows = sample(state)
-        np.testing.assert_array_equal(np.asarray(data.labels)[rows], [[k] * 4 for k in range(3)])
-        real = np.asarray(normalise(recipe.normaliser, data.images[rows]), np.float64)
-        loss = functools.partial(own_loss, real, c)
+        np.testing.assert_array_equal(np.asarray(data.labels)[rows], [[c] * 4])
+        own = np.asarray(normalise(recipe.normaliser, data.images[rows]), np.float64)[0]
+        loss = functools.partial(own_loss, {c: own}, c)
         slope = reference.central_differences(loss, x, only=slice(c, c + 1))
         velocity = momentum * velocity + slope
         x = x - rate * velocity
@@ -177,7 +177,7 @@ def test_idc_trains_its_networks_on_real_images(idc_run):
     data, recipe, d, states, step = idc_run
     before = states[1]  # before the last turn, after which the network is trained
     rows = d.sample(before, data)
-    assert rows["match"].shape == (2, 2) and rows["train"].shape == (8,)
+    assert rows["match"].shape == (1, 2) and rows["train"].shape == (8,)
     assert len(set(np.asarray(rows["train"]).tolist())) == 8
 
     def trained(state, data):
@@ -320,7 +320,7 @@ def test_official_settings_of_idc_and_dream():
         assert (config.batch_size, config.most, config.in_turn) == (batch_size, 128, True)
         assert (config.network_rate, config.network_momentum, config.network_decay) == (
             0.01, 0.9, 5e-4)
-        assert (config.network_batch_size, config.mix, config.momentum) == (64, 0.5, 0.5)
+        assert (config.network_batch_size, config.momentum) == (batch_size, 0.5)
     assert config.every == 10 and config.candidates is None
     protocol = methods.recipe("idc", members.toy_data(), factor=1).evaluation
     by = protocol.optimizer

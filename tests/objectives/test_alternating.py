@@ -50,11 +50,13 @@ def played(objective, count):
     """[(loss, metrics, slope)] and the states before and after `count` steps at a fixed set."""
     synthetic = a_set()
     state = objective.init(jax.random.key(0), synthetic)
-    rows = objective.sample(data(), state, jax.random.key(1))
-    batch = jax.tree.map(lambda r: Batch(data().images[r], data().labels[r]), rows)
+    real = data()
+    rows = objective.sample(real, state, jax.random.key(1))
 
     @jax.jit
     def step(state, key):
+        batch = jax.tree.map(lambda r: Batch(real.images[r], real.labels[r]),
+                             objective.sample(real, state, key))
         found = jax.value_and_grad(
             lambda x: objective.loss(synthetic._replace(images=x), state, batch, key),
             has_aux=True)(synthetic.images)

@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dd_jax import nets, pools
@@ -20,6 +21,7 @@ from dd_jax.objectives import (
     mean_features,
     weighted_sum,
 )
+from dd_jax.objectives.discrepancy import Probe
 from dd_jax.types import Batch, DataSpec, Objective, Pool, SyntheticSet
 from tests.objectives import reference_distributions as reference
 from tests.objectives import test_layer_matching as layers
@@ -88,17 +90,19 @@ def test_turns_are_the_classes_losses_and_add_up_to_the_whole(train_rows):
     state = init(jax.random.key(0), synthetic)
     params = as_float64(state.inner.pool["variables"]["params"])
     labels, images = np.asarray(synthetic.labels), np.asarray(synthetic.images)
-    batch = sample(state, jax.random.key(1))
-    real = batch["match"] if train_rows else batch
     for iteration in range(2):
-        total, slopes = 0.0, np.zeros_like(images)
+        total, slopes, matched = 0.0, np.zeros_like(images), []
         inner = state.inner
         for turn in range(CLASSES):
             assert int(state.turn) == turn and int(state.inner.pool["count"]) == iteration
+            batch = sample(state, jax.random.key(CLASSES * iteration + turn))
+            real = batch["match"] if train_rows else batch
+            assert real.labels.tolist() == [[turn] * 5]  # no image of another class
+            matched.append(real)
             (value, metrics), slope = loss(synthetic, state, batch, jax.random.key(turn))
             mine = slice(turn * IPC, (turn + 1) * IPC)
             expected = reference.mean_distance(
-                *(reference.features_by_hand(params, x) for x in (real.images[turn], images[mine])))
+                *(reference.features_by_hand(params, x) for x in (real.images[0], images[mine])))
             expected += (0.5 + iteration) * reference.cross_entropy(
                 reference.scores_by_hand(params, images[mine]), labels[mine])
             np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -107,6 +111,8 @@ def test_turns_are_the_classes_losses_and_add_up_to_the_whole(train_rows):
             np.testing.assert_array_equal(moved, np.arange(CLASSES * IPC) // IPC == turn)
             total, slopes = total + float(value), slopes + np.asarray(slope)
             state = advance(synthetic, state, batch, jax.random.key(turn))
+        real = jax.tree.map(lambda *x: jnp.concatenate(x), *matched)
+        batch = {**batch, "match": real} if train_rows else real
         (value, _), slope = whole(synthetic, inner, batch, jax.random.key(9))
         np.testing.assert_allclose(total, value, rtol=1e-5)
         np.testing.assert_allclose(slopes, slope, rtol=1e-5, atol=1e-7)
@@ -115,6 +121,46 @@ def test_turns_are_the_classes_losses_and_add_up_to_the_whole(train_rows):
     source = np.asarray(batch["train"].images) if train_rows else images
     sums = np.asarray(state.inner.pool["sums"])[: len(source)]
     np.testing.assert_allclose(sums, source.sum(axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_a_turn_asks_for_images_of_its_class_and_the_last_one_for_those_that_train():
+    turns, real = class_by_class(made(train_rows=4)), data()
+    state = turns.init(jax.random.key(0), a_set())
+    sample = jax.jit(lambda state, key: turns.sample(real, state, key))
+    for turn in range(CLASSES):
+        rows = jax.tree.map(np.asarray, sample(state._replace(turn=jnp.int32(turn)),
+                                               jax.random.key(turn)))
+        assert rows["match"].shape == (1, 5) and len(set(rows["match"][0])) == 5
+        assert np.all(np.asarray(real.labels)[rows["match"]] == turn)
+        drawn = set(rows["train"].tolist())
+        assert len(drawn) == 4 if turn == CLASSES - 1 else drawn == {0}
+
+
+def test_a_learned_probe_ascends_after_the_last_class_by_all_of_them():
+    scale = Probe(lambda key, like: jnp.ones(()), lambda params, key: params, optax.sgd(0.01))
+    discrepancy = mean_features()._replace(
+        compare=lambda a, b, factor: factor * jnp.sum((a - b) ** 2), probe=scale)
+    pool = pools.inner_trained_pool(NETWORK, uses=9, epochs=0)
+    turns = class_by_class(distribution_matching(NETWORK, pool, discrepancy, batch_size=8))
+    synthetic, real, probes = a_set(), data(), []
+    state = turns.init(jax.random.key(0), synthetic)
+    params = as_float64(state.inner.pool.variables["params"])
+
+    @jax.jit
+    def advance(state, key):  # of eight images in a class a batch of eight is all
+        rows = turns.sample(real, state, key)
+        batch = jax.tree.map(lambda r: Batch(real.images[r] / 255.0, real.labels[r]), rows)
+        return turns.advance(synthetic, state, batch, key)
+
+    for turn in range(CLASSES):
+        state = advance(state, jax.random.key(turn))
+        probes.append(float(state.inner.probe))
+    pixels = np.asarray(real.images) / 255.0
+    images, labels = np.asarray(synthetic.images), np.asarray(real.labels)
+    gaps = sum(reference.mean_distance(*(
+        reference.features_by_hand(params, x)
+        for x in (pixels[labels == c], images[c * IPC : (c + 1) * IPC]))) for c in range(CLASSES))
+    np.testing.assert_allclose(probes, [1.0, 1.0, 1.0 + 0.01 * gaps], rtol=1e-5)
 
 
 def test_the_state_between_turns_is_left_alone_to_the_bit():
@@ -174,12 +220,16 @@ def test_a_weighted_sum_takes_turns_too():
 
     @jax.jit
     def losses(synthetic):
-        state = turns.init(jax.random.key(0), synthetic)
-        rows = turns.sample(real, state, jax.random.key(1))
-        batch = jax.tree.map(lambda r: Batch(real.images[r] / 255.0, real.labels[r]), rows)
-        each = [turns.loss(synthetic, state._replace(turn=jnp.int32(c)), batch, jax.random.key(2))
-                for c in range(CLASSES)]
-        return [v for v, _ in each], whole.loss(synthetic, state.inner, batch, jax.random.key(2))[0]
+        state, each, batches = turns.init(jax.random.key(0), synthetic), [], []
+        for c in range(CLASSES):
+            at = state._replace(turn=jnp.int32(c))
+            rows = turns.sample(real, at, jax.random.key(c))
+            batch = jax.tree.map(lambda r: Batch(real.images[r] / 255.0, real.labels[r]), rows)
+            each.append(turns.loss(synthetic, at, batch, jax.random.key(2))[0])
+            batches.append((batch[0], batch[1]["match"]))
+        plain, named = jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
+        batch = (plain, {"match": named, "train": batch[1]["train"]})
+        return each, whole.loss(synthetic, state.inner, batch, jax.random.key(2))[0]
 
     each, total = losses(synthetic)
     np.testing.assert_allclose(sum(each), total, rtol=1e-5)

@@ -71,7 +71,7 @@ def evaluated(objective, synthetic=None, *, key=1):
 def test_value_and_meta_gradient_equal_the_reference_and_its_differences(coupling):
     options, wanted = BUILDERS[coupling]
     images, labels, real = images_of(2, CLASSES * IPC), soft_labels(), images_of(1, CLASSES, REAL)
-    results = {how: evaluated(made(classes=how, **options)) for how in ("map", "vmap")}
+    results = {how: evaluated(made(classes=how, **options)) for how in ("map", "vmap", 2)}
     params = results["map"][-1]
     np.testing.assert_allclose(results["map"][0], wanted(params, images, labels, real), rtol=1e-9)
     slope = reference.central_differences(lambda x: wanted(params, x, labels, real), images)
@@ -80,8 +80,47 @@ def test_value_and_meta_gradient_equal_the_reference_and_its_differences(couplin
     to_labels = reference.central_differences(lambda y: wanted(params, images, y, real), labels)
     np.testing.assert_allclose(results["map"][2], to_labels, rtol=0,
                                atol=2e-6 * np.abs(to_labels).max())
-    for one, all_at_once in zip(results["map"][:3], results["vmap"][:3]):
-        np.testing.assert_allclose(one, all_at_once, rtol=1e-6, atol=1e-9 * size)
+    for other in ("vmap", 2):  # of three classes, two together and one alone
+        for one, together in zip(results["map"][:3], results[other][:3]):
+            np.testing.assert_allclose(one, together, rtol=1e-6, atol=1e-9 * size)
+
+
+@pytest.mark.parametrize("class_wise", [True, False], ids=["class_wise", "jointly"])
+def test_memory_is_that_of_the_classes_that_are_together(class_wise):
+    """A hundred classes need hardly more working memory than ten; all at once they would."""
+    def working_bytes(count, how):
+        spec = DataSpec("many", SHAPE, count, tuple(map(str, range(count))))
+        objective = made(nets.convnet(spec, depth=2, width=4), classes=how, class_wise=class_wise)
+        synthetic = SyntheticSet(jnp.zeros((count, *SHAPE)), jnp.eye(count))
+        state = jax.eval_shape(objective.init, jax.random.key(0), synthetic)
+        batch = Batch(jax.ShapeDtypeStruct((count, 64, *SHAPE), jnp.float32),
+                      jax.ShapeDtypeStruct((count, 64), jnp.int32))
+
+        def slope(images, state, batch, key):
+            return jax.grad(lambda x: objective.loss(
+                synthetic._replace(images=x), state, batch, key)[0])(images)
+
+        compiled = jax.jit(slope).lower(synthetic.images, state, batch, jax.random.key(1)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    grouped = working_bytes(100, 10)
+    assert grouped < 2 * working_bytes(10, 10)
+    if class_wise:  # the measure can tell
+        assert working_bytes(100, "vmap") > 4 * grouped
+
+
+def test_how_many_classes_are_together_follows_the_hardware(monkeypatch):
+    def together(batch_size, classes="auto"):
+        pool = pools.fresh_pool(NETWORK)
+        objective = gradient_matching(NETWORK, pool, batch_size=batch_size, classes=classes)
+        return objective.loss.args[0].together
+
+    assert together(256) == "auto"  # one by one, on a CPU
+    monkeypatch.setattr("dd_jax.objectives.gradient_matching.on_cpu", lambda: False)
+    assert [together(size) for size in (256, 64, 5000)] == [10, 40, 1]
+    assert together(256, 3) == 3 and together(256, "vmap") == "vmap"
+    with pytest.raises(ConfigError, match="mapping is 0"):
+        together(256, 0)
 
 
 def test_a_turn_is_the_loss_of_one_class():

@@ -71,6 +71,18 @@ def test_every_third_step_chooses_and_the_others_keep(toy):
     np.testing.assert_array_equal(state.rows["match"], matching[-1])
 
 
+def test_classes_in_turn_have_their_own_representatives_at_their_own_times(toy):
+    plain = objectives.class_by_class(
+        sampling(lambda data, state, key: rows_per_class(data, key, 6), pixels), members.CLASSES)
+    seen, state = walk(wrapped(plain, toy, every=6), toy, 14)
+    for i, rows in enumerate(seen):
+        np.testing.assert_array_equal(toy.labels[rows], [[i % 2] * 6])
+        if i >= 2:
+            assert np.array_equal(rows, seen[i - 2]) == (i % 6 >= 2), i
+    np.testing.assert_array_equal(state.rows, np.concatenate(seen[-2:]))
+    assert state.chosen[0].tolist() == [12, 13] and state.inner.inner == 7
+
+
 def test_the_rows_are_those_of_the_representatives(toy):
     objective = wrapped(sampling(lambda d, s, k: rows_per_class(d, k, 4), pixels), toy,
                         iterations=3, candidates=20)

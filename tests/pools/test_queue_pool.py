@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def test_new_networks_enter_and_the_oldest_leave(untrained):
     state = init(jax.random.key(0), None)
     queue = collections.deque(marks(state), maxlen=SIZES["capacity"])
     ever = set(queue)
-    assert len(queue) == SIZES["start"]
+    assert len(queue) == SIZES["start"] + 1  # one has entered in the first step
     for call in range(1, 22):
         state = advance(state, training_images(call), jax.random.key(call))
         assert int(state.calls) == call
@@ -74,7 +75,7 @@ def test_new_networks_enter_and_the_oldest_leave(untrained):
         used = pool.draw(state, jax.random.key(0))["params"]["hidden0"]["kernel"][0, 0]
         assert float(used) == float(state.variables["params"]["hidden0"]["kernel"][
             int(state.current), 0, 0])
-    assert len(ever) == SIZES["start"] + 7  # three of them dropped and two places used twice
+    assert len(ever) == SIZES["start"] + 1 + 7  # six of them dropped
 
 
 def test_counts_are_those_of_the_training_batches_since_they_were_forgotten(untrained):
@@ -86,16 +87,14 @@ def test_counts_are_those_of_the_training_batches_since_they_were_forgotten(untr
         images = training_images(call)
         before = state
         state = advance(state, images, jax.random.key(call))
-        # Of two trainings, on the first and the second half: one of these pairs was drawn.
+        # Of two trainings, on the first and the second half: one of these pairs of networks was
+        # drawn, which are never the same one twice.
         halves = [SyntheticSet(*(x[half * 6:half * 6 + 6] for x in images[:2])) for half in (0, 1)]
         results = {}
-        for a in places(before):
-            for b in places(before):
-                counts = collections.Counter()
-                for half, place in zip(halves, (a, b)):
-                    counts[place] += int(right(network_at(before, place), half).sum())
-                shown = collections.Counter([a, b])
-                results[a, b] = (dict(counts), {p: 6 * n for p, n in shown.items()})
+        for pair in itertools.permutations(places(before), 2):
+            counts = {place: int(right(network_at(before, place), half).sum())
+                      for half, place in zip(halves, pair)}
+            results[pair] = (counts, dict.fromkeys(pair, 6))
         # What the state says is one of them, on top of what it said before.
         if call % SIZES["forget"] == 0:
             assert not np.any(state.correct) and not np.any(state.seen)
@@ -121,16 +120,16 @@ def test_counts_are_those_of_the_training_batches_since_they_were_forgotten(untr
 
 
 def test_a_training_is_sgd_with_momentum_and_coupled_decay_on_distinct_slices():
-    """One network, trained twice a call; the velocity goes on from training to training."""
-    pool = queue_pool(NETWORK, start=1, capacity=1, every=1000, trained=2, steps=3, batch_size=19)
+    """One network, trained once a call; the velocity goes on from training to training."""
+    pool = queue_pool(NETWORK, start=1, capacity=1, every=1000, trained=1, steps=3, batch_size=19)
     state = jax.jit(pool.init)(jax.random.key(0), None)
     params = network_at(state, 0)
     velocity = jax.tree.map(np.zeros_like, params)
     advance, correct = jax.jit(pool.advance), 0
-    for call in range(2):
-        images = training_images(call, 2 * 3 * 19)
+    for call in range(4):
+        images = training_images(call, 3 * 19)
         state = advance(state, images, jax.random.key(call))
-        for first in range(0, 114, 19):
+        for first in range(0, 57, 19):
             part = SyntheticSet(*(x[first:first + 19] for x in images[:2]))
             correct += int(right(params, part).sum())
             slope = reference.gradient(params, part.images, part.labels)
@@ -157,7 +156,23 @@ def test_networks_are_drawn_uniformly_among_the_living(untrained):
         assert np.abs(share - 1 / 3).max() < 5 * np.sqrt(2 / 9 / counts.sum())
     first = [int(pool_current) for pool_current in
              jax.jit(jax.vmap(lambda key: pool.init(key, None).current))(keys[:40])]
-    assert set(first) == {0, 1}
+    assert set(first) == {0, 1, 2}
+
+
+def test_the_networks_of_a_step_are_distinct_and_all_of_them_where_there_are_no_more(untrained):
+    init, _, pool = untrained
+    images, keys = training_images(0), jax.random.split(jax.random.key(1), 200)
+    advance = jax.jit(jax.vmap(lambda state, key: pool.advance(state, images, key).seen,
+                               in_axes=(None, 0)))
+    state = init(jax.random.key(0), None)
+    for alive, oldest in ((3, 0), (2, 3), (4, 1)):
+        seen = np.asarray(advance(state._replace(alive=jnp.int32(alive),
+                                                 oldest=jnp.int32(oldest)), keys))
+        assert np.all(np.sort(seen)[:, -TRAINED:] == STEPS * BATCH)  # each of them once
+        assert np.all(seen.sum(axis=1) == TRAINED * STEPS * BATCH)
+        trained = {tuple(np.flatnonzero(row)) for row in seen}
+        living = [(oldest + i) % 4 for i in range(alive)]
+        assert trained == {tuple(sorted(pair)) for pair in itertools.combinations(living, 2)}
 
 
 def test_batch_normalisation_takes_and_keeps_statistics():
@@ -169,8 +184,9 @@ def test_batch_normalisation_takes_and_keeps_statistics():
     assert jax.tree.structure(after) == jax.tree.structure(state)
     before, moved = (np.asarray(s.variables["batch_stats"]["norm0"]["mean"])
                      for s in (state, after))
-    assert np.abs(moved[0] - before[0]).max() > 1e-4
-    np.testing.assert_array_equal(moved[1], before[1])
+    one, other = np.argsort(-np.asarray(after.seen))  # only the first was trained
+    assert np.abs(moved[one] - before[one]).max() > 1e-4
+    np.testing.assert_array_equal(moved[other], before[other])
 
 
 def test_vmap_over_seeds_equals_single_queues_and_keeps_shapes(untrained):
@@ -195,7 +211,7 @@ def test_vmap_over_seeds_equals_single_queues_and_keeps_shapes(untrained):
 
 @pytest.mark.parametrize("options", [
     {"start": 0}, {"start": 5}, {"capacity": 0}, {"every": 0}, {"trained": 1.5}, {"steps": True},
-    {"batch_size": 0}, {"forget": 0},
+    {"batch_size": 0}, {"forget": 0}, {"trained": 4},
 ], ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()))
 def test_bad_settings_are_refused_by_name(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

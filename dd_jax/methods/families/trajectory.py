@@ -116,7 +116,7 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
                      learning_rate=self.expert_rate, augmentation=at.augmentation())
         training = {**usual, **self.training()}
         rule = training.get("rule")
-        settings = {"augmentation": self.augmentation, "start": start,
+        settings = {"augmentation": at.views(), "start": start,
                     "rule": rule and dict(rule.settings)}
         return experts(network, count=self.expert_count, training=training, settings=settings,
                        normaliser=at.whitening, seed=self.expert_seed)

@@ -18,11 +18,14 @@ import jax
 
 from dd_jax import augment, nets
 from dd_jax.data import Normaliser
+from dd_jax.data.conventions import DIGITS, known_as
 from dd_jax.distill.needs import normaliser_of
 from dd_jax.distill.plan import Plan
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError, require_whole, unknown
 from dd_jax.evaluate.protocol import Protocol, protocol
+from dd_jax.evaluate.settings import PlanSettings
+from dd_jax.methods.families.budgets import evaluation_epochs
 from dd_jax.methods.frame.fields import (
     Norm,
     Normalisation,
@@ -137,13 +140,18 @@ class Tested(Settings):
 
     Attributes:
       augmentation: a name in `augment.by_name`, used when networks are trained on the set;
-        "dsa_digits" has no flip.
-      evaluation_width, evaluation_epochs: their width, and the epochs that they are trained for.
+        for digits the one without a flip, such as "dsa_digits", is taken.
+      flips: whether images may be mirrored; None: unless they are digits.
+      evaluation_width, evaluation_epochs: their width, and the epochs that they are trained for;
+        None: as many as have `families.budgets.evaluation_steps` steps.
+      evaluation_steps: of the optimizer, in the place of epochs; None: as these say.
     """
 
     augmentation: Views = "dsa"
+    flips: bool | None = None
     evaluation_width: Whole = 128
-    evaluation_epochs: Whole = 1001
+    evaluation_epochs: Whole | None = 1001
+    evaluation_steps: Whole | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,9 +210,16 @@ class Site:
                  "norm": getattr(self.settings, "norm", "instance"), **options}
         return nets.convnet(self.spec, **given)
 
+    def views(self, name: str | None = None) -> str:
+        """The name of an augmentation, or the settings', without a flip where images must not."""
+        name, flips = name or self.settings.augmentation, getattr(self.settings, "flips", None)
+        if flips is None:
+            flips = known_as(self.spec.name) not in DIGITS
+        return name if flips else augment.table.WITHOUT_FLIP.get(name, name)
+
     def augmentation(self, name: str | None = None) -> Augmentation:
-        """The augmentation of that name, or of the settings."""
-        return augment.by_name(name or self.settings.augmentation, self.spec.shape)
+        """The augmentation of that name, or of the settings; see `views`."""
+        return augment.by_name(self.views(name), self.spec.shape)
 
     def start(self, kind: str = "one_hot", **options) -> Callable[..., SyntheticSet]:
         """The start that the settings name, with hard labels of that kind."""
@@ -212,12 +227,17 @@ class Site:
                            ipc=self.settings.ipc, kind=kind, **options)
 
     def protocol(self, name: str, **options) -> Protocol:
-        """The test of the set: the settings' width, epochs and augmentation, and `options`."""
+        """The test of the set: the settings' width, length and augmentation, and `options`."""
         usual = {"depth": self.depth}
-        for field, setting in (("width", "evaluation_width"), ("epochs", "evaluation_epochs"),
-                               ("norm", "norm"), ("augmentation", "augmentation")):
+        for field, setting in (("width", "evaluation_width"), ("norm", "norm")):
             if hasattr(self.settings, setting):
                 usual[field] = getattr(self.settings, setting)
+        if hasattr(self.settings, "augmentation"):
+            usual["augmentation"] = self.views()
+        if hasattr(self.settings, "evaluation_epochs"):
+            usual["epochs"] = evaluation_epochs(
+                self.settings, shown=self.images * getattr(self.settings, "factor", 1) ** 2,
+                batch_size=options.get("batch_size", PlanSettings.batch_size))
         return protocol(name, **{**usual, **options})
 
 
