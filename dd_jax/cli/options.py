@@ -32,7 +32,7 @@ class Run:
       representative: take real batches that represent their classes (DREAM), chosen every ten steps
         among so many random images of each class; 0 for all of them.
       stages: distil in so many stages, each of which adds --ipc images per class to those of the
-        stages before (PDD).
+        stages before; by default the method's own, 5 for pdd and 1 for others.
       full: also train on the full data, for the ratio (made once, an artefact).
       seeds: networks to test; the protocol's number by default.
       evaluate: train and test networks on the set at the end.
@@ -51,7 +51,7 @@ class Run:
     artefacts: pathlib.Path | None = None
     flipped: bool = False
     representative: int | None = None
-    stages: int = 1
+    stages: int | None = None
     full: bool = False
     seeds: int | None = None
     evaluate: bool = True

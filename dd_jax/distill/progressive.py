@@ -48,7 +48,7 @@ def progressive(
     plan: Plan | Recipe,
     data: RealData | Split,
     *,
-    stages: int,
+    stages: int | None = None,
     key: int | jax.Array = 0,
     workdir: str | pathlib.Path | None = None,
     artefacts: Any = None,
@@ -63,7 +63,7 @@ def progressive(
     Args:
       plan: of one stage, or its recipe.
       data: the real training set.
-      stages: P.
+      stages: P; by default those of the method, 1 for most.
       key: seed or PRNG key; stage 1 uses it as it is.
       workdir: folder of the run.
       artefacts, **options: of every stage, as for `distill`.
@@ -86,6 +86,7 @@ def progressive(
       >>> progressive(recipe, real, stages=2, show_progress=False).synthetic.images.shape
       (4, 8, 8, 1)
     """
+    stages = as_plan(plan).stages if stages is None else stages
     require_whole("stages", stages, example=5)
     real = data.train if isinstance(data, Split) else data
     store = store_beside(artefacts, workdir)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dd_jax.methods.families.trajectory import Trajectories, narrow
 from dd_jax.methods.frame import Decay, Site, Whole
+from dd_jax.methods.mtt import MTT
 from dd_jax.objectives.trajectory_loss import nearest
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 
@@ -25,6 +26,7 @@ class ATT(Trajectories):
     expert_batch_size: Whole = 512
     average: Decay = 0.999
 
+    whitened = MTT.whitened
     presets = {
         "official": {
             1: dict(inner_steps=80, span=4, max_start=2, rate_rate=1e-7, steps=6000,
@@ -33,8 +35,11 @@ class ATT(Trajectories):
                      average=0.9999),
             50: dict(inner_steps=50, max_start=40, rate_rate=1e-5, rate=0.001, steps=1_000_000),
         },
-        # With MTT's batches, so that both ask for the same experts.
-        "cpu": narrow(dict(average=0.99, expert_batch_size=256)),
+        # Its rates at 10, 1e4 and 1e-4, are for 60,000 steps; its own first rate stays.
+        "cpu": narrow(
+            dict(average=0.9), one=dict(steps=150),
+            several=dict(image_rate=3000.0, rate=0.01,
+                         max_start=lambda ipc: 2 if ipc < 10 else 4)),
     }
 
     def matching(self, at: Site, learner):

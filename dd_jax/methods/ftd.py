@@ -45,13 +45,14 @@ class FTD(Flat):
 
     average: Decay = 0.999
 
+    whitened = {"cifar10": {1: True}, "cifar100": {1: True}}
     presets = {
         "official": {
             1: dict(inner_steps=50, max_start=2, rate_rate=1e-7, average=0.9999),
             10: dict(inner_steps=30, max_start=20, rate_rate=1e-5, rate=0.001, average=0.9995),
             50: dict(inner_steps=30, max_start=40, rate_rate=1e-5, image_rate=1000.0, share=1.0),
         },
-        "cpu": narrow(dict(average=0.99)),
+        "cpu": narrow(dict(average=0.9)),
     }
 
     def build(self, at: Site) -> dict:

@@ -14,7 +14,8 @@ Differs from the official code:
   - a segment whose expert did not move has loss 0 (there it divides by zero);
   - the accuracy is that of the last set, not the best one seen on the test set;
   - any number of images per class: the settings are those of the largest published budget below;
-    pixels are standardised by default, as the official runs without ZCA whitening are.
+  - other data than CIFAR-10 have its settings, but are whitened where the authors whiten them; what
+    they have not published is standardised.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from dd_jax.methods.families.trajectory import Trajectories, narrow
 
 class MTT(Trajectories):
     """Settings of MTT, see `Trajectories`; "official" has those for CIFAR-10."""
+
+    whitened = {"cifar10": {1: True, 50: False}, "cifar100": {1: True, 10: False, 50: True}}
 
     presets = {
         "official": {

@@ -9,10 +9,8 @@ Differs from the official code:
   - real batches are drawn without replacement within a batch, not within an epoch;
   - a forward window goes on when the loss on real training images stands still (there the loss on
     test images);
-  - gradients are cut at twice the moving average of the norms before them, the first not at all;
-    which average is meant is our reading;
   - networks of the test are trained for a given number of steps (there the best of 300, 600, 1000
-    and 3000 on the test set), without augmentation;
+    and 3000 on the test set);
   - boosting, blocks of images that are added beside frozen or slower ones, is `distill.boosted`;
   - on grey images the presets keep the settings for CIFAR-10.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import optax
@@ -13,11 +13,11 @@ from dd_jax.methods.families.unrolling import Differentiated
 from dd_jax.methods.frame import (
     ConvNets,
     LearnedRate,
-    Pixels,
     Rate,
     Seed,
     Site,
     Tested,
+    Whitened,
     Whole,
     with_rate,
 )
@@ -27,14 +27,18 @@ from dd_jax.store.trajectories import open_trajectories
 from dd_jax.train.segments import Segments, StartEpochs, check_starts
 from dd_jax.train.student import Student, student
 from dd_jax.transforms import in_rate_space
-from dd_jax.types import Network, Objective
+from dd_jax.types import DataSpec, Network, Objective
 
 
-class Trajectories(Differentiated, Pixels, ConvNets, Tested):
-    """Settings of every trajectory method; the defaults are MTT's for CIFAR-10 without whitening.
+class Trajectories(Differentiated, Whitened, ConvNets, Tested):
+    """Settings of every trajectory method; the defaults are MTT's for CIFAR-10.
+
+    Subclasses set `whitened`: name of data -> images per class from which on -> whether the authors
+    whiten it, which is what normaliser=None follows. Data without an entry are standardised.
 
     Attributes:
       experts: folder of trained experts; None: those of the store, trained where there are none.
+        Refused where their training is not what the settings ask for.
       steps: outer steps.
       inner_steps: of the student.
       span: epochs of the expert that these stand for.
@@ -63,6 +67,14 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
     expert_batch_size: Whole = 256
     expert_rate: Rate = 0.01
     expert_seed: Seed = 0
+
+    whitened: ClassVar[Mapping[str, Mapping[int, bool]]] = {}
+
+    def whitening(self, spec: DataSpec) -> str:
+        """The normaliser of colour images: the authors' for this data and budget."""
+        budgets = {0: False, **self.whitened.get(spec.name, {})}
+        asked = budgets[max(least for least in budgets if least <= self.ipc)]
+        return "zca_absolute" if asked else "standardise"
 
     def starts(self) -> StartEpochs:
         """From which epochs of an expert segments start."""
@@ -110,11 +122,12 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
         return needs
 
     def _experts(self, at: Site, network: Network, start: str) -> Artefact:
-        if self.experts is not None and not start:
-            return given_experts(self.experts, network)
         usual = dict(epochs=self.expert_epochs, batch_size=self.expert_batch_size,
                      learning_rate=self.expert_rate, augmentation=at.augmentation())
         training = {**usual, **self.training()}
+        if self.experts is not None and not start:
+            return given_experts(self.experts, network, training=training,
+                                 settings={"augmentation": self.augmentation, "start": ""})
         rule = training.get("rule")
         settings = {"augmentation": self.augmentation, "start": start,
                     "rule": rule and dict(rule.settings)}
@@ -146,15 +159,28 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
                 "learning_rate": in_rate_space(optax.sgd(self.rate_rate, momentum=self.momentum))}
 
 
-# For two CPU cores: narrow networks, ten experts of few epochs, short students.
-NARROW = {
-    0: dict(max_start=3, span=2, image_rate=100.0, rate=0.01, rate_rate=1e-5, width=32,
-            expert_count=10, expert_epochs=5, evaluation_width=32),
-    1: dict(steps=600, inner_steps=20, evaluation_epochs=1001),
-    2: dict(steps=200, inner_steps=10, evaluation_epochs=300),
+# For two CPU cores: narrow networks, ten experts of few epochs, some hundred outer steps. Such runs
+# have a thirtieth of the official steps, so MTT's rates are larger from 2 images per class on. What
+# is a method's own, such as inner_steps and span, stays; where it is a rate, the method says so.
+_SHORT = dict(steps=150, max_start=4, batch_size=25, image_rate=1000.0, rate=0.02, rate_rate=1e-5)
+NARROW: Mapping[int, Mapping[str, Any]] = {
+    0: dict(width=32, evaluation_width=32, expert_count=10, expert_epochs=5, expert_rate=0.05),
+    1: dict(steps=300, rate_rate=1e-6),
+    2: _SHORT,
 }
 
 
-def narrow(common: Mapping[str, Any] | None = None, **several: Any) -> dict[int, dict[str, Any]]:
-    """`NARROW` with changes: `common` at every budget, others from 2 images per class on."""
-    return {0: {**NARROW[0], **(common or {})}, 1: NARROW[1], 2: {**NARROW[2], **several}}
+def narrow(
+    common: Mapping[str, Any] | None = None,
+    *,
+    one: Mapping[str, Any] | None = None,
+    several: Mapping[str, Any] | None = None,
+) -> dict[int, dict[str, Any]]:
+    """The table of a preset for two CPU cores: `NARROW`, and what the method has in its place.
+
+    Args:
+      common: at every budget.
+      one, several: at 1 image per class, and from 2 on.
+    """
+    own = {0: common, 1: one, 2: several}
+    return {budget: {**NARROW[budget], **(own[budget] or {})} for budget in NARROW}

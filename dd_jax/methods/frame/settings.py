@@ -46,6 +46,7 @@ class Settings:
         the budget. "official" is on top of the fields' defaults, every other one on top of
         "official", or of the one that its entry "over" names.
       fractional: whether `ipc` may be a fraction, because classes share what is stored.
+      stages: in which its sets are made, see `distill.progressive`; `ipc` counts those of one.
       title, citation: of a method outside the package; those inside are in papers.toml.
 
     Attributes:
@@ -54,6 +55,7 @@ class Settings:
 
     presets: typing.ClassVar[Mapping[str, Mapping]] = {}
     fractional: typing.ClassVar[bool] = False
+    stages: typing.ClassVar[int] = 1
     ipc: int = 1
 
     def __init_subclass__(cls, **kwargs):
@@ -307,7 +309,7 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
         changed = {**still, **later(start, note)}
         return Plan(changed, build, later_plan, told)
 
-    return Plan(still, build, None if later is None else later_plan, told)
+    return Plan(still, build, None if later is None else later_plan, told, settings.stages)
 
 
 def _normaliser_name(settings: Settings, data: RealData) -> str | None:
