@@ -11,8 +11,8 @@ Differs from the official code:
     each step), the whole set where it is as small;
   - patches lie a quarter of an image apart, but for the published 6 x 16 of preset "official" at
     0.9 images per class, which is for ten classes (there chosen by hand for every data set);
-  - areas of the poster start with norm one on images that are whitened one by one only, else with
-    unit variance for each pixel, as real images then have;
+  - where images are not whitened, areas of the poster start with unit variance for each pixel, as
+    standardised images have (there with norm one always);
   - the poster has the pixels that the budget allows and the aspect of the grid of classes, at 0.9
     images per class of CIFAR-10 the published one;
   - the accuracy is that of the last set (there the checkpoint is chosen by training accuracy).
@@ -82,5 +82,5 @@ class PoDD(Windowed):
             parameterization=poster(shape=shape, image_shape=at.spec.shape, patches=(rows, columns),
                                     class_grid=grid, order=order, labels=self.labels,
                                     fractions=self.fractions, label_ipc=self.label_ipc,
-                                    unit_variance=not at.normaliser.per_image),
+                                    unit_variance=at.normaliser.whiten is None),
         )

@@ -34,7 +34,7 @@ class RaTBPTT(Windowed):
       per_class: images of each class in an inner step, drawn anew; None or more than there are for
         all.
       classes: classes in an inner step, drawn anew; None for all. Needs per_class=1.
-      unit_norm: every image starts with the norm 1, as whitened real ones have about it.
+      unit_norm: every image starts with the norm 1, as officially where images are whitened.
     """
 
     steps: Whole = 600_000

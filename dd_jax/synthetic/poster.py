@@ -49,9 +49,9 @@ def poster(
 
     Its start is officially random: for each class a mean of standard normal values and noise of
     standard deviation d / 4 around it, d the smallest distance of two means, together scaled to
-    norm one, that of an image that is whitened by itself; these areas lie on the grid, fading
-    linearly into each other where they overlap. Of the start that is given only learning rate and
-    temperature are used; its images and labels must be of the right size.
+    norm one; these areas lie on the grid, fading linearly into each other where they overlap. Of
+    the start that is given only learning rate and temperature are used; its images and labels must
+    be of the right size.
 
     The set is not class-major, and its labels are probabilities. Learned ones need an optimizer
     that keeps the map at 0 or above, such as one that ends in `kept_between(0.0, jnp.inf)`.
