@@ -86,6 +86,10 @@ def test_presets_for_two_cores_keep_what_is_a_method_s_own(name):
         assert not hasattr(small, "average") or small.average == 0.9
         # Nine tenths of the average are of less than a tenth of the steps.
         assert not hasattr(small, "average") or 1 / (1 - small.average) < small.steps / 10
+    if name == "datm":  # whose experts are trained twice as long as those of FTD
+        for protocol in ("official", "cpu"):
+            epochs = [methods.preset(n, protocol, 10).expert_epochs for n in ("ftd", "datm")]
+            assert epochs[1] == 2 * epochs[0]
     if name in ("mtt", "ftd", "tesla"):
         small = methods.preset(name, "cpu", 10)
         assert (small.image_rate, small.batch_size, small.inner_steps, small.rate,
