@@ -37,11 +37,7 @@ def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, 
         change = functools.partial(representative, data=data,
                                    candidates=options.representative or None)
         plan, name = plan.then(change), f"{name}_representative"
-    return plan, name if _stages(plan, options) in (1, plan.stages) else f"{name}_progressive"
-
-
-def _stages(plan: Plan, options: Run) -> int:
-    return plan.stages if options.stages is None else options.stages
+    return plan, name if options.stages in (1, plan.stages) else f"{name}_progressive"
 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:
@@ -56,8 +52,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     data = load_data(options.data)
     plan = methods.plan_with(method, settings, data)
     plan, variant = _varied(method.name, plan, options, data.train)
-    stages = _stages(plan, options)
-    ipc = settings.ipc * stages
+    ipc = settings.ipc * options.stages
     ipc = int(ipc) if ipc == int(ipc) else ipc  # 1, not 1.0, in names and tables
     name = f"{data.train.spec.name}_{variant}_ipc{ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name
@@ -81,7 +76,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     told = dict(
         method=variant, data=data.train.spec.name, ipc=ipc, protocol=options.protocol,
         published=published and published._asdict(), distill_seconds=round(spent, 1),
-        steps=distilled.recipe.get("ended_after", recipe.steps * stages),
+        steps=distilled.recipe.get("ended_after", recipe.steps * options.stages),
         command="python -m dd_jax distill " + shlex.join(words), **figures)
     return _report(told, distilled, recipe, options, folder)
 
@@ -93,11 +88,10 @@ def _run(
     how: dict[str, Any] = dict(
         key=options.seed, workdir=folder, artefacts=store, log_every=options.log_every,
         save_seconds=options.save_seconds, save_every=options.save_every)
-    stages = _stages(plan, options)
-    if stages == 1:
+    if options.stages == 1:
         distilled, folders = distill(plan, data, **how), [folder]
     else:
-        distilled = progressive(plan, data, stages=stages, **how)
+        distilled = progressive(plan, data, stages=options.stages, **how)
         folders = sorted(folder.glob("stage_*"))
     return distilled, sum(max(seconds_spent(f), 0.0) for f in folders)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dd_jax.methods.families.trajectory import Trajectories
+from dd_jax.methods.families.trajectory import ZCA, Trajectories, row
 from dd_jax.methods.frame import Rate, Site, Whole
 from dd_jax.train.student import Student
 
@@ -24,8 +24,6 @@ from dd_jax.train.student import Student
 class PDD(Trajectories):
     """Settings of PDD on MTT, those in `Trajectories`, where `ipc` and `steps` are those of a stage
     and batch_size=None is for as many images as one stage has, whichever they are of.
-
-    "official" has those for CIFAR-10.
     """
 
     max_start: Whole = 5
@@ -33,12 +31,18 @@ class PDD(Trajectories):
     evaluation_epochs: Whole = 1503  # 501 for each of five stages, see `evaluate.equal_budget`
 
     stages = 5
-    whitened = {"cifar10": {1: True}, "cifar100": {1: True}}
+    for_data = {
+        "cifar10": {1: dict(normaliser=ZCA)},
+        "cifar100": {1: row(20, 3, 20, 1000.0, 1e-5, normaliser=ZCA),
+                     10: row(20, 2, 20, 1000.0, 1e-5, normaliser=ZCA, batch_size=512)},
+        "tiny_imagenet": {1: row(20, 2, 20, 1e4, 1e-4, batch_size=64, expert_epochs=24)},
+    }
     presets = {
         "official": {10: dict(inner_steps=30, max_start=15, rate_rate=1e-5)},
         # Experts of every stage are trained anew: few, for the epochs that segments lie in.
         "cpu": {0: dict(steps=40, max_start=3, rate_rate=1e-6, width=32, evaluation_width=32,
-                        evaluation_epochs=600, expert_count=2, expert_epochs=4, expert_rate=0.05),
+                        evaluation_epochs=600, batch_size=None, expert_count=2, expert_epochs=5,
+                        expert_rate=0.05),
                 10: dict(batch_size=25, rate=0.02, rate_rate=1e-5)},
     }
 

@@ -1,4 +1,4 @@
-"""Presets of the trajectory methods: whitening by data and budget, two cores, stages, and which
+"""Presets of the trajectory methods: settings by data and budget, two cores, stages, and which
 experts will do.
 """
 
@@ -13,51 +13,94 @@ import pytest
 
 import dd_jax as dd
 from dd_jax import methods
-from dd_jax.cli.distill import _stages
-from dd_jax.cli.options import Run
+from dd_jax.cli.options import method_command
 from dd_jax.data import from_arrays
 from dd_jax.distill import complete
 from dd_jax.errors import CheckpointError
 from dd_jax.methods.frame import Site
-from dd_jax.types import DataSpec
 from tests.laws import members
 from tests.methods import tiny
 
 NAMES = ("mtt", "ftd", "tesla", "datm", "att", "ast", "pdd")
+DATA = ("cifar10", "cifar100", "tiny_imagenet", "imagenet", "svhn", "fashion_mnist")
 # Method, data, and whether its authors whiten them, by images per class.
 WHITENED = [
     ("mtt", "cifar10", {1: True, 10: True, 50: False}),
     ("mtt", "cifar100", {1: True, 10: False, 50: True}),
     ("mtt", "tiny_imagenet", {1: False, 10: False, 50: False}),
     ("ftd", "cifar10", {1: True, 10: True, 50: True}),
+    ("ftd", "cifar100", {1: True, 10: True, 50: True}),
     ("tesla", "cifar10", {1: False, 10: True, 50: False}),
     ("tesla", "cifar100", {1: True, 10: False, 50: True}),
     ("datm", "cifar10", {1: True, 10: True, 50: True, 500: True, 1000: True}),
-    ("datm", "cifar100", {1: True, 10: True, 50: True}),
+    ("datm", "cifar100", {1: True, 10: True, 50: True, 100: True}),
     ("datm", "tiny_imagenet", {1: True, 10: True, 50: True}),
     ("att", "cifar10", {1: True, 10: True, 50: False}),
     ("att", "cifar100", {1: True, 10: False, 50: True}),
     ("att", "tiny_imagenet", {1: False, 10: False}),
     ("ast", "cifar10", {1: True, 10: True, 50: True}),
+    ("ast", "cifar100", {1: True, 10: False, 50: False}),
     ("pdd", "cifar10", {2: True, 10: True}),
     ("pdd", "cifar100", {2: True, 10: True}),
     ("pdd", "tiny_imagenet", {2: False, 10: False}),
-    *((name, "svhn", {1: False, 10: False}) for name in NAMES),
+    *((name, data, {1: False, 10: False}) for name in NAMES for data in ("svhn", "", "mnist")),
+]
+# N / M / T_max / rate of images / rate of the rate / first rate of other data than CIFAR-10.
+OTHER = [
+    ("mtt", "cifar100", 1, 20, 3, 20, 1000, 1e-5, 0.01, {}),
+    ("mtt", "cifar100", 10, 20, 2, 20, 1000, 1e-5, 0.01, dict(batch_size=None)),
+    ("mtt", "cifar100", 50, 80, 2, 40, 1000, 1e-5, 0.01, dict(batch_size=125)),
+    ("mtt", "tiny_imagenet", 1, 10, 2, 10, 1e4, 1e-4, 0.01, {}),
+    ("mtt", "tiny_imagenet", 50, 20, 2, 40, 1e4, 1e-4, 0.01, dict(batch_size=300)),
+    ("ftd", "cifar100", 1, 40, 3, 20, 1000, 1e-5, 0.01, dict(share=1.0, average=0.9995)),
+    ("ftd", "cifar100", 50, 80, 2, 40, 1000, 1e-5, 0.01, dict(batch_size=1000, average=0.999)),
+    ("tesla", "cifar100", 50, 80, 2, 40, 500, 1e-5, 0.01, dict(batch_size=125)),
+    ("tesla", "imagenet", 1, 10, 3, 10, 5000, 1e-4, 0.01, dict(soft_labels=True, expert_count=50)),
+    ("datm", "cifar100", 1, 40, 3, 20, 1000, 1e-5, 0.01, dict(
+        batch_size=None, label_rate=10, threshold=1, first_max_start=10, growth_steps=1000)),
+    ("datm", "cifar100", 50, 80, 2, 70, 1000, 1e-5, 0.01, dict(
+        batch_size=1000, min_start=20, first_max_start=None, growth_steps=0)),
+    ("datm", "tiny_imagenet", 50, 20, 2, 70, 100, 1e-4, 0.01, dict(batch_size=1000, min_start=40)),
+    ("att", "cifar100", 1, 50, 4, 20, 500, 1e-5, 0.01, dict(average=0.9995, steps=3000)),
+    ("att", "cifar100", 50, 80, 2, 40, 1000, 1e-5, 0.01, dict(batch_size=1200, steps=100_000)),
+    ("ast", "cifar100", 1, 20, 3, 20, 1000, 1e-5, 0.01, {}),
+    ("ast", "cifar100", 10, 20, 2, 30, 1000, 1e-5, 0.01, dict(batch_size=128)),
+    ("pdd", "cifar100", 2, 20, 3, 20, 1000, 1e-5, 0.01, dict(batch_size=None)),
+    ("pdd", "cifar100", 10, 20, 2, 20, 1000, 1e-5, 0.01, dict(batch_size=512)),
+    ("pdd", "tiny_imagenet", 10, 20, 2, 20, 1e4, 1e-4, 0.01, dict(batch_size=64, expert_epochs=24)),
 ]
 
 
-@pytest.mark.parametrize("name,data,budgets", WHITENED)
 @pytest.mark.parametrize("protocol", ["official", "cpu"])
-def test_images_are_whitened_where_the_authors_do(name, data, budgets, protocol):
-    spec = DataSpec(data, (32, 32, 3), 10, tuple("abcdefghij"))
-    for ipc, asked in budgets.items():
-        settings = methods.preset(name, protocol, ipc)
-        assert settings.normaliser is None
-        assert settings.whitening(spec) == ("zca_absolute" if asked else "standardise"), ipc
+def test_images_are_whitened_where_the_authors_do(protocol):
+    for name, data, budgets in WHITENED:
+        for ipc, asked in budgets.items():
+            found = methods.preset(name, protocol, ipc, data=data).normaliser
+            assert found == ("zca_absolute" if asked else "standardise"), (name, data, ipc)
+
+
+@pytest.mark.parametrize("row", OTHER, ids=lambda row: "-".join(map(str, row[:3])))
+def test_official_settings_of_other_data(row):
+    name, data, ipc, inner, span, most, image_rate, rate_rate, rate, own = row
+    config = dataclasses.asdict(methods.preset(name, "official", ipc, data=data))
+    wanted = dict(inner_steps=inner, span=span, max_start=most, image_rate=image_rate, rate=rate,
+                  rate_rate=rate_rate, **own)
+    assert {key: config[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_segments_of_all_data_are_within_their_experts(name):
+    for protocol, data, ipc in ((p, d, i) for p in ("official", "cpu") for d in DATA
+                                for i in (1, 2, 5, 10, 50, 100, 500)):
+        config = methods.preset(name, protocol, ipc, data=data)
+        low, first = getattr(config, "min_start", 0), getattr(config, "first_max_start", None)
+        assert config.max_start - 1 + config.span <= config.expert_epochs, (protocol, data, ipc)
+        assert low < config.max_start and (first is None or low < first <= config.max_start)
+        assert (first is None) == (getattr(config, "growth_steps", 0) == 0)
 
 
 @pytest.mark.parametrize("channels,ipc,changes,wanted", [
-    (3, 10, {}, "zca_absolute"), (3, 50, {}, None), (1, 10, {}, None),
+    (3, 10, {}, "zca_absolute"), (3, 50, {}, None),
     (3, 10, dict(normaliser="standardise"), None), (1, 1, dict(normaliser="zca"), "zca")])
 def test_the_plan_follows_and_experts_see_the_same(channels, ipc, changes, wanted):
     """Nothing has to be made for images that are standardised."""
@@ -68,6 +111,16 @@ def test_the_plan_follows_and_experts_see_the_same(channels, ipc, changes, wante
     assert (need and need.settings["name"]) == wanted
     seen = plan.needs["experts"].needs["normaliser"]
     assert seen.settings["name"] == (wanted or "standardise")
+
+
+def test_the_command_line_follows_the_data():
+    words = ["mtt", "--ipc", "10", "--protocol", "official"]
+    for data, wanted in (("cifar10", "zca_absolute"), ("tfds:cifar10", "zca_absolute"),
+                         ("fashion_mnist", "standardise")):
+        command = method_command("distill", [*words, "--data", data])[1]
+        assert command.settings.normaliser == wanted and command.run.stages == 1
+    assert method_command("distill", ["pdd", "--ipc", "2"])[1].run.stages == 5
+    assert method_command("distill", ["pdd", "--ipc", "2", "--stages", "2"])[1].run.stages == 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,7 +214,6 @@ def test_pdd_makes_five_stages_of_two_images():
     plan = methods.plan_with("pdd", dataclasses.replace(settings, depth=1, width=4), toy)
     assert (plan.stages, plan.then(lambda recipe: recipe).stages) == (5, 5)
     assert methods.plan("mtt", toy, depth=1, width=4).stages == 1
-    assert (_stages(plan, Run()), _stages(plan, Run(stages=2))) == (5, 2)
     # Experts of later stages are only trained for as long as their segments and an epoch need.
     assert plan.needs["experts"].settings["epochs"] == 50
     later = plan.later(lambda network: network, "after").needs["experts"]

@@ -129,6 +129,25 @@ def test_official_settings(name, ipc, wanted):
     assert {key: config[key] for key in wanted} == wanted
 
 
+@pytest.mark.parametrize("name,data,ipc,wanted", [
+    ("rat_bptt", "cifar100", 1, dict(window=90, inner_steps=130, window_mode="last",
+                                     image_rate=3e-4, labels="learned")),
+    ("rat_bptt", "cifar100", 10, dict(window=100, inner_steps=300, window_mode="random",
+                                      per_class=1, labels="learned", image_rate=1e-3)),
+    ("rat_bptt", "tiny_imagenet", 10, dict(window=100, inner_steps=300, classes=50, batch_size=1000,
+                                           normaliser="standardise", image_rate=3e-4)),
+    ("podd", "cifar100", 0.9, dict(rows=20, columns=20, patch_batch=50, batch_size=2000, window=100,
+                                   inner_steps=300, labels="learned")),
+    ("podd", "tiny_imagenet", 0.9, dict(rows=20, columns=40, patch_batch=30, batch_size=500,
+                                        depth=3, inner_rate=5e-4, image_rate=5e-4)),
+    ("podd", "cifar100", 0.4, dict(rows=None, columns=None, patch_batch=50)),
+])
+def test_official_settings_of_other_data(name, data, ipc, wanted):
+    config = dataclasses.asdict(methods.preset(name, "official", ipc, data=data))
+    assert {key: config[key] for key in wanted} == wanted
+    methods.preset(name, "cpu", ipc, data=data)
+
+
 @pytest.mark.parametrize("name,published", [("rat_bptt", "flip_rotate"), ("podd", "flip_rotate"),
                                             ("linba", "none")])
 def test_networks_of_the_test_see_the_training_s_augmentation(name, published):

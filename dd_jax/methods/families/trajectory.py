@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import optax
@@ -13,11 +13,11 @@ from dd_jax.methods.families.unrolling import Differentiated
 from dd_jax.methods.frame import (
     ConvNets,
     LearnedRate,
+    Pixels,
     Rate,
     Seed,
     Site,
     Tested,
-    Whitened,
     Whole,
     with_rate,
 )
@@ -27,14 +27,28 @@ from dd_jax.store.trajectories import open_trajectories
 from dd_jax.train.segments import Segments, StartEpochs, check_starts
 from dd_jax.train.student import Student, student
 from dd_jax.transforms import in_rate_space
-from dd_jax.types import DataSpec, Network, Objective
+from dd_jax.types import Network, Objective
+
+# The whitening of the authors: raw pixels, a constant beside the eigenvalues.
+ZCA = "zca_absolute"
 
 
-class Trajectories(Differentiated, Whitened, ConvNets, Tested):
-    """Settings of every trajectory method; the defaults are MTT's for CIFAR-10.
+def row(
+    inner_steps: int, span: int, max_start: int, image_rate: float, rate_rate: float,
+    rate: float = 0.01, *, normaliser: str = "standardise", **others: Any,
+) -> dict[str, Any]:
+    """A row of the tables in which authors publish their settings, for `Settings.for_data`.
 
-    Subclasses set `whitened`: name of data -> images per class from which on -> whether the authors
-    whiten it, which is what normaliser=None follows. Data without an entry are standardised.
+    Args:
+      inner_steps, span, max_start, image_rate, rate_rate, rate, normaliser: see `Trajectories`.
+      **others: more settings by name.
+    """
+    return dict(inner_steps=inner_steps, span=span, max_start=max_start, image_rate=image_rate,
+                rate_rate=rate_rate, rate=rate, normaliser=normaliser, **others)
+
+
+class Trajectories(Differentiated, Pixels, ConvNets, Tested):
+    """Settings of every trajectory method; the defaults are MTT's for CIFAR-10 without whitening.
 
     Attributes:
       experts: folder of trained experts; None: those of the store, trained where there are none.
@@ -67,14 +81,6 @@ class Trajectories(Differentiated, Whitened, ConvNets, Tested):
     expert_batch_size: Whole = 256
     expert_rate: Rate = 0.01
     expert_seed: Seed = 0
-
-    whitened: ClassVar[Mapping[str, Mapping[int, bool]]] = {}
-
-    def whitening(self, spec: DataSpec) -> str:
-        """The normaliser of colour images: the authors' for this data and budget."""
-        budgets = {0: False, **self.whitened.get(spec.name, {})}
-        asked = budgets[max(least for least in budgets if least <= self.ipc)]
-        return "zca_absolute" if asked else "standardise"
 
     def starts(self) -> StartEpochs:
         """From which epochs of an expert segments start."""
@@ -162,10 +168,10 @@ class Trajectories(Differentiated, Whitened, ConvNets, Tested):
 # For two CPU cores: narrow networks, ten experts of few epochs, some hundred outer steps. Such runs
 # have a thirtieth of the official steps, so MTT's rates are larger from 2 images per class on. What
 # is a method's own, such as inner_steps and span, stays; where it is a rate, the method says so.
-_SHORT = dict(steps=150, max_start=4, batch_size=25, image_rate=1000.0, rate=0.02, rate_rate=1e-5)
+_SHORT = dict(steps=150, max_start=3, batch_size=25, image_rate=1000.0, rate=0.02, rate_rate=1e-5)
 NARROW: Mapping[int, Mapping[str, Any]] = {
     0: dict(width=32, evaluation_width=32, expert_count=10, expert_epochs=5, expert_rate=0.05),
-    1: dict(steps=300, rate_rate=1e-6),
+    1: dict(steps=300, max_start=2, rate_rate=1e-6),
     2: _SHORT,
 }
 
