@@ -11,8 +11,8 @@ Differs from the official code:
     only plans with `later` have such networks, those of trajectory methods so far: others, and
     recipes that are complete already, are conditioned on the earlier images alone;
   - where inner batches are the whole set (`batch_size=None`, as in MTT's presets), an inner step
-    takes the images of all stages (there as many as stage 1 has, drawn from all alike: give the
-    recipe that `batch_size`);
+    takes the images of all stages (there as many as stage 1 has, drawn from all alike: so does
+    `methods.pdd`, and another recipe where it is given that `batch_size`);
   - easy real images are never left out (in the paper, not in the released settings).
 
 Source: Chen et al., Data Distillation Can Be Like Vodka: Distilling More Times For Better Quality,
