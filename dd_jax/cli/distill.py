@@ -37,7 +37,7 @@ def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, 
         change = functools.partial(representative, data=data,
                                    candidates=options.representative or None)
         plan, name = plan.then(change), f"{name}_representative"
-    return plan, name if options.stages == 1 else f"{name}_progressive"
+    return plan, name if options.stages in (1, plan.stages) else f"{name}_progressive"
 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:

@@ -32,7 +32,7 @@ class Run:
       representative: take real batches that represent their classes (DREAM), chosen every ten steps
         among so many random images of each class; 0 for all of them.
       stages: distil in so many stages, each of which adds --ipc images per class to those of the
-        stages before (PDD).
+        stages before; PDD has five by default.
       full: also train on the full data, for the ratio (made once, an artefact).
       seeds: networks to test; the protocol's number by default.
       evaluate: train and test networks on the set at the end.
@@ -97,11 +97,13 @@ def method_command(command: str, words: Sequence[str]) -> tuple[Method, Command]
     method = get(words[0])
     program = f"python -m dd_jax {command} {method.name}"
     kind = Command[method.settings]
-    # Twice: the protocol and the budget that the first reading finds set the second's defaults.
+    # Twice: protocol, budget and data that the first reading finds set the second's defaults.
     # Help waits for the second, so that it shows the defaults that would be used.
     first = parse(kind, [w for w in words[1:] if w not in ("-h", "--help")], program=program)
-    base = preset(method, first.run.protocol, first.settings.ipc)
-    return method, parse(kind, words[1:], program=program, default=Command(Run(), base))
+    base = preset(method, first.run.protocol, first.settings.ipc,
+                  data=first.run.data.removeprefix("tfds:"))
+    usual = Run(stages=method.settings.stages)
+    return method, parse(kind, words[1:], program=program, default=Command(usual, base))
 
 
 def load_data(name: str) -> Split:

@@ -132,9 +132,9 @@ def zca(
 
     Cov = X^T X / N over the flattened, preprocessed training images, with r = reg * tr(Cov) / d
     where `relative` and r = reg otherwise, d = H * W * C. The defaults are those of FRePo;
-    `per_image=True, centre=False` is that of KIP; `relative=False, standardise=False` is that of
-    MTT. Whitening with one and testing with another gives chance accuracy, so the normaliser
-    travels with every distilled set.
+    `per_image=True, centre=False` is that of KIP, with standardise=False that of RaT-BPTT;
+    `relative=False, standardise=False` is that of MTT. Whitening with one and testing with another
+    gives chance accuracy, so the normaliser travels with every distilled set.
 
     Args:
       data: the training set.
@@ -233,6 +233,7 @@ NORMALISERS: dict[str, Callable[[RealData], Normaliser]] = {
     "zca_absolute": lambda data: zca(data, relative=False, standardise=False),
     "zca_uncentred": lambda data: zca(data, centre=False),
     "zca_per_image": lambda data: zca(data, per_image=True, centre=False),
+    "zca_per_image_raw": lambda data: zca(data, per_image=True, centre=False, standardise=False),
 }
 
 
@@ -242,7 +243,8 @@ def normalisers(name: Optional[str], data: RealData) -> Normaliser:
     Args:
       name: "none", "standardise", "published" (by the numbers of published codes for data of
         that name), "published_cifar" (the same, CIFAR-100 by those of CIFAR-10), "zca" (FRePo),
-        "zca_absolute" (MTT, DataDAM), "zca_uncentred" (RFAD), "zca_per_image" (KIP).
+        "zca_absolute" (MTT, DataDAM), "zca_uncentred" (RFAD), "zca_per_image" (KIP),
+        "zca_per_image_raw" (RaT-BPTT).
       data: the training set.
 
     Returns:

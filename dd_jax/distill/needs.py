@@ -24,7 +24,7 @@ from dd_jax.data import (
     to_tensors,
 )
 from dd_jax.errors import require_whole, unknown
-from dd_jax.run.experts import train_experts
+from dd_jax.run.experts import check_trained, train_experts
 from dd_jax.run.stop import StopSignals
 from dd_jax.store.arrays import read_arrays, read_card, write_arrays
 from dd_jax.store.artefacts import Artefact
@@ -224,12 +224,19 @@ def first_experts(trajectories: Trajectories, count: int) -> Trajectories:
                                _files=trajectories._files[:count])
 
 
-def given_experts(folder: str, network: Network) -> Artefact:
+def given_experts(
+    folder: str, network: Network, *, training: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Artefact:
     """Experts that are in a folder of the user's already; they are what they hold.
 
+    Args:
+      folder: that `train_experts` filled.
+      network, training, settings: as for `experts`, of those that are asked for.
+
     Raises:
-      CheckpointError: the folder holds no experts of this network.
+      CheckpointError: the folder holds no experts of this network, or others than are asked for.
     """
     like = jax.eval_shape(network.init, jax.random.key(0))["params"]
     found = open_trajectories(folder, like=like)
+    check_trained(found, training, settings)
     return Artefact("experts", {"sha256": found.digest}, value=found)

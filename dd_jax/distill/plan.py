@@ -36,12 +36,14 @@ class Plan:
         of a later stage, whose artefacts start from there; None for a plan whose artefacts do not
         depend on earlier stages.
       settings: what is known of the recipe's settings before it is built, to tell runs apart by.
+      stages: in which `distill.progressive` makes its sets; this is the plan of each.
     """
 
     needs: Mapping[str, Artefact]
     build: Callable[[Mapping[str, Any]], Recipe]
     later: Callable[[Callable[[Network], Network], str], Plan] | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stages: int = 1
 
     def addresses(self, data: RealData) -> dict[str, str]:
         """name -> address of each need, which the settings of a complete recipe hold."""
@@ -61,7 +63,7 @@ class Plan:
         return Plan(
             self.needs, lambda have: change(self.build(have)),
             None if later is None else lambda start, note: later(start, note).then(change),
-            self.settings)
+            self.settings, self.stages)
 
 
 def as_plan(plan: Plan | Recipe) -> Plan:

@@ -11,8 +11,8 @@ Differs from the official code:
     only plans with `later` have such networks, those of trajectory methods so far: others, and
     recipes that are complete already, are conditioned on the earlier images alone;
   - where inner batches are the whole set (`batch_size=None`, as in MTT's presets), an inner step
-    takes the images of all stages (there as many as stage 1 has, drawn from all alike: give the
-    recipe that `batch_size`);
+    takes the images of all stages (there as many as stage 1 has, drawn from all alike: so does
+    `methods.pdd`, and another recipe where it is given that `batch_size`);
   - easy real images are never left out (in the paper, not in the released settings).
 
 Source: Chen et al., Data Distillation Can Be Like Vodka: Distilling More Times For Better Quality,
@@ -48,7 +48,7 @@ def progressive(
     plan: Plan | Recipe,
     data: RealData | Split,
     *,
-    stages: int,
+    stages: int | None = None,
     key: int | jax.Array = 0,
     workdir: str | pathlib.Path | None = None,
     artefacts: Any = None,
@@ -63,7 +63,7 @@ def progressive(
     Args:
       plan: of one stage, or its recipe.
       data: the real training set.
-      stages: P.
+      stages: P; by default those of the method, 1 for most.
       key: seed or PRNG key; stage 1 uses it as it is.
       workdir: folder of the run.
       artefacts, **options: of every stage, as for `distill`.
@@ -86,6 +86,7 @@ def progressive(
       >>> progressive(recipe, real, stages=2, show_progress=False).synthetic.images.shape
       (4, 8, 8, 1)
     """
+    stages = as_plan(plan).stages if stages is None else stages
     require_whole("stages", stages, example=5)
     real = data.train if isinstance(data, Split) else data
     store = store_beside(artefacts, workdir)

@@ -11,14 +11,23 @@ from dd_jax.methods.frame.settings import preset as _preset
 from dd_jax.types import RealData, Split
 
 
-def preset(method: str | Method, protocol: str = "official", ipc: float = 1, **changes) -> Settings:
+def preset(
+    method: str | Method, protocol: str = "official", ipc: float = 1, *, data: str = "", **changes
+) -> Settings:
     """The settings of a method for a protocol and a budget, with single ones changed.
+
+    Args:
+      method: its name, or its record.
+      protocol: "official" or "cpu".
+      ipc: images per class.
+      data: name of the data, for what the authors have for this data only.
+      **changes: any setting of the method.
 
     Raises:
       ConfigError: unknown method, protocol or setting.
     """
     method = get(method) if isinstance(method, str) else method
-    return _preset(method.settings, protocol, ipc, **changes)
+    return _preset(method.settings, protocol, ipc, data=data, **changes)
 
 
 def plan(
@@ -45,8 +54,9 @@ def plan(
       >>> sorted(plan("wmdd", real, protocol="cpu").needs)
       ['targets', 'teacher']
     """
-    method = get(name)
-    return plan_with(method, preset(method, protocol, ipc, **changes), data)
+    method, train = get(name), data.train if isinstance(data, Split) else data
+    settings = preset(method, protocol, ipc, data=train.spec.name, **changes)
+    return plan_with(method, settings, train)
 
 
 def plan_with(method: str | Method, settings: Settings, data: RealData | Split) -> Plan:

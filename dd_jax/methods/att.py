@@ -9,7 +9,7 @@ and the nearest step is looked for among all (there only below a distance of 10,
 
 from __future__ import annotations
 
-from dd_jax.methods.families.trajectory import Trajectories, narrow
+from dd_jax.methods.families.trajectory import ZCA, Trajectories, narrow, row
 from dd_jax.methods.frame import Decay, Site, Whole
 from dd_jax.objectives.trajectory_loss import nearest
 from dd_jax.objectives.trajectory_matching import trajectory_matching
@@ -25,6 +25,17 @@ class ATT(Trajectories):
     expert_batch_size: Whole = 512
     average: Decay = 0.999
 
+    for_data = {
+        "cifar10": {1: dict(normaliser=ZCA), 50: {}},
+        "cifar100": {
+            1: row(50, 4, 20, 500.0, 1e-5, normaliser=ZCA, average=0.9995, steps=3000),
+            10: row(20, 2, 40, 1000.0, 1e-5, average=0.9995, steps=200_000),
+            50: row(80, 2, 40, 1000.0, 1e-5, normaliser=ZCA, average=0.999, steps=100_000,
+                    batch_size=1200)},
+        "tiny_imagenet": {
+            1: row(30, 2, 10, 1e4, 1e-4, average=0.999, steps=10_000),
+            10: row(20, 2, 40, 1e4, 1e-5, 1e-4, average=0.999, steps=80_000)},
+    }
     presets = {
         "official": {
             1: dict(inner_steps=80, span=4, max_start=2, rate_rate=1e-7, steps=6000,
@@ -33,8 +44,11 @@ class ATT(Trajectories):
                      average=0.9999),
             50: dict(inner_steps=50, max_start=40, rate_rate=1e-5, rate=0.001, steps=1_000_000),
         },
-        # With MTT's batches, so that both ask for the same experts.
-        "cpu": narrow(dict(average=0.99, expert_batch_size=256)),
+        # Its rates at 10, 1e4 and 1e-4, are for 60,000 steps; its own first rate stays.
+        "cpu": narrow(
+            dict(average=0.9), one=dict(steps=150),
+            several=dict(image_rate=3000.0, rate=0.01,
+                         max_start=lambda ipc: 2 if ipc < 10 else 3)),
     }
 
     def matching(self, at: Site, learner):

@@ -9,15 +9,16 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
   - images are chosen among a random part of each class (there among all, in random order); labels
     start from the experts that classify an image rightly, or from all where none does (there this
     is not a number);
-  - labels are stored as logarithms of probabilities, which are logits of the same softmax;
-  - pixels are standardised by default (whitened in every official setting): `normaliser="zca"`.
+  - labels are stored as logarithms of probabilities, which are logits of the same softmax.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import optax
 
-from dd_jax.methods.families.trajectory import narrow
+from dd_jax.methods.families.trajectory import ZCA, narrow, row
 from dd_jax.methods.frame import Rate, Seed, Site, Whole, with_rate
 from dd_jax.methods.ftd import Flat
 from dd_jax.synthetic import Labels, pixels
@@ -26,6 +27,13 @@ from dd_jax.train.segments import StartEpochs
 from dd_jax.transforms import skipped_above
 
 _LEAST = 1e-12  # of a label's probability: experts' logits are kept as they are
+
+
+def _row(*numbers: float, **others: Any) -> dict[str, Any]:
+    """A row for other data than CIFAR-10: whitened, from epoch 0 on without growth, unless said."""
+    usual = dict(batch_size=None, label_rate=10.0, threshold=1.0, min_start=0, first_max_start=None,
+                 growth_steps=0)
+    return row(*numbers, **{**usual, **others}, normaliser=ZCA)
 
 
 class DATM(Flat):
@@ -52,6 +60,19 @@ class DATM(Flat):
     label_rate: Rate = 2.0
     threshold: Rate = 1.0
 
+    for_data = {
+        "cifar10": {1: dict(normaliser=ZCA)},
+        "cifar100": {
+            1: _row(40, 3, 20, 1000.0, 1e-5, first_max_start=10, growth_steps=1000),
+            10: _row(80, 2, 50, 1000.0, 1e-5, batch_size=1000, first_max_start=30,
+                     growth_steps=2000),
+            50: _row(80, 2, 70, 1000.0, 1e-5, batch_size=1000, min_start=20),
+            100: _row(80, 2, 70, 50.0, 1e-5, batch_size=1000, min_start=30)},
+        "tiny_imagenet": {
+            1: _row(40, 2, 20, 1e4, 1e-4, first_max_start=15, growth_steps=2000),
+            10: _row(40, 2, 50, 100.0, 1e-4, batch_size=500, min_start=10),
+            50: _row(20, 2, 70, 100.0, 1e-4, batch_size=1000, min_start=40)},
+    }
     presets = {
         "official": {
             1: dict(batch_size=10, max_start=4, rate_rate=1e-7, label_rate=5.0, threshold=1.1),
@@ -63,7 +84,11 @@ class DATM(Flat):
             1000: dict(inner_steps=100, batch_size=1000, image_rate=50.0, label_rate=10.0,
                        min_start=40, max_start=60),
         },
-        "cpu": narrow(dict(batch_size=None, min_start=0), first_max_start=2, growth_steps=100),
+        # Its own rate and many small steps; as officially, experts for twice as long as FTD's.
+        "cpu": narrow(
+            dict(batch_size=10, min_start=0, expert_count=5, expert_epochs=10),
+            one=dict(steps=150, max_start=4, first_max_start=None, growth_steps=0),
+            several=dict(batch_size=10, rate=0.01, first_max_start=2, growth_steps=75)),
     }
 
     def starts(self) -> StartEpochs:

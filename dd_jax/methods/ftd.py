@@ -15,7 +15,7 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
 
 from __future__ import annotations
 
-from dd_jax.methods.families.trajectory import Trajectories, narrow
+from dd_jax.methods.families.trajectory import ZCA, Trajectories, narrow, row
 from dd_jax.methods.frame import Decay, Rate, Site
 from dd_jax.train.expert_rules import sharpness_aware
 
@@ -45,13 +45,24 @@ class FTD(Flat):
 
     average: Decay = 0.999
 
+    for_data = {
+        "cifar10": {1: dict(normaliser=ZCA)},
+        "cifar100": {
+            1: row(40, 3, 20, 1000.0, 1e-5, normaliser=ZCA, share=1.0, average=0.9995),
+            10: row(20, 2, 40, 1000.0, 1e-5, normaliser=ZCA, share=1.0, average=0.9995),
+            50: row(80, 2, 40, 1000.0, 1e-5, normaliser=ZCA, share=1.0, average=0.999,
+                    batch_size=1000)},
+        "tiny_imagenet": {
+            1: row(30, 2, 10, 1e4, 1e-4, share=1.0, average=0.999),
+            10: row(20, 2, 40, 1e4, 1e-4, share=1.0, average=0.999, batch_size=500)},
+    }
     presets = {
         "official": {
             1: dict(inner_steps=50, max_start=2, rate_rate=1e-7, average=0.9999),
             10: dict(inner_steps=30, max_start=20, rate_rate=1e-5, rate=0.001, average=0.9995),
             50: dict(inner_steps=30, max_start=40, rate_rate=1e-5, image_rate=1000.0, share=1.0),
         },
-        "cpu": narrow(dict(average=0.99)),
+        "cpu": narrow(dict(average=0.9)),
     }
 
     def build(self, at: Site) -> dict:

@@ -12,7 +12,7 @@ Differs from the official code:
   - the steps of the test are a setting (there chosen on a validation split from what a network
     lasted during distillation);
   - the second-order variant only, not the one with a ridge regression head;
-  - the network's own step takes another batch of the images than the differentiated one.
+  - the network's own step has the labels after the step's update (there those before it).
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class LabelDistillation(Unrolling):
     def build(self, at: Site) -> dict:
         network, real = at.convnet(), at.start()
         pool = pools.restarting_pool(network, optimizer=optax.adam(self.network_rate),
-                                    batch_size=self.inner_batch_size, window=self.window)
+                                    window=self.window)
 
         def objective(adjoint: str):
             learner = student(network, steps=1, batch_size=self.inner_batch_size,
                               adjoint=self.adjoint_of(adjoint, plain=True))
-            return unrolled(learner, pool=pool, rate=self.inner_rate,
+            return unrolled(learner, pool=pool, rate=self.inner_rate, shared_batch=True,
                             batch_size=at.rows(self.batch_size))
 
         def start(data, key):

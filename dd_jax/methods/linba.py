@@ -31,7 +31,8 @@ class LinBa(Unrolling):
       inner_steps, inner_rate, inner_momentum: of the gradient descent on the memory's images.
       per_class: of these images, for each class in a step, drawn anew.
       memory_rate, memory_momentum, clip: SGD on these; the largest norm of its gradients.
-      augmentation: one draw for all steps and real images, a name in `augment.by_name`.
+      augmentation: one draw for all steps and real images, a name in `augment.by_name`; the test
+        draws it anew for every image.
       evaluation_epochs, evaluation_batch_size, evaluation_seeds: of the networks of the test.
     """
 
@@ -85,6 +86,6 @@ class LinBa(Unrolling):
             parameterization=addressed(rows=rows, **sizes),
             optimizer=optax.chain(optax.clip_by_global_norm(self.clip), sgd),
             evaluation=at.protocol(
-                "linba", width=self.width, augmentation="none", learning_rate=self.inner_rate,
+                "linba", width=self.width, learning_rate=self.inner_rate,
                 momentum=self.inner_momentum, weight_decay=0.0, schedule="constant",
                 batch_size=self.evaluation_batch_size, seeds=self.evaluation_seeds))

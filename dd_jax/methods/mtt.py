@@ -14,17 +14,26 @@ Differs from the official code:
   - a segment whose expert did not move has loss 0 (there it divides by zero);
   - the accuracy is that of the last set, not the best one seen on the test set;
   - any number of images per class: the settings are those of the largest published budget below;
-    pixels are standardised by default, as the official runs without ZCA whitening are.
+  - data for which nothing is published have the settings for CIFAR-10, without its whitening.
 """
 
 from __future__ import annotations
 
-from dd_jax.methods.families.trajectory import Trajectories, narrow
+from dd_jax.methods.families.trajectory import ZCA, Trajectories, narrow, row
 
 
 class MTT(Trajectories):
-    """Settings of MTT, see `Trajectories`; "official" has those for CIFAR-10."""
+    """Settings of MTT, see `Trajectories`; "official" follows the data."""
 
+    for_data = {
+        "cifar10": {1: dict(normaliser=ZCA), 50: {}},
+        "cifar100": {1: row(20, 3, 20, 1000.0, 1e-5, normaliser=ZCA),
+                     10: row(20, 2, 20, 1000.0, 1e-5),
+                     50: row(80, 2, 40, 1000.0, 1e-5, normaliser=ZCA, batch_size=125)},
+        "tiny_imagenet": {1: row(10, 2, 10, 1e4, 1e-4),
+                          10: row(20, 2, 40, 1e4, 1e-4, batch_size=200),
+                          50: row(20, 2, 40, 1e4, 1e-4, batch_size=300)},
+    }
     presets = {
         "official": {
             1: dict(inner_steps=50, max_start=2, rate_rate=1e-7),

@@ -9,8 +9,10 @@ Differs from the official code:
     text model);
   - patches of an inner step are drawn from one permutation of all after another (there anew for
     each step), the whole set where it is as small;
-  - patches lie a quarter of an image apart, but for the published 6 x 16 of preset "official" at
-    0.9 images per class, which is for ten classes (there chosen by hand for every data set);
+  - patches lie a quarter of an image apart, but for the published numbers at 0.9 images per class,
+    6 x 16 where nothing is published (there chosen by hand for every data set);
+  - where images are not whitened, areas of the poster start with unit variance for each pixel, as
+    standardised images have (there with norm one always);
   - the poster has the pixels that the budget allows and the aspect of the grid of classes, at 0.9
     images per class of CIFAR-10 the published one;
   - the accuracy is that of the last set (there the checkpoint is chosen by training accuracy).
@@ -25,6 +27,12 @@ from dd_jax.synthetic import Labels, class_start, poster
 from dd_jax.synthetic.class_order import class_grid, class_order, mean_image_distances
 from dd_jax.synthetic.poster_layout import patch_counts, poster_shape
 from dd_jax.train.plans import permuted
+
+
+def _published(rows: int, columns: int) -> dict:
+    """Patches along the sides of the published posters, which are for 0.9 images per class."""
+    return dict(rows=lambda ipc: rows if ipc == 0.9 else None,
+                columns=lambda ipc: columns if ipc == 0.9 else None)
 
 
 class PoDD(Windowed):
@@ -50,9 +58,15 @@ class PoDD(Windowed):
     ordered: bool = True
     evaluation_steps: Whole = 2000
 
+    for_data = {
+        "cifar100": {0: dict(_published(20, 20), patch_batch=50, batch_size=2000, window=100,
+                             inner_steps=300, labels="learned")},
+        "tiny_imagenet": {0: dict(_published(20, 40), patch_batch=30, batch_size=500, window=100,
+                                  inner_steps=300, labels="learned", depth=3, inner_rate=5e-4,
+                                  image_rate=5e-4, label_rate=5e-4)},
+    }
     presets = {
-        "official": {0: dict(patch_batch=96, rows=lambda ipc: 6 if ipc == 0.9 else None,
-                             columns=lambda ipc: 16 if ipc == 0.9 else None)},
+        "official": {0: dict(_published(6, 16), patch_batch=96)},
         "cpu": {0: dict(steps=500, batch_size=256, window=12, inner_steps=36, hold=1, rows=None,
                         columns=None, inner_rate=3e-3, image_rate=0.02, label_rate=0.01,
                         normaliser="standardise", augmentation="none", labels="learned",
@@ -79,5 +93,6 @@ class PoDD(Windowed):
             start=class_start("noise", normaliser=at.normaliser, ipc=1, kind="one_hot"),
             parameterization=poster(shape=shape, image_shape=at.spec.shape, patches=(rows, columns),
                                     class_grid=grid, order=order, labels=self.labels,
-                                    fractions=self.fractions, label_ipc=self.label_ipc),
+                                    fractions=self.fractions, label_ipc=self.label_ipc,
+                                    unit_variance=at.normaliser.whiten is None),
         )

@@ -9,12 +9,10 @@ Differs from the official code:
   - real batches are drawn without replacement within a batch, not within an epoch;
   - a forward window goes on when the loss on real training images stands still (there the loss on
     test images);
-  - gradients are cut at twice the moving average of the norms before them, the first not at all;
-    which average is meant is our reading;
   - networks of the test are trained for a given number of steps (there the best of 300, 600, 1000
-    and 3000 on the test set), without augmentation;
+    and 3000 on the test set);
   - boosting, blocks of images that are added beside frozen or slower ones, is `distill.boosted`;
-  - on grey images the presets keep the settings for CIFAR-10.
+  - data for which nothing is published have the settings for CIFAR-10.
 """
 
 from __future__ import annotations
@@ -27,6 +25,10 @@ from dd_jax.methods.frame import Site, Start, Whole
 from dd_jax.synthetic import Labels, pixels
 from dd_jax.train import class_rows
 
+# On sets of many classes, of which an inner step takes a part.
+_MANY = dict(per_class=1, classes=50, labels="learned", image_rate=3e-4, label_rate=3e-4,
+             normaliser="standardise")
+
 
 class RaTBPTT(Windowed):
     """Settings of RaT-BPTT, beside those of `Windowed`; the defaults are for CIFAR-10.
@@ -36,7 +38,7 @@ class RaTBPTT(Windowed):
       per_class: images of each class in an inner step, drawn anew; None or more than there are for
         all.
       classes: classes in an inner step, drawn anew; None for all. Needs per_class=1.
-      unit_norm: every image starts with the norm 1, as whitened real ones have about it.
+      unit_norm: every image starts with the norm 1, as officially where images are whitened.
     """
 
     steps: Whole = 600_000
@@ -45,10 +47,19 @@ class RaTBPTT(Windowed):
     classes: Whole | None = None
     unit_norm: bool = True
 
+    for_data = {
+        "cifar100": {
+            1: dict(window=90, inner_steps=130, window_mode="last", labels="learned",
+                    image_rate=3e-4, label_rate=3e-4),
+            10: dict(window=100, inner_steps=300, per_class=1, labels="learned")},
+        "tiny_imagenet": {1: dict(window=100, inner_steps=300, **_MANY, batch_size=1000)},
+        "imagenet": {1: dict(window=80, inner_steps=280, window_mode="last", **_MANY,
+                             batch_size=1500)},
+    }
     presets = {
-        "official": {},  # published for ten images per class
-        "cpu": {0: dict(batch_size=256, hold=1, per_class=2, inner_rate=3e-3, image_rate=0.02,
-                        normaliser="standardise", start="real", unit_norm=False,
+        "official": {},  # of CIFAR-10 at ten images per class
+        "cpu": {0: dict(batch_size=256, hold=1, per_class=2, classes=None, inner_rate=3e-3,
+                        image_rate=0.02, normaliser="standardise", start="real", unit_norm=False,
                         augmentation="none", width=32, evaluation_steps=300, evaluation_seeds=5),
                 1: dict(steps=400, window=15, inner_steps=45),
                 2: dict(steps=250, window=10, inner_steps=30)},

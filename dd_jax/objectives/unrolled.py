@@ -38,14 +38,22 @@ from dd_jax.types import (
     SyntheticSet,
 )
 
-_POOL, _WINDOW, _MEASURE = range(3)
+_POOL, _WINDOW, _MEASURE, _PLAN = range(4)
 
 
 class UnrolledState(NamedTuple):
-    """State of `unrolled`: the pool's, and that of the window or ()."""
+    """State of `unrolled`.
+
+    Attributes:
+      pool: the pool's state.
+      window: the window's, or ().
+      plan: [2] uint32, the key of the student's batches in the next step where the pool has the
+        same; or ().
+    """
 
     pool: PyTree
     window: WindowState | tuple
+    plan: jax.Array | tuple = ()
 
 
 def unrolled(
@@ -58,6 +66,7 @@ def unrolled(
     per_class: bool = False,
     rate: float | None = None,
     networks: int = 1,
+    shared_batch: bool = False,
     how: str = "auto",
     bound: str = "",
 ) -> Objective:
@@ -74,6 +83,8 @@ def unrolled(
       per_class: `batch_size` counts the images of each class.
       rate: of the student, for a set that has none of its own.
       networks: per step, each drawn from the pool and trained by itself; losses are averaged.
+      shared_batch: the pool advances on the images of the student's first step, not on the whole
+        set, as where its network takes the step that was differentiated. One network only.
       how: "map" or "vmap" over networks; by backend by default.
       bound: of the objective: why the images have to stay as they are, where the student's plan
         takes them in the order in which they are stored.
@@ -97,8 +108,11 @@ def unrolled(
       ...                      batch_size=16, rate=0.1)
     """
     _check(student, pool, batch_size, window, augmentation, rate, networks, how)
+    if shared_batch and networks > 1:
+        raise ConfigError(f"networks is {networks}, whose batches the pool cannot all have",
+                          fix="pass networks=1 or shared_batch=False")
     training = _Training(student, pool, batch_size, window, augmentation, per_class, rate,
-                         networks, how)
+                         networks, how, shared_batch)
     return Objective(
         loss=partial(_loss, training),
         init=partial(_init, training),
@@ -122,13 +136,15 @@ class _Training:
     rate: float | None
     networks: int
     how: str
+    shared_batch: bool
 
 
 def _init(of: _Training, key: jax.Array, synthetic: SyntheticSet) -> UnrolledState:
     synthetic = _rated(of, synthetic)
     check_student_rates(synthetic.learning_rate, of.student.steps)
     place = () if of.window is None else first_place(of.window, jax.random.fold_in(key, _WINDOW))
-    return UnrolledState(of.pool.init(jax.random.fold_in(key, _POOL), synthetic), place)
+    return UnrolledState(of.pool.init(jax.random.fold_in(key, _POOL), synthetic), place,
+                         _next_plan(of, key))
 
 
 def _sample(of: _Training, data: RealData, state: UnrolledState, key: jax.Array) -> jax.Array:
@@ -152,7 +168,27 @@ def _advance(of: _Training, synthetic: SyntheticSet, state: UnrolledState, batch
     if of.window is not None:
         place = next_place(of.window, place, keys[1],
                            lambda: _mean_risk(of, synthetic, state, batch, keys[2])[0])
-    return UnrolledState(of.pool.advance(state.pool, synthetic, keys[0], *real), place)
+    if of.shared_batch:
+        synthetic = _of_first_step(of.student, synthetic, state)
+    return UnrolledState(of.pool.advance(state.pool, synthetic, keys[0], *real), place,
+                         _next_plan(of, key))
+
+
+def _next_plan(of: _Training, key: jax.Array) -> jax.Array | tuple:
+    """The key of the next step's batches as numbers; () where nobody shares it."""
+    return jax.random.key_data(jax.random.fold_in(key, _PLAN)) if of.shared_batch else ()
+
+
+def _of_first_step(student: Student, synthetic: SyntheticSet, state: UnrolledState) -> SyntheticSet:
+    """The images that the student took in its first step, with their labels and weights."""
+    key = jax.random.wrap_key_data(state.plan)
+    rows = student.plan(key, synthetic.images.shape[0]).rows
+
+    def taken(x):
+        return x if x is None or rows is None else x[rows[0]]
+
+    return synthetic._replace(images=taken(synthetic.images), labels=taken(synthetic.labels),
+                              weights=taken(synthetic.weights))
 
 
 def _embed(of: _Training, state: UnrolledState, images: jax.Array, key: jax.Array) -> jax.Array:
@@ -174,6 +210,8 @@ def _network_risk(of: _Training, synthetic: SyntheticSet, state: UnrolledState, 
     draw_key, plan_key, real_key = jax.random.split(key, 3)
     variables = jax.lax.stop_gradient(of.pool.draw(state.pool, draw_key))
     variables = _of_type(variables, synthetic.images.dtype)
+    if of.shared_batch:
+        plan_key = jax.random.wrap_key_data(state.plan)
     inputs = of.student.plan(plan_key, synthetic.images.shape[0])
     start = state.window.start if of.window is not None else None
     params = _trained(of, synthetic, variables["params"], inputs, start)

@@ -68,8 +68,8 @@ def train_experts(
       notes: JSON-able; tells experts apart by what no number says, such as the strategy of the
         augmentation, and is compared like the other settings.
       show_progress: by default when there is somebody to see it.
-      **training: epochs, batch_size, learning_rate, momentum, weight_decay, augmentation and rule,
-        as for `train.experts.train_expert`.
+      **training: epochs, batch_size, learning_rate, momentum, weight_decay, restart, augmentation
+        and rule, as for `train.experts.train_expert`.
 
     Returns:
       The open folder, with all experts in it.
@@ -129,6 +129,60 @@ def train_experts(
     return open_trajectories(folder)
 
 
+def check_trained(
+    experts: Trajectories, training: Mapping[str, Any], notes: Mapping[str, Any] | None = None
+) -> None:
+    """Refuses experts whose training is not the one that is asked for.
+
+    What must agree is what shapes a trajectory: more epochs than are asked for do no harm where the
+    first ones are alike, the key is theirs, and a note counts where both have it.
+
+    Args:
+      experts: the open folder; one that says nothing of its training passes.
+      training: as for `train_experts`.
+      notes: as there.
+
+    Raises:
+      CheckpointError: another training, with what is there and what is asked for.
+      ConfigError: a setting that no training has.
+
+    Example:
+      >>> held = {"training": {"batch_size": 256, "epochs": 2, "learning_rate": 0.01}}
+      >>> experts = Trajectories("folder", (0,), 2, 270, held, ())
+      >>> check_trained(experts, {"batch_size": 512, "epochs": 2})
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.CheckpointError: ... batch_size is 256 there, 512 asked for; ...
+    """
+    held = experts.description.get("training")
+    if not isinstance(held, Mapping):
+        return
+    wanted = _told(_settings(training), notes)
+    epochs, own_notes = min(experts.epochs, wanted["epochs"]), held.get("notes") or {}
+    shared = sorted(own_notes.keys() & wanted["notes"].keys())
+    there = {**_of_first(held, epochs), "epochs": epochs,
+             "notes": {name: own_notes[name] for name in shared}}
+    asked = {**_of_first(wanted, epochs), "notes": {name: wanted["notes"][name] for name in shared}}
+    names = there.keys() & asked.keys()
+    odd = differences({name: there[name] for name in names}, {name: asked[name] for name in names})
+    if odd:
+        raise CheckpointError(
+            f"the experts of {experts.folder} were trained otherwise than the settings say: "
+            + "; ".join(f"{name} is {a} there, {b} asked for" for name, a, b in odd),
+            fix="set what they were trained with, or leave experts out to have others made")
+
+
+def _of_first(told: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """What is told of a training, as far as its first epochs go; one rate where they are alike."""
+    told = {"restart": None, **told}
+    if told["restart"] is not None and told["restart"] >= epochs:
+        told["restart"] = None
+    if isinstance(told.get("learning_rate"), list):
+        rates = told["learning_rate"][:epochs]
+        told["learning_rate"] = rates[0] if len(set(rates)) == 1 else rates
+    return told
+
+
 def _settings(training: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of a training, those that were not given at their defaults."""
     known = {name: parameter.default
@@ -144,20 +198,27 @@ def _settings(training: Mapping[str, Any]) -> dict[str, Any]:
 
 def _described(settings: Mapping[str, Any], notes: Mapping[str, Any] | None,
                key: jax.Array) -> dict[str, Any]:
-    """The settings as JSON can hold them."""
+    """The settings and the key as JSON can hold them."""
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
             and key.shape == ()):
         raise ConfigError(f"key is {key!r}, expected one typed PRNG key",
                           fix="pass key=jax.random.key(0)")
+    return {**_told(settings, notes), "key": np.asarray(jax.random.key_data(key)).tolist()}
+
+
+def _told(settings: Mapping[str, Any], notes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings as JSON can hold them; "restart" only where there is one, as ever."""
     rule, rate = settings["rule"], settings["learning_rate"]
-    return {
+    told = {
         **settings,
         "rule": rule and dict(rule.settings),
         "augmentation": settings["augmentation"] is not None,
         "learning_rate": float(rate) if np.ndim(rate) == 0 else [float(r) for r in rate],
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
         "notes": dict(notes or {}),
     }
+    if told["restart"] is None:
+        del told["restart"]
+    return told
 
 
 def _missing(folder: str | os.PathLike, count: int, wanted: Mapping[str, Any]) -> list[int]:

@@ -14,6 +14,7 @@ Source: Shul, Horwitz and Hoshen, Distilling Datasets Into Less Than One Image, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -42,6 +43,7 @@ def poster(
     labels: str = "fixed",
     fractions: bool = False,
     label_ipc: int = 1,
+    unit_variance: bool = False,
 ) -> Parameterization:
     """One poster P [H, W, C] of model-space values, shown as `patches` overlapping images.
 
@@ -67,6 +69,8 @@ def poster(
       fractions: fixed labels are shares of the pixel counts; officially, and here by default, they
         are the softmax of the counts themselves, which is nearly one-hot.
       label_ipc: a learned map has at most K * label_ipc labels.
+      unit_variance: areas start with norm sqrt(h w C), a variance of one for each pixel, as
+        standardised images have; it is the start's and not recorded.
 
     Returns:
       A `Parameterization` whose params are {"poster": [H, W, C]} in group "images" and, where
@@ -100,6 +104,8 @@ def poster(
                 f"the start has images of {found[0]} and {found[1]} classes, the poster "
                 f"{image_shape} and {order.size}", fix="make the poster for the data of the start")
         areas = _gaussian_areas(key, order.size, (*area, image_shape[2]), start.images.dtype)
+        if unit_variance:
+            areas = areas * math.sqrt(math.prod(areas.shape[1:]))
         params = {"poster": _blended(areas[order.reshape(-1)], shape, grid)}
         if labels == "learned":
             params["label_map"] = jnp.asarray(layout.first_label_map(map_shape, order),

@@ -22,6 +22,7 @@ from dd_jax.train.built import require_built
 from dd_jax.train.expert_rules import ExpertRule
 from dd_jax.train.fit import augmented, fit
 from dd_jax.train.teachers import real_images
+from dd_jax.transforms import restarted_at
 from dd_jax.types import Augmentation, Network, PyTree, RealData
 
 _NETWORK, _EPOCH = range(2)
@@ -84,6 +85,7 @@ def train_expert(
     learning_rate: float | Sequence[float] = 0.01,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
+    restart: int | None = None,
     augmentation: Augmentation | None = None,
     rule: ExpertRule | None = None,
     start: PyTree | None = None,
@@ -106,6 +108,7 @@ def train_expert(
       batch_size: images per step; the rest of a pass is a smaller last step.
       learning_rate: one number, or one for each epoch.
       momentum, weight_decay: as above.
+      restart: epoch, from 0, that begins without momentum, u = 0; None for none.
       augmentation: one draw per image in every step.
       rule: the gradient g; None is that of the mean cross-entropy.
       start: parameters to begin from, in place of a new network's.
@@ -126,7 +129,7 @@ def train_expert(
       (3, 270)
     """
     check_training(network, data, epochs=epochs, batch_size=batch_size, momentum=momentum,
-                   learning_rate=learning_rate, weight_decay=weight_decay,
+                   learning_rate=learning_rate, weight_decay=weight_decay, restart=restart,
                    augmentation=augmentation, rule=rule, start=start)
     rates = np.broadcast_to(np.asarray(learning_rate, np.float32), (epochs,))
     batches = permuted_epochs(data.labels.shape[0], batch_size, epochs)
@@ -139,9 +142,11 @@ def train_expert(
         if start is None:
             start = network.init(jax.random.fold_in(key, _NETWORK))["params"]
         variables = {"params": jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), start)}
+        velocity = optax.trace(momentum) if momentum else optax.identity()
+        if restart is not None:
+            velocity = restarted_at(velocity, restart * batches.steps)
         optimizer = optax.chain(
-            optax.add_decayed_weights(weight_decay),
-            optax.trace(momentum) if momentum else optax.identity(),
+            optax.add_decayed_weights(weight_decay), velocity,
             optax.scale_by_learning_rate(lambda step: jnp.asarray(rates)[step // batches.steps]))
         fitted = fit(
             network, variables, take=real_images(data, normaliser), batches=batches,
@@ -162,6 +167,7 @@ def check_training(
     learning_rate: float | Sequence[float] = 0.01,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
+    restart: int | None = None,
     augmentation: Augmentation | None = None,
     rule: ExpertRule | None = None,
     start: PyTree | None = None,
@@ -181,6 +187,7 @@ def check_training(
         require_at_least_zero("learning_rate", rate, example=0.01)
     require_at_least_zero("momentum", momentum, example=0.9)
     require_at_least_zero("weight_decay", weight_decay, example=1e-3)
+    require_whole("restart", 0 if restart is None else restart, least=0, example=27)
     for name, value, kind in (("augmentation", augmentation, Augmentation),
                               ("rule", rule, ExpertRule)):
         require_built(name, value, kind, optional=True)

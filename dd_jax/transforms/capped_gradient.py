@@ -18,12 +18,12 @@ class CappedState(NamedTuple):
 
 
 def capped_gradient(factor: float = 2.0, decay: float = 0.9) -> optax.GradientTransformation:
-    """Scales a gradient g down to the norm factor * a, a the moving average of earlier norms.
+    """Scales a gradient g down to the norm factor * a, a the moving average of norms, its own too.
 
-      g <- g min(1, factor a / ||g||),   a <- decay a + (1 - decay) ||g||
+      a <- decay a + (1 - decay) ||g||,   g <- g min(1, factor a / ||g||)
 
-    ||g|| is that before the cut, so a loss that has become steeper is followed. The first gradient
-    passes and is the first average.
+    ||g|| is that before the cut, so a loss that has become steeper is followed. The first norm is
+    the first average, so a factor of at least 1 lets that gradient pass.
 
     Args:
       factor: finite, above 0.
@@ -36,13 +36,14 @@ def capped_gradient(factor: float = 2.0, decay: float = 0.9) -> optax.GradientTr
       ConfigError: a factor or a decay that cannot be.
 
     Example:
-      >>> capped = capped_gradient(2.0, decay=0.5)
+      >>> capped = capped_gradient(1.0, decay=0.5)
       >>> _, state = capped.update(jnp.array([1.0]), capped.init(jnp.zeros(1)))
       >>> updates, state = capped.update(jnp.array([8.0]), state)
       >>> updates.item(), state.average.item()
-      (2.0, 4.5)
+      (4.5, 4.5)
 
-    Source: Feng, Vedantam and Kempe, Embarrassingly Simple Dataset Distillation, ICLR 2024.
+    Source: fengyzpku/Simple_Dataset_Distillation; Feng, Vedantam and Kempe, Embarrassingly Simple
+    Dataset Distillation, ICLR 2024.
     """
     require_above_zero("factor", factor, why="no gradient would pass", example=2.0)
     require_at_least_zero("decay", decay, example=0.9)
@@ -54,10 +55,9 @@ def capped_gradient(factor: float = 2.0, decay: float = 0.9) -> optax.GradientTr
 
     def update(updates, state, params=None):
         norm = optax.tree.norm(updates).astype(state.average.dtype)
-        first = state.average == 0
-        cap = jnp.where(first, norm, factor * state.average)
+        average = jnp.where(state.average == 0, norm, decay * state.average + (1 - decay) * norm)
+        cap = factor * average
         scale = jnp.where(norm > cap, cap / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny), 1.0)
-        average = jnp.where(first, norm, decay * state.average + (1 - decay) * norm)
         return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates), CappedState(average)
 
     return optax.GradientTransformation(init, update)

@@ -57,6 +57,30 @@ def test_zca_equals_a_float64_reference(name):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
 
 
+def test_raw_images_are_whitened_one_by_one_without_standardised_channels():
+    """RaT-BPTT's: each image's own mean and norm, then the second moment of these."""
+    real, unit = toy()
+    fitted = data.normalisers("zca_per_image_raw", real)
+    expected, matrix = reference(unit, standard=False, per_image=True, centre=False)
+    assert fitted.kind == "zca_per_image" and fitted.per_image
+    np.testing.assert_allclose(fitted.whiten, matrix, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(data.normalise(fitted, real.images), expected, rtol=1e-4, atol=2e-5)
+    other = data.normalise(data.normalisers("zca_per_image", real), real.images)
+    assert np.abs(other - expected).max() > 1e-2
+
+
+def test_absolute_whitening_is_that_of_a_constant_beside_the_eigenvalues():
+    """MTT's, of raw pixels about their mean; FRePo's is another."""
+    real, unit = toy(3072)
+    flat = unit.reshape(3072, D) - unit.reshape(3072, D).mean(0)
+    vectors, values, _ = np.linalg.svd(flat.T @ flat / len(flat))
+    wanted = flat @ (vectors / np.sqrt(values + 0.1)) @ vectors.T
+    found, other = (np.asarray(data.normalise(data.normalisers(name, real), real.images))
+                    for name in ("zca_absolute", "zca"))
+    np.testing.assert_allclose(found.reshape(3072, D), wanted, atol=1e-4)
+    assert np.abs(other.reshape(3072, D) - wanted).max() > 0.1
+
+
 def test_standardise_equals_numpy_and_accepts_given_values():
     real, unit = toy()
     found = np.asarray(data.normalise(data.standardise(real), real.images))

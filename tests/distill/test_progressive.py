@@ -12,6 +12,7 @@ import pytest
 
 import dd_jax as dd
 from dd_jax.distill import complete, package, progressive
+from dd_jax.distill.plan import as_plan
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.evaluate import equal_budget, evaluate_progressive
 from dd_jax.objectives import conditioned, mean_embedding
@@ -38,6 +39,12 @@ def test_one_stage_is_the_recipe(toy, tiny_recipe):
     recipe = tiny_recipe("dm")
     alone = dd.distill(recipe, toy, key=3, show_progress=False)
     assert same(alone.synthetic, run(recipe, toy, 1, key=3).synthetic)
+
+
+def test_a_plan_says_in_how_many_stages_its_sets_are_made(toy, tiny_recipe):
+    plan = dataclasses.replace(as_plan(tiny_recipe("dm", steps=1)), stages=2)
+    made = progressive(plan, toy, show_progress=False)
+    assert made.recipe["stages"] == 2 and made.synthetic.images.shape[0] == 4
 
 
 def test_stages_add_images_and_leave_the_earlier_ones_alone(toy, tiny_recipe, tmp_path):

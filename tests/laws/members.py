@@ -226,8 +226,9 @@ def _unrolled(*, optimizer=None, plan=None, window=None, adjoint="checkpointed",
 
 
 def _restarted():
-    pool = pools.restarting_pool(nets.mlp(SPEC, width=8, depth=2), batch_size=2, window=3)
-    return _unrolled(pool=pool)
+    """Its network takes steps on the student's batches."""
+    pool = pools.restarting_pool(nets.mlp(SPEC, width=8, depth=2), window=3)
+    return _unrolled(pool=pool, plan=train.permuted(2), shared_batch=True)
 
 
 def _waypoints():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
 import pathlib
 import re
@@ -87,6 +88,14 @@ def test_presets_are_what_they_were():
             new = set(found) - set(wanted) - {"ipc"}
             assert new <= set(NEW), (name, new)
             assert found == {**wanted, **{field: NEW[field] for field in new}, "ipc": int(ipc)}
+
+
+def test_what_is_published_for_some_data_are_settings_of_the_method():
+    for name, method in METHODS.items():
+        for data, table in method.settings.for_data.items():
+            assert data in KNOWN_DATA, (name, data)
+            for budget, protocol in itertools.product(table, method.settings.presets):
+                check_fields(methods.preset(name, protocol, budget or 1, data=data))
 
 
 def test_a_method_is_a_file():

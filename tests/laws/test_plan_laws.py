@@ -81,7 +81,8 @@ def test_equal_needs_are_made_once_whatever_the_budget_and_the_seed_of_the_run(t
                          ids=["plain", "flat"])
 def test_methods_share_their_experts(names, tmp_path):
     data, store = members.toy_data(), ArtefactStore(tmp_path)
-    settings = {name: methods.preset(name, "cpu", 1) for name in names}
+    alike = dict(expert_epochs=5, expert_batch_size=256)
+    settings = {name: methods.preset(name, "cpu", 1, **alike) for name in names}
     plans = {name: methods.plan_with(name, each, data) for name, each in settings.items()}
     assert len({plan.needs["experts"].address(data) for plan in plans.values()}) == 1
     for name in names:  # as well as with tiny ones, which are made

@@ -94,6 +94,7 @@ def test_label_distillation_moves_labels_only():
     np.testing.assert_array_equal(state.params["images"], first.params["images"])
     assert np.any(state.params["labels"] != first.params["labels"])
     assert int(state.objective.pool.age) == 3
+    assert state.objective.plan.shape == (2,)  # the network has the student's batches
 
 
 def test_a_pretrained_bank_is_where_training_begins():
@@ -111,7 +112,7 @@ def test_a_pretrained_bank_is_where_training_begins():
     ("label_distillation", 10, dict(inner_batch_size=50, inner_rate=0.01, label_rate=1e-3,
                                     network_rate=1e-3, batch_size=1024, evaluation_seeds=20)),
     ("rat_bptt", 10, dict(window=60, inner_steps=200, batch_size=5000, per_class=10, hold=10,
-                          inner_rate=1e-3, image_rate=1e-3, normaliser="zca_per_image",
+                          inner_rate=1e-3, image_rate=1e-3, normaliser="zca_per_image_raw",
                           augmentation="flip_rotate", labels="fixed", unit_norm=True,
                           start="noise", cap=2.0)),
     ("linba", 1, dict(bases=16, downsample=2, inner_steps=150, inner_rate=0.01, inner_momentum=0.9,
@@ -119,13 +120,41 @@ def test_a_pretrained_bank_is_where_training_begins():
                       evaluation_epochs=300, evaluation_batch_size=640, evaluation_seeds=10)),
     ("podd", 0.9, dict(rows=6, columns=16, window=60, patience=60, fractions=False, label_ipc=1,
                        inner_steps=200, image_rate=1e-3, inner_rate=1e-3, batch_size=5000,
-                       labels="fixed", patch_batch=96, normaliser="zca_per_image",
+                       labels="fixed", patch_batch=96, normaliser="zca_per_image_raw",
                        augmentation="flip_rotate", evaluation_seeds=8)),
     ("podd", 0.3, dict(rows=None, columns=None, patch_batch=96)),
 ])
 def test_official_settings(name, ipc, wanted):
     config = dataclasses.asdict(methods.preset(name, "official", ipc))
     assert {key: config[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("name,data,ipc,wanted", [
+    ("rat_bptt", "cifar100", 1, dict(window=90, inner_steps=130, window_mode="last",
+                                     image_rate=3e-4, labels="learned")),
+    ("rat_bptt", "cifar100", 10, dict(window=100, inner_steps=300, window_mode="random",
+                                      per_class=1, labels="learned", image_rate=1e-3)),
+    ("rat_bptt", "tiny_imagenet", 10, dict(window=100, inner_steps=300, classes=50, batch_size=1000,
+                                           normaliser="standardise", image_rate=3e-4)),
+    ("podd", "cifar100", 0.9, dict(rows=20, columns=20, patch_batch=50, batch_size=2000, window=100,
+                                   inner_steps=300, labels="learned")),
+    ("podd", "tiny_imagenet", 0.9, dict(rows=20, columns=40, patch_batch=30, batch_size=500,
+                                        depth=3, inner_rate=5e-4, image_rate=5e-4)),
+    ("podd", "cifar100", 0.4, dict(rows=None, columns=None, patch_batch=50)),
+])
+def test_official_settings_of_other_data(name, data, ipc, wanted):
+    config = dataclasses.asdict(methods.preset(name, "official", ipc, data=data))
+    assert {key: config[key] for key in wanted} == wanted
+    methods.preset(name, "cpu", ipc, data=data)
+
+
+@pytest.mark.parametrize("name,published", [("rat_bptt", "flip_rotate"), ("podd", "flip_rotate"),
+                                            ("linba", "none")])
+def test_networks_of_the_test_see_the_training_s_augmentation(name, published):
+    assert methods.preset(name, "official", 1).augmentation == published
+    for augmentation in ("none", "flip_rotate"):
+        recipe = build(name, augmentation=augmentation)
+        assert recipe.evaluation.views.augmentation == augmentation
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,6 +210,15 @@ def test_neighbours_on_a_poster_are_alike():
 def test_images_of_rat_bptt_start_with_norm_one():
     first = build("rat_bptt", unit_norm=True).start(members.toy_data(), jax.random.key(0))
     np.testing.assert_allclose(np.sqrt((first.images**2).sum(axis=(1, 2, 3))), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normaliser,size", [("standardise", 1.0), ("zca_per_image_raw", 1 / 8)])
+def test_a_poster_starts_as_large_as_standardised_images_are_or_with_norm_one(normaliser, size):
+    """On 8 x 8 pixels; blending leaves a part of the size, where areas overlap."""
+    recipe = build("podd", ipc=1, normaliser=normaliser)
+    start = recipe.start(members.toy_data(), jax.random.key(0))
+    poster = recipe.parameterization.init(jax.random.key(1), start)["poster"]
+    assert 0.6 * size < float(jnp.sqrt(jnp.mean(poster**2))) < 1.1 * size
 
 
 def test_the_published_poster_of_podd_and_the_settings_of_its_labels():

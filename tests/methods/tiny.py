@@ -50,6 +50,7 @@ TINY = {
                   batch_size=8, evaluation_epochs=4),
     "m3d": dict(_CONV, **_TEST, batch_size=4, iterations=2, uses=2),
     "mtt": _TRAJECTORY,
+    "pdd": _TRAJECTORY,
     "ncfm": dict(_CONV, **_TEST, iterations=3, batch_size=8, frequencies=16, bank=2, bank_steps=4,
                  bank_batch_size=16, matching="none"),
     "podd": dict(_WINDOWED, patch_batch=4, labels="learned"),

@@ -243,6 +243,31 @@ def test_a_pool_is_given_what_it_asks_for():
     assert pools.restarting_pool(NETWORK).watches and not pools.fresh_pool(NETWORK).watches
 
 
+def test_a_pool_may_have_the_student_s_own_batch():
+    """Its network is given the images of the step that was differentiated, and no others."""
+    pool = one_network()._replace(init=lambda key, given: given.images[:2],
+                                  advance=lambda state, given, key: given.images)
+    made = objective(student(NETWORK, steps=1, batch_size=2), pool=pool, shared_batch=True)
+    whole = objective(student(NETWORK, steps=1))
+    shared, batch, key, seen = synthetic(dtype=np.float32), real(np.float32), jax.random.key(0), []
+    loss, wanted = jax.jit(made.loss), jax.jit(whole.loss)
+    state, advance = made.init(key, shared), jax.jit(made.advance)
+    for i in range(5):
+        value = loss(shared, state, batch, jax.random.key(50 + i))[0]
+        state = advance(shared, state, batch, jax.random.key(i))
+        rows = [int(np.argmax((shared.images == image).all(axis=(1, 2, 3))))
+                for image in state.pool]
+        taken = shared._replace(images=shared.images[jnp.array(rows)],
+                                labels=shared.labels[jnp.array(rows)])
+        np.testing.assert_allclose(value, wanted(taken, whole.init(key, taken), batch, key)[0],
+                                   rtol=1e-5)
+        seen.append(tuple(sorted(rows)))
+    assert len(set(seen)) > 1 and all(a != b for a, b in seen)
+    assert whole.init(key, shared).plan == ()
+    with pytest.raises(ConfigError, match="networks is 2.*networks=1"):
+        objective(student(NETWORK, steps=1), shared_batch=True, networks=2)
+
+
 def places(window, losses, seed=0):
     """n0 of each outer step, where the loss that is looked at is given."""
     move = jax.jit(lambda state, key, loss: next_place(window, state, key, lambda: loss))

@@ -165,6 +165,13 @@ def test_the_start_blends_unit_areas_linearly():
     np.testing.assert_allclose(stored[:, 3], 0.25 * first[:, 3] + 0.75 * second[:, 1], atol=1e-15)
 
 
+def test_areas_of_unit_variance_are_those_of_norm_one_made_larger():
+    plain, larger = (poster(**GEOMETRY, unit_variance=flag) for flag in (False, True))
+    first, second = (head.init(jax.random.key(0), start())["poster"] for head in (plain, larger))
+    np.testing.assert_allclose(second, np.sqrt(4 * 5 * 2) * first, rtol=1e-5)
+    assert plain.record == larger.record  # a file holds what decodes it
+
+
 def test_the_noise_is_a_quarter_of_the_least_distance_of_two_means():
     from dd_jax.synthetic.poster import _gaussian_areas
 

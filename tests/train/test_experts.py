@@ -45,17 +45,20 @@ def test_the_layout_is_the_order_of_the_flat_vector():
         unflatten(tree)(row[:7])
 
 
-def test_whole_batches_follow_a_loop_in_numpy(toy, start):
+@pytest.mark.parametrize("restart", [None, 2])
+def test_whole_batches_follow_a_loop_in_numpy(toy, start, restart):
     """All images in one step, so that their order does not matter."""
     rates = (0.3, 0.3, 0.1)
     ours = train(toy, epochs=3, batch_size=1000, learning_rate=rates, momentum=0.9,
-                 weight_decay=0.01, start=start)
+                 weight_decay=0.01, restart=restart, start=start)
     images = np.asarray(dd_data.normalise(dd_data.standardise(toy), toy.images))
     labels = np.eye(2)[np.asarray(toy.labels)]
     params = reference.as_float64(start)
     velocity = jax.tree.map(np.zeros_like, params)
     rows = [flat(params)]
-    for rate in rates:
+    for epoch, rate in enumerate(rates):
+        if epoch == restart:
+            velocity = jax.tree.map(np.zeros_like, params)
         grads = reference.gradient(params, images, labels)
         velocity = jax.tree.map(lambda u, g, p: 0.9 * u + g + 0.01 * p, velocity, grads, params)
         params = jax.tree.map(lambda p, u, rate=rate: p - rate * u, params, velocity)
@@ -101,6 +104,7 @@ def test_a_rule_sees_the_epoch_and_the_images_of_the_batch_before_augmentation(t
     (dict(learning_rate=-0.1), "learning_rate is -0.1"),
     (dict(learning_rate=[0.1]), "learning_rate has 1 numbers, expected one for each of 2 epochs"),
     (dict(momentum="no"), "momentum is 'no'"),
+    (dict(restart=-1), "restart is -1"),
     (dict(augmentation="flip"), "augmentation is 'flip', expected an Augmentation or None"),
     (dict(rule=ExpertRule), "expected an ExpertRule or None"),
     (dict(start={"w": np.zeros(3)}), "start is not the parameters of the network 'mlp'"),

@@ -13,19 +13,28 @@ from dd_jax.transforms.capped_gradient import capped_gradient
 from dd_jax.transforms.simplex import kept_probabilities
 
 
-def test_norms_are_cut_at_twice_the_average_of_those_before():
+def test_norms_are_cut_at_twice_the_average_that_they_are_part_of():
     capped, rng, average = capped_gradient(2.0, decay=0.9), np.random.default_rng(0), None
     params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
     state, update = capped.init(params), jax.jit(capped.update)
     for scale in (1.0, 1.5, 100.0, 0.0, 4.0, 0.1):
         gradient = {"a": scale * rng.normal(size=3), "b": scale * rng.normal(size=(2, 2))}
         norm = np.sqrt(sum((g**2).sum() for g in gradient.values()))
-        factor = 1.0 if average is None or norm <= 2 * average else 2 * average / norm
+        average = norm if average is None else 0.9 * average + 0.1 * norm
+        factor = 1.0 if norm <= 2 * average else 2 * average / norm
         updates, state = update(jax.tree.map(jnp.asarray, gradient), state)
         for name, g in gradient.items():
             np.testing.assert_allclose(updates[name], factor * g, rtol=1e-5)
-        average = norm if average is None else 0.9 * average + 0.1 * norm
         np.testing.assert_allclose(state.average, average, rtol=1e-5)
+
+
+def test_norms_of_one_and_eight_give_a_cap_of_nine():
+    capped = capped_gradient(2.0, decay=0.5)
+    state = capped.init(jnp.zeros(1))
+    for norm in (1.0, 8.0):  # which lets the second pass
+        update, state = capped.update(jnp.array([norm]), state)
+        assert update.item() == norm
+    assert 2.0 * state.average.item() == 9.0
 
 
 @pytest.mark.parametrize("options", [

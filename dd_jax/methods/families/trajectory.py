@@ -29,12 +29,30 @@ from dd_jax.train.student import Student, student
 from dd_jax.transforms import in_rate_space
 from dd_jax.types import Network, Objective
 
+# The whitening of the authors: raw pixels, a constant beside the eigenvalues.
+ZCA = "zca_absolute"
+
+
+def row(
+    inner_steps: int, span: int, max_start: int, image_rate: float, rate_rate: float,
+    rate: float = 0.01, *, normaliser: str = "standardise", **others: Any,
+) -> dict[str, Any]:
+    """A row of the tables in which authors publish their settings, for `Settings.for_data`.
+
+    Args:
+      inner_steps, span, max_start, image_rate, rate_rate, rate, normaliser: see `Trajectories`.
+      **others: more settings by name.
+    """
+    return dict(inner_steps=inner_steps, span=span, max_start=max_start, image_rate=image_rate,
+                rate_rate=rate_rate, rate=rate, normaliser=normaliser, **others)
+
 
 class Trajectories(Differentiated, Pixels, ConvNets, Tested):
     """Settings of every trajectory method; the defaults are MTT's for CIFAR-10 without whitening.
 
     Attributes:
       experts: folder of trained experts; None: those of the store, trained where there are none.
+        Refused where their training is not what the settings ask for.
       steps: outer steps.
       inner_steps: of the student.
       span: epochs of the expert that these stand for.
@@ -110,11 +128,12 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
         return needs
 
     def _experts(self, at: Site, network: Network, start: str) -> Artefact:
-        if self.experts is not None and not start:
-            return given_experts(self.experts, network)
         usual = dict(epochs=self.expert_epochs, batch_size=self.expert_batch_size,
                      learning_rate=self.expert_rate, augmentation=at.augmentation())
         training = {**usual, **self.training()}
+        if self.experts is not None and not start:
+            return given_experts(self.experts, network, training=training,
+                                 settings={"augmentation": self.augmentation, "start": ""})
         rule = training.get("rule")
         settings = {"augmentation": at.views(), "start": start,
                     "rule": rule and dict(rule.settings)}
@@ -146,15 +165,28 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
                 "learning_rate": in_rate_space(optax.sgd(self.rate_rate, momentum=self.momentum))}
 
 
-# For two CPU cores: narrow networks, ten experts of few epochs, short students.
-NARROW = {
-    0: dict(max_start=3, span=2, image_rate=100.0, rate=0.01, rate_rate=1e-5, width=32,
-            expert_count=10, expert_epochs=5, evaluation_width=32),
-    1: dict(steps=600, inner_steps=20, evaluation_epochs=1001),
-    2: dict(steps=200, inner_steps=10, evaluation_epochs=300),
+# For two CPU cores: narrow networks, ten experts of few epochs, some hundred outer steps. Such runs
+# have a thirtieth of the official steps, so MTT's rates are larger from 2 images per class on. What
+# is a method's own, such as inner_steps and span, stays; where it is a rate, the method says so.
+_SHORT = dict(steps=150, max_start=3, batch_size=25, image_rate=1000.0, rate=0.02, rate_rate=1e-5)
+NARROW: Mapping[int, Mapping[str, Any]] = {
+    0: dict(width=32, evaluation_width=32, expert_count=10, expert_epochs=5, expert_rate=0.05),
+    1: dict(steps=300, max_start=2, rate_rate=1e-6),
+    2: _SHORT,
 }
 
 
-def narrow(common: Mapping[str, Any] | None = None, **several: Any) -> dict[int, dict[str, Any]]:
-    """`NARROW` with changes: `common` at every budget, others from 2 images per class on."""
-    return {0: {**NARROW[0], **(common or {})}, 1: NARROW[1], 2: {**NARROW[2], **several}}
+def narrow(
+    common: Mapping[str, Any] | None = None,
+    *,
+    one: Mapping[str, Any] | None = None,
+    several: Mapping[str, Any] | None = None,
+) -> dict[int, dict[str, Any]]:
+    """The table of a preset for two CPU cores: `NARROW`, and what the method has in its place.
+
+    Args:
+      common: at every budget.
+      one, several: at 1 image per class, and from 2 on.
+    """
+    own = {0: common, 1: one, 2: several}
+    return {budget: {**NARROW[budget], **(own[budget] or {})} for budget in NARROW}

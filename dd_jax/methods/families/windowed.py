@@ -28,14 +28,14 @@ class Windowed(Unrolling):
       hold: outer steps that a window stays.
       inner_rate, adam_root: of the inner Adam, and the constant in its root.
       image_rate, label_rate: of the Adam on images and on learned labels.
-      cap: gradients of images are cut at so many times the usual norm.
+      cap: gradients of images are cut at so many times the moving average of their norms.
       labels: "fixed" or "learned", at least 0.
-      augmentation: of synthetic and real images, a name in `augment.by_name`.
+      augmentation: of synthetic and real images, and in the test; a name in `augment.by_name`.
       evaluation_steps, evaluation_seeds: of the networks that test the set, and how many.
     """
 
     batch_size: Whole = 5000
-    normaliser: Normalisation = "zca_per_image"
+    normaliser: Normalisation = "zca_per_image_raw"
     window: Whole = 60
     inner_steps: Whole = 200
     first_step: Seed = 0
@@ -83,7 +83,7 @@ class Windowed(Unrolling):
                 "images": optax.chain(capped_gradient(self.cap), optax.adam(self.image_rate)),
                 "labels": optax.chain(optax.adam(self.label_rate), kept_between(0.0, jnp.inf))},
             "evaluation": at.protocol(
-                _name(self), width=self.width, augmentation="none", optimizer="adam",
+                _name(self), width=self.width, optimizer="adam",
                 learning_rate=self.inner_rate, schedule="constant", order=order, batch_size=batch,
                 epochs=-(-self.evaluation_steps // -(-images // batch)),
                 loss="free_cross_entropy" if free else "auto", seeds=self.evaluation_seeds),

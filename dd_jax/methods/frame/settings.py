@@ -48,7 +48,9 @@ class Settings:
         then that of the largest published budget that is not above; a value may be a function of
         the budget. "official" is on top of the fields' defaults, every other one on top of
         "official", or of the one that its entry "over" names.
+      for_data: name of data -> a table like these, on top of "official" for that data.
       fractional: whether `ipc` may be a fraction, because classes share what is stored.
+      stages: in which its sets are made, see `distill.progressive`; `ipc` counts those of one.
       title, citation: of a method outside the package; those inside are in papers.toml.
 
     Attributes:
@@ -56,7 +58,9 @@ class Settings:
     """
 
     presets: typing.ClassVar[Mapping[str, Mapping]] = {}
+    for_data: typing.ClassVar[Mapping[str, Mapping]] = {}
     fractional: typing.ClassVar[bool] = False
+    stages: typing.ClassVar[int] = 1
     ipc: int = 1
 
     def __init_subclass__(cls, **kwargs):
@@ -257,8 +261,10 @@ def default_depth(spec: DataSpec, given: int | None = None) -> int:
     return max(1, round(math.log2(max(side, 4) / 4)))
 
 
-def preset(kind: type[Settings], protocol: str, ipc: float, **changes) -> Settings:
-    """The settings of a protocol and a budget, with single fields changed.
+def preset(
+    kind: type[Settings], protocol: str, ipc: float, *, data: str = "", **changes
+) -> Settings:
+    """The settings of a protocol, a budget and data of that name, with single fields changed.
 
     Raises:
       ConfigError: unknown protocol or field, ipc that cannot be.
@@ -271,7 +277,7 @@ def preset(kind: type[Settings], protocol: str, ipc: float, **changes) -> Settin
     for change in changes:
         if change not in fields:
             raise unknown(f"setting of {name}", change, fields)
-    return kind(**{**_preset(kind, protocol, ipc), "ipc": ipc, **changes})
+    return kind(**{**_preset(kind, protocol, ipc, data), "ipc": ipc, **changes})
 
 
 def check_budget(kind: type[Settings], ipc: Any) -> None:
@@ -282,13 +288,18 @@ def check_budget(kind: type[Settings], ipc: Any) -> None:
         raise ConfigError(f"ipc is {ipc!r}, expected a number above 0", fix="pass ipc=0.5")
 
 
-def _preset(kind: type[Settings], protocol: str, ipc: float) -> dict[str, Any]:
+def _preset(kind: type[Settings], protocol: str, ipc: float, data: str) -> dict[str, Any]:
     table = kind.presets[protocol]
-    base = {} if protocol == "official" else _preset(kind, table.get("over", "official"), ipc)
+    if protocol == "official":
+        return {**_of_budget(table, ipc), **_of_budget(kind.for_data.get(data, {}), ipc)}
+    return {**_preset(kind, table.get("over", "official"), ipc, data), **_of_budget(table, ipc)}
+
+
+def _of_budget(table: Mapping[Any, Any], ipc: float) -> dict[str, Any]:
+    """What a table of changes says for so many images per class."""
     budgets = [budget for budget in table if budget != "over" and 0 < budget <= ipc]
     chosen = {**table.get(0, {}), **(table[max(budgets)] if budgets else {})}
-    return {**base, **{name: value(ipc) if callable(value) else value
-                       for name, value in chosen.items()}}
+    return {name: value(ipc) if callable(value) else value for name, value in chosen.items()}
 
 
 def method_name(kind: type[Settings]) -> str:
@@ -327,7 +338,7 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
         changed = {**still, **later(start, note)}
         return Plan(changed, build, later_plan, told)
 
-    return Plan(still, build, None if later is None else later_plan, told)
+    return Plan(still, build, None if later is None else later_plan, told, settings.stages)
 
 
 def _normaliser_name(settings: Settings, data: RealData) -> str | None:
