@@ -30,6 +30,7 @@ from dd_jax import methods
 from dd_jax.distill.plan import complete
 from dd_jax.errors import ConfigError, DDJaxError, unknown
 from dd_jax.report.result import build_result, device_name, git_commit, write_result
+from dd_jax.run.jsonfile import parsed
 from dd_jax.versions import versions
 from experiments import gpu_speed
 from experiments.budgets import shortened, shortened_test
@@ -93,17 +94,26 @@ class Options:
         return pathlib.Path(os.environ.get("OUT") or self.folder / "out")
 
 
+def parsed_changes(text: str) -> dict[str, Any]:
+    """Settings by name, from JSON.
+
+    Raises:
+      ConfigError: no JSON object.
+    """
+    try:
+        return parsed(text.encode())
+    except ValueError as error:
+        raise ConfigError(f"changes is {text!r}, expected a JSON object: {error}",
+                          fix="""pass for example --changes '{"batch_size": 64}'""") from error
+
+
 def settings_of(job: Job, options: Options) -> Any:
     """The official settings of a job with the changes that were asked for.
 
     Raises:
       ConfigError: settings that cannot be.
     """
-    try:
-        asked = json.loads(options.changes)
-    except ValueError as error:
-        raise ConfigError(f"changes is {options.changes!r}, expected a JSON object: {error}",
-                          fix="""pass for example --changes '{"batch_size": 64}'""") from error
+    asked = parsed_changes(options.changes)
     official = methods.preset(job.method, "official", job.ipc)
     names = {field.name for field in dataclasses.fields(official)}
     widths = {} if options.width is None else {

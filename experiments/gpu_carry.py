@@ -67,9 +67,9 @@ def pack(folder: pathlib.Path, out: pathlib.Path, *, part: int = PART_BYTES) -> 
     blob = packed.getvalue()
     pieces = [blob[at:at + part] for at in range(0, len(blob), part)]
     for index, piece in enumerate(pieces):
-        write_atomically(out / f"{folder.name}.carry.{index}",
+        write_atomically(out / f"{folder.name}.carry.{index:02}",
                          lambda file, piece=piece: file.write(piece))
-    names = [f"{folder.name}.carry.{index}" for index in range(len(pieces))]
+    names = [f"{folder.name}.carry.{index:02}" for index in range(len(pieces))]
     for path in part_names(folder.name, out):
         if path.name not in names:
             path.unlink()

@@ -4,8 +4,8 @@
 #   experiments/gpu_prepare.sh FOLDER small [PIP OPTIONS]   data; wheels of what comes beside JAX
 #   experiments/gpu_prepare.sh FOLDER cuda  [PIP OPTIONS]   data; JAX for CUDA and all it needs (GBs)
 #
-# "small" is for machines that have jax, flax, optax and orbax-checkpoint already. Both take wheels
-# for the Python that runs pip, or for another one, for example:
+# "small" is for machines that have jax, flax, optax, orbax-checkpoint, safetensors, rich, filelock,
+# matplotlib and pillow already. Both take wheels for the Python that runs pip, or for another one:
 #
 #   experiments/gpu_prepare.sh FOLDER small --python-version 3.12 --platform manylinux_2_28_x86_64
 #
@@ -23,7 +23,7 @@ python=${PYTHON:-python3}
 cuda=${JAX_CUDA:-cuda13}
 
 case $kind in
-  small) wanted=(--no-deps tyro typeguard docstring-parser shtab filelock safetensors) ;;
+  small) wanted=(--no-deps tyro typeguard docstring-parser) ;;
   cuda) wanted=("jax[$cuda]" flax optax orbax-checkpoint safetensors tyro rich filelock matplotlib
                 pillow) ;;
   *) echo "gpu_prepare.sh: the second word is '$kind', expected small or cuda" >&2; exit 2 ;;

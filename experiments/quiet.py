@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from dd_jax.run.stop import EXIT_STOPPED
 
-POLL_SECONDS = 1.0
 GRACE_SECONDS = 180.0  # a step, a compilation or a test may have to end before a run can save
 
 
@@ -31,11 +30,13 @@ class Clock(NamedTuple):
       now: () -> seconds.
       sleep: (seconds) -> None.
       load: () -> the load average.
+      poll: seconds between two looks.
     """
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     load: Callable[[], float] = load_now
+    poll: float = 1.0
 
 
 class Ended(NamedTuple):
@@ -83,12 +84,12 @@ def wait_until_quiet(
         if not told:
             tell(f"waiting: load {load:.2f}, quiet is {bound:.2f}")
         told = True
-        clock.sleep(POLL_SECONDS)
+        clock.sleep(clock.poll)
 
 
 def supervised(
     words: Sequence[str], *, log: Path, clock: Clock, over: Callable[[], bool],
-    poll: float = POLL_SECONDS, grace: float = GRACE_SECONDS,
+    grace: float = GRACE_SECONDS,
 ) -> Ended:
     """Runs a command to its end, or asks it by SIGTERM to end once `over()` is true.
 
@@ -100,7 +101,6 @@ def supervised(
       log: what it says is appended there.
       clock: of time and load.
       over: () -> whether it shall end.
-      poll: seconds between two looks.
       grace: seconds that it has to end.
 
     Returns:
@@ -120,7 +120,7 @@ def supervised(
                 elif asked is not None and clock.now() - asked > grace:
                     child.kill()
                 try:
-                    child.wait(poll)
+                    child.wait(clock.poll)
                 except subprocess.TimeoutExpired:
                     continue
         except BaseException:
