@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from dd_jax import methods
 from dd_jax.distill.plan import Plan
 from dd_jax.errors import DDJaxError, unknown
 from dd_jax.evaluate import Protocol
-from experiments.budgets import Budget, test_steps
+from experiments.budgets import Budget, steps_of_test
 
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
            "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d", "mtt", "ftd", "tesla",
@@ -101,7 +101,7 @@ class Planned(NamedTuple):
     @property
     def budget(self) -> Budget:
         """What it will cost."""
-        return Budget(self.steps, test_steps(self.protocol, self.shown), self.protocol.seeds)
+        return Budget(self.steps, steps_of_test(self.protocol, self.shown), self.protocol.seeds)
 
 
 def planned(cell: Cell, data, protocol: str) -> Planned:
@@ -159,7 +159,7 @@ def cost(result: Mapping[str, Any], today: Planned) -> Budget:
     """What a result has cost; test steps of older ones from their test, where it can be read."""
     steps, test = result.get("test_steps"), _test(result)
     if steps is None and test is not None:
-        steps = test_steps(test, today.shown)
+        steps = steps_of_test(test, today.shown)
     return Budget(result.get("steps"), steps, result.get("networks"))
 
 
@@ -169,7 +169,3 @@ def command(cell: Cell, *, data: str, protocol: str, full: bool, read_out: bool)
             "--full" if full else "--no-full", "--read-out" if read_out else "--no-read-out",
             *VARIANTS[cell.variant]]
 
-
-def names(cells: Iterable[Cell]) -> str:
-    """Their names in one line."""
-    return ", ".join(cell.name for cell in cells)

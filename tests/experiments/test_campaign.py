@@ -194,8 +194,9 @@ def test_a_damaged_diary_of_loads_ends_nothing(tmp_path):
 
 
 def test_a_command_that_does_not_end_is_killed(tmp_path):
-    deaf = shell("trap '' TERM; while :; do sleep 0.02; done")
-    ended = supervised(deaf, log=tmp_path / "log", clock=clock(each=1.0)[0], over=lambda: True,
+    ready = tmp_path / "ready"
+    deaf = shell(f"trap '' TERM; touch {shlex.quote(str(ready))}; while :; do sleep 0.02; done")
+    ended = supervised(deaf, log=tmp_path / "log", clock=clock(each=1.0)[0], over=ready.exists,
                        grace=5.0)
     assert ended.asked and ended.later and ended.code == -9
 
