@@ -168,4 +168,3 @@ def command(cell: Cell, *, data: str, protocol: str, full: bool, read_out: bool)
     return ["distill", cell.method, "--data", data, "--ipc", str(cell.ipc), "--protocol", protocol,
             "--full" if full else "--no-full", "--read-out" if read_out else "--no-read-out",
             *VARIANTS[cell.variant]]
-
