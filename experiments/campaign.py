@@ -80,6 +80,7 @@ class Campaign:
 
     Args:
       options: of the command.
+      data: what the real set calls itself, in files and folders.
       plan: (cell) -> today's settings.
       words: (cell, run folder) -> the command that leaves result.json there.
       clock: of time and load.
@@ -87,11 +88,11 @@ class Campaign:
     """
 
     def __init__(
-        self, options: Options, *, plan: Callable[[Cell], Planned],
+        self, options: Options, *, data: str, plan: Callable[[Cell], Planned],
         words: Callable[[Cell, pathlib.Path], list[str]], clock: Clock | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ):
-        self.options, self.plan, self.words = options, plan, words
+        self.options, self.data, self.plan, self.words = options, data, plan, words
         self.clock = clock or Clock()
         self.stopped = stopped
         self.bound = (os.cpu_count() or 1) / 2 if options.load is None else options.load
@@ -119,8 +120,8 @@ class Campaign:
 
     def place(self, cell: Cell) -> pathlib.Path:
         """Of the cell's figure."""
-        options = self.options
-        return options.results / options.data / f"{cell.name}_{options.protocol}.json"
+        name = f"{cell.name}_{self.options.protocol}.json"
+        return self.options.results / self.data / name
 
     def one(self, cell: Cell) -> str:
         """One cell: left alone, or run; what became of it."""
@@ -128,8 +129,8 @@ class Campaign:
         older = read_result(place) if place.exists() else None
         if older is not None and (said := self._stays(cell, older, today)):
             return said
-        folder = self.options.runs / (f"{self.options.data}_{cell.name}_{self.options.protocol}_"
-                                      f"{today.digest}")
+        name = f"{self.data}_{cell.name}_{self.options.protocol}_{today.digest}"
+        folder = self.options.runs / name
         before = wait_until_quiet(self.bound, self.clock, over=self.over, tell=tell)
         if before is None:
             return "later"
@@ -226,7 +227,8 @@ def main(options: Options) -> int:
         return [sys.executable, "-m", "dd_jax", *told, "--workdir", str(folder)]
 
     with StopSignals() as stop:
-        campaign = Campaign(options, words=words, stopped=lambda: stop.requested,
+        campaign = Campaign(options, data=data.train.spec.name, words=words,
+                            stopped=lambda: stop.requested,
                             plan=lambda cell: cells.planned(cell, data, options.protocol))
         found = campaign.run(asked)
     table.render(options.results)

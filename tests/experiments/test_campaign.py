@@ -6,6 +6,7 @@ import itertools
 import json
 import shlex
 import sys
+import types
 
 import pytest
 
@@ -58,9 +59,9 @@ def leaves(tmp_path, result):
 
 
 def made(tmp_path, words, *, plan=lambda cell: TODAY, given=None, **changes):
-    options = Options(**{"data": "toy", "load": 0.5, "runs": tmp_path / "runs",
+    options = Options(**{"load": 0.5, "runs": tmp_path / "runs",
                          "results": tmp_path / "results", **changes})
-    return Campaign(options, plan=plan, words=words, clock=given or clock()[0])
+    return Campaign(options, data="toy", plan=plan, words=words, clock=given or clock()[0])
 
 
 def written(tmp_path, cell=CELL):
@@ -217,10 +218,11 @@ def test_waiting_is_given_up():
 
 def test_the_command_renders_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cells, "planned", lambda cell, data, name: TODAY)
-    monkeypatch.setattr(runner, "load", lambda name: None)
+    toy = types.SimpleNamespace(train=types.SimpleNamespace(spec=types.SimpleNamespace(name="toy")))
+    monkeypatch.setattr(runner, "load", lambda name: toy)
     monkeypatch.setattr(sys, "argv", ["campaign"])
     put(tmp_path, figure(load={"before": 0.1, "most": 2.2}, test_steps=1000))
-    options = Options(cells="dm_ipc1", data="toy", results=tmp_path / "results")
+    options = Options(cells="dm_ipc1", data="some/folder", results=tmp_path / "results")
     assert runner.main(options) == 0
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| test steps | load |" in text and "| 1,000 | 0.1, 2.2 |" in text
