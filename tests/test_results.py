@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pathlib
 
 import pytest
 
@@ -11,8 +10,8 @@ from dd_jax.errors import DataError
 from dd_jax.report.result import FIELDS, build_result, markdown_table, percent, read_result
 from experiments import table
 
-RESULTS = pathlib.Path(table.HERE) / "results"
-FILES = sorted(RESULTS.glob("*/*.json"))
+RESULTS = table.RESULTS
+FILES = table.files()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -47,6 +46,21 @@ def test_rows_show_percent_ratio_and_published():
     first, second = text.splitlines()[2:]
     assert "| 70.0 ± 1.0 | 50.0 ± 2.0 | 90.0 | 0.78 | 75.6 ± 0.3 | 12 s |" in first
     assert "| - | - | - |" in second
+
+
+def test_rows_show_what_the_test_took():
+    told = example(evaluate_seconds=59.6, test_steps=20_000, load={"before": 0.14, "most": 2.31})
+    titles, _, row, older = markdown_table([told, example(ipc=10)]).splitlines()
+    assert "| distilled in | steps | tested in | test steps | load |" in titles
+    assert "| 12 s | 1 | 60 s | 20,000 | 0.1, 2.3 |" in row
+    assert "| 12 s | 1 | 1 s | - | - |" in older
+
+
+def test_scans_are_no_results(tmp_path):
+    for name in ("toy/a.json", "tuning/b.json", "toy/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert table.files(tmp_path) == [tmp_path / "toy" / "a.json"]
 
 
 def test_missing_fields_are_named(tmp_path):

@@ -118,7 +118,7 @@ def percent(mean: float | None, std: float | None = None) -> str:
 
 COLUMNS = ("data", "images per class", "method", "protocol", "accuracy", "random", "full data",
            "ratio", "published", "kernel read-out", "random read-out", "published read-out",
-           "distilled in", "steps", "bytes", "device")
+           "distilled in", "steps", "tested in", "test steps", "load", "bytes", "device")
 
 
 def _published(figure: Mapping[str, Any] | None) -> str:
@@ -128,10 +128,22 @@ def _published(figure: Mapping[str, Any] | None) -> str:
     return f"{figure['mean']:.1f}" + ("" if figure["std"] is None else f" ± {figure['std']:.1f}")
 
 
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.0f} s"
+
+
+def _count(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
+
+
+def _load(load: Mapping[str, float] | None) -> str:
+    """The load average of a machine before a run, and its largest during it, as text."""
+    return "-" if not load else f"{load['before']:.1f}, {load['most']:.1f}"
+
+
 def row(result: Mapping[str, Any]) -> tuple[str, ...]:
     """One result as the texts of a table row, in the order of `COLUMNS`; accuracies in percent."""
     full = result["full_mean"]
-    seconds = result["distill_seconds"]
     return (
         result["data"], str(result["ipc"]), result["method"], result["protocol"],
         percent(result["accuracy_mean"], result["accuracy_std"]),
@@ -142,8 +154,9 @@ def row(result: Mapping[str, Any]) -> tuple[str, ...]:
         percent(result.get("read_out_mean")),
         percent(result.get("read_out_random_mean"), result.get("read_out_random_std")),
         _published(result.get("published_read_out")),
-        "-" if seconds is None else f"{seconds:.0f} s", str(result["steps"]),
-        f"{result['bytes']:,}", result["device"],
+        _seconds(result["distill_seconds"]), str(result["steps"]),
+        _seconds(result["evaluate_seconds"]), _count(result.get("test_steps")),
+        _load(result.get("load")), f"{result['bytes']:,}", result["device"],
     )
 
 

@@ -26,8 +26,8 @@ def convnet(width: int = 128) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten())
 
 
-def dm_step(synthetic: torch.Tensor, real: torch.Tensor, optimizer) -> None:
-    network = convnet()
+def dm_step(synthetic: torch.Tensor, real: torch.Tensor, optimizer, width: int = 128) -> None:
+    network = convnet(width)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     loss = 0.0
