@@ -34,6 +34,7 @@ class DM(Pixels, NormedConvNets, Tested):
     momentum: Rate = 0.5
     batch_size: Whole = 256
 
+    least_classes = 1
     presets = {
         "official": {100: dict(learning_rate=10.0)},
         "cpu": {0: dict(steps=2000, learning_rate=1.0, batch_size=64, width=32,

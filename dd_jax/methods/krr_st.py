@@ -81,6 +81,7 @@ class KRRST(ConvNets, Taught):
     evaluation_width: Whole | None = None
     evaluation_epochs: Whole = 1000
 
+    least_classes = 1
     presets = {
         "official": {},  # for sets of 32 pixels
         "cpu": {0: dict(steps=1000, learning_rate=3e-3, batch_size=256, width=16, max_age=100,

@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 import pkgutil
 import re
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.errors import ConfigError, require_kind, unknown
 from dd_jax.methods.frame.settings import Settings, method_name
 
 _FOLDER = pathlib.Path(__file__).parents[1]
@@ -98,11 +99,13 @@ def get(name: str) -> Method:
       >>> get("dm").title
       'Dataset Condensation with Distribution Matching'
     """
+    require_kind("method", name, (str, os.PathLike), expected="its name",
+                 fix="pass for example 'dm'")
     if str(name).endswith(".py"):
         return _method(_declared_in(_module_at(pathlib.Path(name)), pathlib.Path(name).stem))
-    if name not in METHODS:
+    if str(name) not in METHODS:
         raise unknown("method", name, METHODS)
-    return METHODS[name]
+    return METHODS[str(name)]
 
 
 @functools.cache
