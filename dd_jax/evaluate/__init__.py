@@ -27,6 +27,7 @@ __all__ = ["BUDGETS", "Evaluation", "Protocol", "ReadOut", "TransferBudget", "Tr
            "budget", "build_network", "check", "check_read_out", "check_transfer", "equal_budget",
            "evaluate", "evaluate_full", "evaluate_progressive", "evaluate_random",
            "evaluate_transfer", "evaluate_transfer_random", "for_network", "has_random", "loss_for",
-           "own_protocol", "own_read_out", "protocol", "read_out", "read_out_random", "supervision_of"]
+           "own_protocol", "own_read_out", "protocol", "read_out", "read_out_random",
+           "supervision_of"]
 
 make_callable(__name__, "evaluate")

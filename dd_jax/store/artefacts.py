@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dd_jax.backend import own_dtypes
 from dd_jax.data import fingerprint
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.store.atomic import PathLike, write_atomically
@@ -193,7 +194,8 @@ class ArtefactStore:
             for left in path.glob(".*.tmp"):  # by a killed process
                 left.unlink(missing_ok=True)
             key = jax.random.fold_in(jax.random.key(artefact.seed), _consumer(artefact.kind))
-            artefact.make(data, key, path, needs, show_progress=show_progress)
+            with own_dtypes():
+                artefact.make(data, key, path, needs, show_progress=show_progress)
             # That of fewer parts has stood until now: what it lists was whole all the time.
             manifest = {
                 "identity": artefact.identity(data_hash), "versions": versions(),
