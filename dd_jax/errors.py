@@ -77,7 +77,7 @@ def nearest(name: str, valid: Iterable[str], *, count: int = 3) -> str:
       "did you mean 'frepo'?"
     """
     valid = sorted(valid)
-    close = difflib.get_close_matches(str(name)[:100], valid, n=count, cutoff=0.6)
+    close = difflib.get_close_matches(name, valid, n=count, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     return "valid are: " + ", ".join(valid)
@@ -90,7 +90,7 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> ConfigError:
       >>> unknown("method", "frepoo", ["frepo", "dm"]).message
       "unknown method 'frepoo'"
     """
-    return ConfigError(f"unknown {what} {told(name)}", fix=nearest(name, valid))
+    return ConfigError(f"unknown {what} {name!r}", fix=nearest(name, valid))
 
 
 def require_whole(name: str, value: object, *, least: int = 1, example: int | None = None) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dd_jax.backend import own_dtypes
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError, require_kind
 from dd_jax.run.identity import check_identity
@@ -111,7 +110,7 @@ def complete(
         return plan.build({})
     store, have = as_store(artefacts), {}
     _try_out(plan, data, store)
-    with StopSignals() as stop, own_dtypes():
+    with StopSignals() as stop:
         for name, need in plan.needs.items():
             have[name] = store.get(need, data, show_progress=show_progress)
             stop.check(f"after {name} was there, which is kept")

@@ -68,8 +68,8 @@ def check_identity(
     Example:
       >>> check_identity({"lr": 0.1, "betas": [0.9]}, {"lr": 0.1, "betas": [0.9]})
     """
-    found = differences(shaping(stored), shaping(current))
-    lines = [f"  {name}: {a} in the folder, {b} now" for name, a, b in found]
+    stored, current = shaping(stored), shaping(current)
+    lines = [f"  {name}: {a} in the folder, {b} now" for name, a, b in differences(stored, current)]
     if lines:
         raise CheckpointError(
             f"{where} belongs to another run:\n" + "\n".join(lines) + "\n",

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from dd_jax.backend import own_dtypes
 from dd_jax.data import fingerprint
+from dd_jax.data.places import stands_at
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.store.atomic import PathLike, write_atomically
 from dd_jax.store.envelope import canonical, header_hash, plain, read_json, sealed
@@ -209,7 +210,7 @@ class ArtefactStore:
         Raises:
           CheckpointError: a file is where the folder should be.
         """
-        if self.folder.exists() and not self.folder.is_dir():
+        if stands_at(self.folder, error=CheckpointError) not in ("nothing", "folder"):
             raise CheckpointError(f"{self.folder} is a file, expected a folder of artefacts",
                                   fix="name the folder")
         if not self.folder.is_dir():
@@ -310,7 +311,8 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
 
 def _finished(path: pathlib.Path, artefact: Artefact) -> bool:
     """Whether all that is asked for was made; what has gone since is damage, see `_check_files`."""
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
+    kind = stands_at(path, error=CheckpointError)
+    if path.is_symlink() or kind not in ("nothing", "folder"):
         raise CheckpointError(f"{path} is a link or a file, expected a folder of this store",
                               fix="delete it or move it away")
     if not (path / MANIFEST).exists() and not (path / MANIFEST).is_symlink():

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from dd_jax.data.places import stands_at
 from dd_jax.errors import ConfigError, require_kind, unknown
 from dd_jax.methods.frame.settings import Settings, method_name
 
@@ -168,7 +169,7 @@ def _declared_in(module: ModuleType, name: str) -> type[Settings]:
 
 
 def _module_at(path: pathlib.Path) -> ModuleType:
-    if not path.is_file():
+    if stands_at(path) != "file":
         raise ConfigError(f"there is no file {path}", fix="name a file that declares a method")
     # Where type hints that are strings are looked up; never under the name of a real module.
     spec = importlib.util.spec_from_file_location(f"dd_jax_plug_ins.{path.stem}", path)
