@@ -13,7 +13,7 @@ import numpy as np
 
 from dd_jax.data.normalise import denormalise
 from dd_jax.data.places import stands_at
-from dd_jax.errors import MissingPackageError, SetFileError, unknown
+from dd_jax.errors import MissingPackageError, SetFileError, require_kind, unknown
 from dd_jax.store.atomic import PathLike, write_atomically
 from dd_jax.store.checks import validate
 from dd_jax.store.label_store import copy_label_store, label_store_path
@@ -61,6 +61,8 @@ def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
       >>> float(arrays["images_unit"].max()), arrays["hard_labels"].tolist()
       (1.0, [0, 1])
     """
+    require_kind("the set", distilled, DistilledSet, expected="a DistilledSet",
+                 fix="pass what dd.distill or dd.load gives")
     validate(distilled)
     synthetic, normaliser = distilled.synthetic, distilled.normaliser
     arrays = {
@@ -127,7 +129,7 @@ def export(
       >>> [path.name for path in export(made, "npz", tempfile.mkdtemp())]
       ['distilled.npz']
     """
-    if to not in EXPORTS:
+    if not isinstance(to, str) or to not in EXPORTS:
         raise unknown("export format", to, EXPORTS)
     return EXPORTS[to](distilled, pathlib.Path(folder_or_path), overwrite)
 
