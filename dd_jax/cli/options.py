@@ -9,10 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import tyro
 
-from dd_jax.data import load
 from dd_jax.errors import ConfigError
 from dd_jax.methods import METHODS, Method, get, preset
-from dd_jax.types import Split
 
 Config = TypeVar("Config")
 
@@ -23,6 +21,12 @@ class Run:
 
     Attributes:
       data: "embedded", "fashion_mnist", "tfds:NAME", or a folder or file of your own.
+      size: of images from class folders of your own, which are cropped and resized to it: a side in
+        pixels, or HEIGHTxWIDTH.
+      channels: of such images, 1 or 3; by default 1 where all of them are grey.
+      test_share: of data of your own without a test part, the share of each class that is kept for
+        testing; by default 0.2.
+      class_names: of an .npz file or a folder of idx files, comma-separated in label order.
       protocol: "cpu" for minutes on two cores, "official" for the paper's settings.
       seed: of the run; the same seed gives the same set.
       workdir: folder for checkpoints, metrics, the set and the result.
@@ -45,6 +49,10 @@ class Run:
     """
 
     data: str = "embedded"
+    size: str | None = None
+    channels: int | None = None
+    test_share: float | None = None
+    class_names: str | None = None
     protocol: str = "cpu"
     seed: int = 0
     workdir: pathlib.Path | None = None
@@ -102,8 +110,3 @@ def method_command(command: str, words: Sequence[str]) -> tuple[Method, Command]
     first = parse(kind, [w for w in words[1:] if w not in ("-h", "--help")], program=program)
     base = preset(method, first.run.protocol, first.settings.ipc)
     return method, parse(kind, words[1:], program=program, default=Command(Run(), base))
-
-
-def load_data(name: str) -> Split:
-    """Loads what --data names."""
-    return load(name)
