@@ -46,7 +46,7 @@ def check_fits(spec: DataSpec, test: RealData) -> None:
             fix="number the test labels as those of the data that was distilled")
     if ours != theirs:
         warnings.warn(f"the classes of {told(test.spec.name)} are not called as those of the set, "
-                      f"which was distilled from {told(spec.name)}", stacklevel=3)
+                      f"which was distilled from {told(spec.name)}", stacklevel=2)
 
 
 def check_testable(
