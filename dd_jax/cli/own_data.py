@@ -90,7 +90,8 @@ def _remembered(
 def _in_folder_of_data(name: Any) -> pathlib.Path:
     """The place of that name in the folder of DD_JAX_DATA."""
     base = os.environ.get(ENVIRONMENT)
-    plain = isinstance(name, str) and name == pathlib.PurePath(name).name and name[:1] != "."
+    plain = isinstance(name, str) and name == pathlib.PurePath(name).name
+    plain = plain and name != "" and name[0] != "."
     if base and plain and stands_at(pathlib.Path(base) / name) != "nothing":
         return pathlib.Path(base) / name
     raise ConfigError(
