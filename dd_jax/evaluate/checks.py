@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from dd_jax import augment
 from dd_jax.errors import ConfigError, DataError, SetFileError, require_kind, require_whole, told
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.protocol import Protocol
@@ -79,6 +80,7 @@ def check_testable(
     if test.labels.shape[0] == 0:
         raise DataError("the test data has 0 images, expected at least 1", fix="pass all of it")
     build_network(protocol, distilled.spec)
+    augment.by_name(protocol.views.augmentation, distilled.spec.shape)
     if protocol.plan.order != "random":
         _check_class_major(distilled, protocol)
         check_order(protocol.plan.order, distilled.spec.num_classes, size=size,
