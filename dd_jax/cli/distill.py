@@ -20,6 +20,7 @@ from dd_jax.distill import Plan, Recipe, distill, flipped, progressive, represen
 from dd_jax.distill.plan import complete, store_beside
 from dd_jax.distill.run import run_options
 from dd_jax.evaluate.checks import check_seeds
+from dd_jax.run.lock import prepare_folder
 from dd_jax.run.workdir import seconds_spent
 from dd_jax.store import DistilledSet
 from dd_jax.store.artefacts import ArtefactStore
@@ -68,6 +69,8 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     name = f"{data.train.spec.name}_{variant}_ipc{ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name
     store = store_beside(options.artefacts, folder)
+    if options.evaluate:
+        prepare_folder(store.folder)  # for what the set is compared with
     print(f"{variant} on {data.train.spec.name}, protocol {options.protocol}, in {folder}",
           file=sys.stderr)
     start = time.perf_counter()

@@ -161,6 +161,7 @@ def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
     from dd_jax import evaluate, kernels
     from dd_jax.distill.plan import store_beside
     from dd_jax.report.result import write_result
+    from dd_jax.run.lock import prepare_folder
 
     for each in protocols:
         evaluate.check(distilled, data.test, protocol=each)
@@ -169,6 +170,8 @@ def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
     options = dataclasses.replace(
         options, random=options.random and evaluate.has_random(distilled, data.train))
     store = store_beside(options.artefacts, options.file.absolute().parent)
+    if protocols and (options.random or options.full):
+        prepare_folder(store.folder)
     tests = [functools.partial(_by_network, options, distilled, data, each, store)
              for each in protocols]
     if by is not None:
