@@ -27,12 +27,13 @@ def as_key(key: Any) -> jax.Array:
       key: an integer seed in 0..2^32 - 1, or one typed key of the default kind.
 
     Raises:
-      ConfigError: it is neither.
+      ConfigError: it is neither, or the process cannot compute, see `refuse_forked`.
 
     Example:
       >>> bool(as_key(3) == as_key(jax.random.key(3)))
       True
     """
+    refuse_forked()
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         require_seed("seed", key)
         return jax.random.key(int(key))

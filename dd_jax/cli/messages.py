@@ -41,12 +41,12 @@ def in_options(text: str, names: Container[str]) -> str:
     for name, other in _RENAMED.items():
         if other in names:
             text = re.sub(rf"\b{name}\b", other, text)
-    return _ARGUMENT.sub(option, text)
+    return _ARGUMENT.sub(option, re.sub(r"\bload\('(\w+)'\)", r"--data \1", text))
 
 
 def told_here(error: DDJaxError, words: Sequence[str]) -> str:
     """An error as one line for whoever gave these words."""
-    if "=" not in error.fix and not any(name in str(error) for name in _RENAMED):
+    if not set("=(") & set(error.fix) and not any(name in str(error) for name in _RENAMED):
         return f"{type(error).__name__}: {error}"
     names = _option_names(words)
     parts = [in_options(part, names) for part in (error.message, error.fix) if part]

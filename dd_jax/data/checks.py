@@ -275,7 +275,12 @@ def _names(class_names: Any, name: str) -> tuple[str, ...]:
     if isinstance(class_names, (str, bytes, Set)) or not isinstance(class_names, Iterable):
         raise ConfigError(f"{name}: class_names is {told(class_names)}, expected a list of names",
                           fix="pass one name per class, in label order")
-    return tuple(str(each) for each in class_names)
+    names = tuple(class_names)
+    for each in names:
+        if not isinstance(each, (str, int, np.integer)):
+            raise ConfigError(f"{name}: a class name is {told(each)}, expected text",
+                              fix="pass one name per class, in label order")
+    return tuple(map(str, names))
 
 
 def check_class_count(num_classes: Optional[int], class_names: Optional[Sequence[str]], name: str):

@@ -184,18 +184,23 @@ def _layout(path: PathLike) -> tuple[Layout, pathlib.Path]:
     if stands_at(path, error=DataError) == "nothing":
         raise DataError(f"{path}: no such file or folder", fix="check the path")
     path = pathlib.Path(path)
-    try:
-        for layout in LAYOUTS:
-            if layout.recognise(path):
-                return layout, path
-    except OSError as error:
-        raise unusable(path, error, error=DataError) from None
+    layout = _recognised(path, LAYOUTS)
+    if layout is not None:
+        return layout, path
     there = sorted(entry.name for entry in path.iterdir())[:8] if path.is_dir() else ["one file"]
     raise DataError(
         f"{path}: not a data set in a known layout, found {', '.join(there) or 'nothing'}",
         fix="expected idx files (train-images..., t10k-images...), CIFAR .bin files, class "
         "folders of images or an .npz file; anything else goes through from_arrays",
     )
+
+
+def _recognised(path: pathlib.Path, layouts: Sequence[Layout]) -> Optional[Layout]:
+    """The first of the layouts that a path has, or None."""
+    try:
+        return next((layout for layout in layouts if layout.recognise(path)), None)
+    except OSError as error:
+        raise unusable(path, error, error=DataError) from None
 
 
 def _idx_file(folder: pathlib.Path, parts: tuple[str, ...], what: str) -> Optional[pathlib.Path]:
@@ -284,7 +289,7 @@ def _find(known: Known, path: Optional[PathLike], **options: Any) -> Split:
         tried.append(f"{ENVIRONMENT} (not set)")
     for folder in folders:
         place = pathlib.Path(folder)
-        if any(layout.recognise(place) for layout in LAYOUTS[:-1]):
+        if _recognised(place, LAYOUTS[:-1]) is not None:
             return _known_at(place, known, options)
         tried.append(f"{folder} ({'no data files' if place.exists() else 'missing'})")
     try:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.backend import as_key, own_dtypes, refuse_forked
+from dd_jax.backend import as_key, own_dtypes
 from dd_jax.data import as_index, fingerprint, training_part
 from dd_jax.data.fetch import is_stored
 from dd_jax.distill.best_so_far import best_notes
@@ -186,7 +186,6 @@ def distill(
     real, key = training_part(data), as_key(key)
     cadence = run_options(log_every=log_every, save_seconds=save_seconds, save_every=save_every,
                           callbacks=callbacks)
-    refuse_forked()
     refuse_other_run(plan, real, workdir)
     recipe = complete(plan, real, artefacts=store_beside(artefacts, workdir),
                       show_progress=show_progress)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import augment
-from dd_jax.backend import as_key, map_over, on_cpu, own_dtypes, refuse_forked
+from dd_jax.backend import as_key, map_over, on_cpu, own_dtypes
 from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError
@@ -150,7 +150,6 @@ def evaluate(
     key = as_key(key)
     check_testable(distilled, test, protocol, labels=supervision is None)
     check_seeds(seeds)
-    refuse_forked()
     if supervision is None and distilled.label_store is None:
         _warn_of_one_class(distilled)
     with own_dtypes():
@@ -216,7 +215,6 @@ def evaluate_random(
     check_split(data)
     check_seeds(seeds)
     key = as_key(key)
-    refuse_forked()
     start = time.perf_counter()
     count = seeds or protocol.seeds
     spec = data.train.spec
@@ -256,7 +254,6 @@ def evaluate_full(
     check_split(data)
     check_seeds(seeds)
     key = as_key(key)
-    refuse_forked()
     start = time.perf_counter()
     # The order and the start are of the small set: all images have none.
     protocol = protocol.varied(order="random", start_seed=None)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import augment
-from dd_jax.backend import as_key, own_dtypes, refuse_forked
+from dd_jax.backend import as_key, own_dtypes
 from dd_jax.errors import SetFileError
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.checks import check_seeds, check_set, check_testable, own_protocol
@@ -182,7 +182,6 @@ def evaluate_progressive(
         return evaluate(distilled, test, protocol=protocol, key=key, seeds=seeds,
                         supervision=supervision)
     check(distilled, test, protocol=protocol, stages=stages, labels=supervision is None)
-    refuse_forked()
     start = time.perf_counter()
     epochs = epochs or equal_budget(protocol.plan.epochs, stages)
     protocol = protocol.varied(epochs=epochs)

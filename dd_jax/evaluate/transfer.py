@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.backend import as_key, in_chunks, map_over, own_dtypes, refuse_forked
+from dd_jax.backend import as_key, in_chunks, map_over, own_dtypes
 from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, SetFileError
@@ -90,7 +90,6 @@ def _transfer(keys, sets, target, normaliser, *, protocol, budget, length, how):
 
 
 def _run(keys, sets, target, normaliser, protocol, budget, length, how) -> TransferResult:
-    refuse_forked()
     start = time.perf_counter()
     with own_dtypes():
         found = _transfer(keys, sets, target, normaliser, protocol=protocol, budget=budget,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -88,6 +88,10 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
       ...
       dd_jax.errors.ConfigError: weighted_sum got no objectives; pass at least one
     """
+    for what, given in (("objectives", objectives), ("weights", weights)):
+        if isinstance(given, Objective) or not isinstance(given, Iterable):
+            raise ConfigError(f"{what} is {told(given)}, expected a list",
+                              fix="call weighted_sum([objective, ...], [weight, ...])")
     objectives, weights = tuple(objectives), tuple(weights)
     if not objectives:
         raise ConfigError("weighted_sum got no objectives", fix="pass at least one")

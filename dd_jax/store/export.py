@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import unicodedata
@@ -131,6 +132,8 @@ def export(
     """
     if not isinstance(to, str) or to not in EXPORTS:
         raise unknown("export format", to, EXPORTS)
+    require_kind("the place", folder_or_path, (str, os.PathLike), expected="a path",
+                 fix="call export(set, 'npz', path)")
     return EXPORTS[to](distilled, pathlib.Path(folder_or_path), overwrite)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from dd_jax import augment, nets
-from dd_jax.backend import own_dtypes
+from dd_jax.backend import own_dtypes, refuse_forked
 from dd_jax.data import Normaliser
 from dd_jax.distill.needs import normaliser_of
 from dd_jax.distill.plan import Plan
@@ -292,6 +292,7 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
       ConfigError: a setting that cannot be.
       DataError: classes without the images that the start asks for.
     """
+    refuse_forked()
     check_budget(type(settings), settings.ipc)
     check_fields(settings)
     _check_classes(settings, data)
