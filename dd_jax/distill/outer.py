@@ -58,7 +58,8 @@ class Distillation(NamedTuple):
       step: (state, batch) -> (state, metrics); normalises the batch itself. It does not validate:
         where the best set is kept, see `validation`.
       run: (state, data, count, length) -> (state, metrics [length], done): `count` <= `length`
-        steps in one program, stopping early at a non-finite step, or where patience ends.
+        steps in one program, stopping early at a non-finite step, or where patience ends; the
+        metric "outside" counts rows that are none of the data.
       decode: (state) -> SyntheticSet; with `best_so_far` the best one that was validated.
       validation: of the recipe's `best_so_far`, which `init` and `run` do by themselves; or None.
         In a vmapped `run` every step pays for a validation.
