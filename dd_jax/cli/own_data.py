@@ -95,6 +95,6 @@ def _in_folder_of_data(name: Any) -> pathlib.Path:
     if base and plain and stands_at(pathlib.Path(base) / name) != "nothing":
         return pathlib.Path(base) / name
     raise ConfigError(
-        f"the set was distilled from {told(name)}, data of somebody's own, and does not say where "
-        f"they are; {ENVIRONMENT} " + (f"holds no {told(name)}" if base else "is not set"),
+        f"the set was distilled from {told(name)}, which is no well-known set, and does not say "
+        f"where it is; {ENVIRONMENT} " + (f"holds no {told(name)}" if base else "is not set"),
         fix="pass --data PATH")
