@@ -50,7 +50,7 @@ def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:
     from dd_jax.report import is_poster, save_grid, save_poster
-    from dd_jax.report.result import check_place
+    from dd_jax.report.result import check_place, write_result
 
     options, settings = command.run, command.settings
     check_seeds(options.seeds)
@@ -90,11 +90,13 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         published=published and published._asdict(), distill_seconds=round(spent, 1),
         steps=distilled.recipe.get("ended_after", recipe.steps * options.stages),
         command="python -m dd_jax distill " + shlex.join(words))
-    results = []  # the last of them is printed, also where a longer test fails
+    results = []  # the last of them is printed, also where it cannot be kept or a later test fails
     try:
         for figures in _figures(distilled, recipe, data, options, store=store,
                                 known=method.published_read_out.get(cell)):
-            results = [_write(told | figures, distilled, recipe, options, folder)]
+            results = [_result(told | figures, distilled, recipe, options)]
+            for place in (folder / "result.json", *([options.json] if options.json else [])):
+                write_result(place, results[0])
     finally:
         if results:
             print_results(results)
@@ -145,17 +147,12 @@ def _figures(
         yield figures | read_out_figures(distilled, data, seed=options.seed, known=known)
 
 
-def _write(
-    told: dict[str, Any], distilled: DistilledSet, recipe: Recipe, options: Run,
-    folder: pathlib.Path,
+def _result(
+    told: dict[str, Any], distilled: DistilledSet, recipe: Recipe, options: Run
 ) -> dict[str, Any]:
-    """The result, which is written whenever there is more of it."""
-    from dd_jax.report.result import build_result, write_result
+    """What is known of a run so far, as a file of results has it."""
+    from dd_jax.report.result import build_result
 
-    result = build_result(
+    return build_result(
         bytes=distilled.stored_bytes, seed=options.seed, settings=dict(recipe.settings),
         evaluation=dict(distilled.evaluation), **told)
-    write_result(folder / "result.json", result)
-    if options.json:
-        write_result(options.json, result)
-    return result

@@ -65,7 +65,7 @@ def data_of_set(options: Any, distilled: DistilledSet) -> Split:
     name = known.get("name", distilled.spec.name)
     if options.data is not None:
         source = options.data
-    elif isinstance(name, str) and (name in SOURCES or name.startswith("tfds:")):
+    elif isinstance(name, str) and (name in SOURCES or (known and name.startswith("tfds:"))):
         source = name
     else:
         source = _in_folder_of_data(name)
