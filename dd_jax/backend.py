@@ -1,19 +1,79 @@
-"""Choices that depend on the hardware, made in one place and at trace time.
+"""Choices that depend on the hardware or on JAX's switches, made in one place.
 
 Nothing here runs at import: the functions ask JAX for its default backend when a program is traced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
-from dd_jax.errors import require_whole, unknown
+from dd_jax.errors import ConfigError, require_seed, require_whole, told, unknown
 
 PyTree = Any
 MAPPINGS = ("auto", "map", "vmap")
+_first_user: int | None = None  # the process in which this library computed first
+
+
+def as_key(key: Any) -> jax.Array:
+    """A typed PRNG key from a seed or from itself: what every entry point takes for its `key`.
+
+    Args:
+      key: an integer seed in 0..2^32 - 1, or one typed key of the default kind.
+
+    Raises:
+      ConfigError: it is neither, or the process cannot compute, see `refuse_forked`.
+
+    Example:
+      >>> bool(as_key(3) == as_key(jax.random.key(3)))
+      True
+    """
+    refuse_forked()
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        require_seed("seed", key)
+        return jax.random.key(int(key))
+    if hasattr(key, "dtype") and key.dtype == jax.random.key(0).dtype and key.shape == ():
+        return key
+    raise ConfigError(f"key is {told(key)}, expected an integer seed or one typed PRNG key "
+                      "of the default kind", fix="pass key=0 or key=jax.random.key(0)")
+
+
+@contextlib.contextmanager
+def own_dtypes() -> Iterator[None]:
+    """Context in which arrays have the library's own dtypes, float32 and int32.
+
+    Whatever `jax_enable_x64` says outside: a run is the same with it as without. What is float64
+    for a reason, ridge systems and kernels, asks for it by itself.
+
+    Example:
+      >>> with jax.enable_x64(True), own_dtypes():
+      ...     str(jax.numpy.zeros(()).dtype)
+      'float32'
+    """
+    with jax.enable_x64(False):
+        yield
+
+
+def refuse_forked() -> None:
+    """Refuses to compute in a process forked from one that has, which would hang for ever.
+
+    JAX has threads, and a fork copies none of them.
+
+    Raises:
+      ConfigError: as said.
+    """
+    global _first_user
+    if _first_user is None:
+        _first_user = os.getpid()
+    if _first_user != os.getpid():
+        raise ConfigError(
+            "this process was forked from one that has used JAX, and would hang",
+            fix="start workers by multiprocessing.get_context('spawn')")
 
 
 def on_cpu() -> bool:

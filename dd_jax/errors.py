@@ -207,3 +207,70 @@ def require_decay(name: str, value: object) -> None:
     if not (isinstance(value, (int, float)) and 0.0 < value < 1.0):
         raise ConfigError(f"{name} is {value!r}, expected a decay between 0 and 1",
                           fix=f"pass {name.split()[-1]}=0.99")
+
+
+SEEDS = 2**32  # the generator of random numbers looks at 32 bits
+
+
+def require_seed(name: str, value: object) -> None:
+    """Refuses what is not a seed: a whole number that the generator can tell from all others.
+
+    Args:
+      name: of the setting, as for `require_whole`.
+      value: what the user gave.
+
+    Raises:
+      ConfigError: as said.
+
+    Example:
+      >>> require_seed("seed", -1)
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: seed is -1, expected one between 0 and 2^32 - 1; pass seed=0
+    """
+    try:
+        good = not isinstance(value, bool) and 0 <= operator.index(value) < SEEDS
+    except TypeError:
+        good = False
+    if not good:
+        raise ConfigError(f"{name} is {told(value)}, expected one between 0 and 2^32 - 1",
+                          fix=f"pass {name.split()[-1]}=0")
+
+
+def require_kind(name: str, value: object, kind: type | tuple[type, ...], *, expected: str,
+                 fix: str) -> None:
+    """Refuses an argument of another kind than an entry point takes.
+
+    Args:
+      name: of the argument.
+      value: what the user gave.
+      kind: the class, or classes, that it has to be of.
+      expected: the same in words: "a Protocol".
+      fix: what to pass.
+
+    Raises:
+      ConfigError: as said.
+
+    Example:
+      >>> require_kind("data", (1, 2), dict, expected="RealData", fix="call dd.data.from_arrays")
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: data is a tuple, expected RealData; call dd.data.from_arrays
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} is {told(value)}, expected {expected}", fix=fix)
+
+
+def told(value: object) -> str:
+    """A value in a few words: a short number or text as it is written, all else by its kind.
+
+    Example:
+      >>> told("cpu"), told([1, 2]), told(None)
+      ("'cpu'", 'a list', 'None')
+    """
+    if value is None or isinstance(value, (bool, float, str)) or (
+            isinstance(value, int) and value.bit_length() < 256):
+        text = repr(value)
+        return text if len(text) <= 80 else f"{text[:77]}..."
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"

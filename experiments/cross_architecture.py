@@ -27,7 +27,6 @@ import tyro
 
 from dd_jax import evaluate, store
 from dd_jax.cli.allocator import keep_memory
-from dd_jax.cli.evaluate import protocol_of
 from dd_jax.cli.tables import print_table
 from dd_jax.data import fingerprint, load
 from dd_jax.errors import ConfigError, DataError, DDJaxError
@@ -84,7 +83,7 @@ def asked(options: Options) -> list[str]:
 
 def protocols(distilled: store.DistilledSet, options: Options) -> tuple[evaluate.Protocol, ...]:
     """The set's own protocol, then the same on every other architecture."""
-    own = protocol_of(distilled)
+    own = evaluate.own_protocol(distilled)
     if options.epochs is not None:
         own = own.varied(epochs=options.epochs)
     others = [evaluate.for_network(own, name) for name in asked(options)

@@ -8,15 +8,19 @@ import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dd_jax import methods
-from dd_jax.cli.options import Command, Run, load_data, method_command
+from dd_jax.backend import as_key
+from dd_jax.cli.options import Command, Run, method_command
+from dd_jax.cli.own_data import load_data, where_from
 from dd_jax.cli.tables import print_results
 from dd_jax.distill import Plan, Recipe, distill, flipped, progressive, representative
 from dd_jax.distill.plan import complete, store_beside
-from dd_jax.errors import ConfigError
+from dd_jax.distill.run import run_options
+from dd_jax.evaluate.checks import check_seeds
+from dd_jax.run.lock import prepare_folder
 from dd_jax.run.workdir import seconds_spent
 from dd_jax.store import DistilledSet
 from dd_jax.store.artefacts import ArtefactStore
@@ -27,6 +31,10 @@ def run(words: Sequence[str]) -> int:
     """Parses the words after `distill` and does it; returns the exit code."""
     parsed = method_command("distill", words)
     return 0 if parsed is None else _distill(*parsed, words)
+
+
+def _noted(recipe: Recipe, notes: dict[str, Any]) -> Recipe:
+    return dataclasses.replace(recipe, settings={**recipe.settings, **notes})
 
 
 def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, str]:
@@ -42,21 +50,27 @@ def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:
     from dd_jax.report import is_poster, save_grid, save_poster
-    from dd_jax.report.result import check_place
+    from dd_jax.report.result import check_place, write_result
 
     options, settings = command.run, command.settings
-    if options.seeds is not None and options.seeds < 1:
-        raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
+    check_seeds(options.seeds)
+    as_key(options.seed)
+    run_options(log_every=options.log_every, save_seconds=options.save_seconds,
+                save_every=options.save_every)
     if options.json is not None:
         check_place(options.json)
-    data = load_data(options.data)
+    data = load_data(options)
     plan = methods.plan_with(method, settings, data)
+    if where_from(options):
+        plan = plan.then(functools.partial(_noted, notes=where_from(options)))
     plan, variant = _varied(method.name, plan, options, data.train)
     ipc = settings.ipc * options.stages
     ipc = int(ipc) if ipc == int(ipc) else ipc  # 1, not 1.0, in names and tables
     name = f"{data.train.spec.name}_{variant}_ipc{ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name
     store = store_beside(options.artefacts, folder)
+    if options.evaluate:
+        prepare_folder(store.folder)  # for what the set is compared with
     print(f"{variant} on {data.train.spec.name}, protocol {options.protocol}, in {folder}",
           file=sys.stderr)
     start = time.perf_counter()
@@ -70,15 +84,24 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         return 0
     recipe = complete(plan, data.train, artefacts=store)
     cell = (data.train.spec.name, ipc)
-    figures = _figures(distilled, recipe, data, options, store=store,
-                       known=method.published_read_out.get(cell))
     published = method.published.get(cell) if variant == method.name else None
     told = dict(
         method=variant, data=data.train.spec.name, ipc=ipc, protocol=options.protocol,
         published=published and published._asdict(), distill_seconds=round(spent, 1),
         steps=distilled.recipe.get("ended_after", recipe.steps * options.stages),
-        command="python -m dd_jax distill " + shlex.join(words), **figures)
-    return _report(told, distilled, recipe, options, folder)
+        command="python -m dd_jax distill " + shlex.join(words))
+    results = []  # the last of them is printed, also where it cannot be kept or a later test fails
+    try:
+        for figures in _figures(distilled, recipe, data, options, store=store,
+                                known=method.published_read_out.get(cell)):
+            results = [_result(told | figures, distilled, recipe, options)]
+            for place in (folder / "result.json", *([options.json] if options.json else [])):
+                write_result(place, results[0])
+    finally:
+        if results:
+            print_results(results)
+    print(f"set, picture, metrics and result are in {folder}")
+    return 0
 
 
 def _run(
@@ -99,8 +122,9 @@ def _run(
 def _figures(
     distilled: DistilledSet, recipe: Recipe, data: Split, options: Run, *, store: ArtefactStore,
     known: Any,
-) -> dict[str, Any]:
-    from dd_jax import evaluate
+) -> Iterator[dict[str, Any]]:
+    """The figures of the set, then all of them once more with each test that takes long."""
+    from dd_jax import evaluate, kernels
     from dd_jax.cli.figures import network_figures, read_out_figures, transfer_figures
 
     if recipe.labels.kind == "representations":
@@ -109,26 +133,26 @@ def _figures(
         budget = evaluate.BUDGETS[options.protocol]
         if options.seeds:
             budget = dataclasses.replace(budget, seeds=options.seeds)
-        return transfer_figures(distilled, recipe, data, seed=options.seed, budget=budget)
+        yield transfer_figures(distilled, recipe, data, seed=options.seed, budget=budget)
+        return
+    evaluate.check(distilled, data.test, protocol=recipe.evaluation)
+    also = recipe.evaluation.read_out if options.read_out else None
+    if also is not None:
+        kernel = kernels.named(also.kernel, kind=also.kind)
+        evaluate.check_read_out(distilled, data.test, kernel)
     figures = network_figures(distilled, recipe, data, seed=options.seed, seeds=options.seeds,
                               full=options.full, store=store)
-    if recipe.evaluation.read_out is not None and options.read_out:
-        figures |= read_out_figures(distilled, data, seed=options.seed, known=known)
-    return figures
+    yield figures
+    if also is not None:
+        yield figures | read_out_figures(distilled, data, seed=options.seed, known=known)
 
 
-def _report(
-    told: dict[str, Any], distilled: DistilledSet, recipe: Recipe, options: Run,
-    folder: pathlib.Path,
-) -> int:
-    from dd_jax.report.result import build_result, write_result
+def _result(
+    told: dict[str, Any], distilled: DistilledSet, recipe: Recipe, options: Run
+) -> dict[str, Any]:
+    """What is known of a run so far, as a file of results has it."""
+    from dd_jax.report.result import build_result
 
-    result = build_result(
+    return build_result(
         bytes=distilled.stored_bytes, seed=options.seed, settings=dict(recipe.settings),
         evaluation=dict(distilled.evaluation), **told)
-    write_result(folder / "result.json", result)
-    if options.json:
-        write_result(options.json, result)
-    print_results([result])
-    print(f"set, picture, metrics and result are in {folder}")
-    return 0

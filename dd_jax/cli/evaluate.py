@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import pathlib
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
 
-from dd_jax.cli.options import load_data, parse
+from dd_jax.cli.options import parse
+from dd_jax.cli.own_data import data_of_set
 from dd_jax.cli.tables import print_table
 from dd_jax.errors import ConfigError
 
@@ -24,7 +24,12 @@ class Evaluate:
     Attributes:
       file: a set that this library saved.
       data: whose test part is used: "embedded", "fashion_mnist", "tfds:NAME" or a path; by
-        default the data set that was distilled, found by its name.
+        default the data set that was distilled, found by its name: among the well-known ones, or in
+        the folder of DD_JAX_DATA.
+      size: of images from class folders of your own, as for `distill`; as the set's by default.
+      channels: of such images, 1 or 3; as the set's by default.
+      test_share: of data of your own without a test part; that of the distillation by default.
+      class_names: of an .npz file or a folder of idx files; those of the set by default.
       networks: comma-separated names, for example convnet,mlp; the set's own by default; "none" for
         regression alone.
       augmentation: instead of the set's own, for example "none" or "dsa".
@@ -42,6 +47,10 @@ class Evaluate:
 
     file: Annotated[pathlib.Path, tyro.conf.Positional]
     data: str | None = None
+    size: str | None = None
+    channels: int | None = None
+    test_share: float | None = None
+    class_names: str | None = None
     networks: str | None = None
     augmentation: str | None = None
     epochs: int | None = None
@@ -52,13 +61,6 @@ class Evaluate:
     full: bool = False
     artefacts: pathlib.Path | None = None
     json: pathlib.Path | None = None
-
-
-def protocol_of(distilled):
-    """The protocol that travels with a set."""
-    from dd_jax.evaluate import Protocol
-
-    return Protocol.from_plain(distilled.evaluation)
 
 
 def _read_out_of(name: str | None, distilled):
@@ -72,8 +74,6 @@ def _read_out_of(name: str | None, distilled):
 
 def _transfer(words: Sequence[str], options: Evaluate, distilled, data, protocols) -> int:
     """Linear probe and fine-tuning of networks pre-trained on a set of representations."""
-    import jax
-
     from dd_jax import evaluate
     from dd_jax.report.result import percent, write_result
 
@@ -84,21 +84,25 @@ def _transfer(words: Sequence[str], options: Evaluate, distilled, data, protocol
     evaluate.check_transfer(data, distilled.spec.shape, protocols)
     cases = [(p, name, synthetic) for p in protocols
              for name, synthetic in (("on the set", distilled.trainable()), ("not at all", None))]
-    for protocol, name, synthetic in cases:
-        found = evaluate.evaluate_transfer(
-            synthetic, data, normaliser=distilled.normaliser, protocol=protocol, budget=budget,
-            key=jax.random.key(options.seed),
-        )
-        rows.append((protocol.network.name, name, percent(found.probe.mean, found.probe.std),
-                     percent(found.tuned.mean, found.tuned.std), str(budget.seeds),
-                     f"{found.probe.seconds:.0f} s"))
-        results.append({"network": protocol.network.name, "pretrained": name,
-                        "probe_mean": found.probe.mean, "probe_std": found.probe.std,
-                        "tuned_mean": found.tuned.mean, "tuned_std": found.tuned.std,
-                        "seconds": round(found.probe.seconds, 1)})
-        if options.json:
-            write_result(options.json, _described(words, options, distilled, data, results))
-    print_table(("network", "pre-trained", "linear probe", "fine-tuned", "networks", "time"), rows)
+    try:
+        for protocol, name, synthetic in cases:
+            found = evaluate.evaluate_transfer(
+                synthetic, data, normaliser=distilled.normaliser, protocol=protocol, budget=budget,
+                key=options.seed,
+            )
+            rows.append((protocol.network.name, name, percent(found.probe.mean, found.probe.std),
+                         percent(found.tuned.mean, found.tuned.std), str(budget.seeds),
+                         f"{found.probe.seconds:.0f} s"))
+            results.append({"network": protocol.network.name, "pretrained": name,
+                            "probe_mean": found.probe.mean, "probe_std": found.probe.std,
+                            "tuned_mean": found.tuned.mean, "tuned_std": found.tuned.std,
+                            "seconds": round(found.probe.seconds, 1)})
+            if options.json:
+                write_result(options.json, _described(words, options, distilled, data, results))
+    finally:
+        if rows:
+            print_table(
+                ("network", "pre-trained", "linear probe", "fine-tuned", "networks", "time"), rows)
     return 0
 
 
@@ -116,12 +120,12 @@ def _described(words: Sequence[str], options: Evaluate, distilled, data, results
 def run(words: Sequence[str]) -> int:
     """Parses the words after `evaluate` and does it; returns the exit code."""
     from dd_jax import store
-    from dd_jax.distill.run import as_key
+    from dd_jax.backend import as_key
+    from dd_jax.evaluate.checks import check_seeds
     from dd_jax.report.result import check_place
 
     options = parse(Evaluate, words, program="python -m dd_jax evaluate")
-    if options.seeds is not None and options.seeds < 1:
-        raise ConfigError(f"seeds is {options.seeds}, expected at least 1", fix="pass --seeds 5")
+    check_seeds(options.seeds)
     as_key(options.seed)
     if options.json is not None:
         check_place(options.json)
@@ -130,10 +134,7 @@ def run(words: Sequence[str]) -> int:
     if not protocols and by is None:
         raise ConfigError("networks is 'none' and there is no kernel: nothing is to be tested",
                           fix="pass --kernel fc3, or name a network")
-    data = load_data(options.data or distilled.spec.name)
-    if data.test.spec.class_names != distilled.spec.class_names:
-        print(f"warning: the classes of {data.test.spec.name} are not called as those of the set, "
-              f"which was distilled from {distilled.spec.name}", file=sys.stderr)
+    data = data_of_set(options, distilled)
     if distilled.label_kind == "representations":
         if options.kernel not in (None, "none") or options.augmentation is not None or options.full:
             raise ConfigError("the set holds representations: --kernel, --augmentation and --full "
@@ -149,7 +150,7 @@ def _protocols(options: Evaluate, distilled) -> list:
     if options.networks == "none":
         return []
     own = {"augmentation": options.augmentation, "epochs": options.epochs}
-    protocol = protocol_of(distilled).varied(
+    protocol = evaluate.own_protocol(distilled).varied(
         **{k: v for k, v in own.items() if v is not None})
     names = (options.networks or protocol.network.name).split(",")
     return [evaluate.for_network(protocol, name.strip()) for name in names]
@@ -160,6 +161,7 @@ def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
     from dd_jax import evaluate, kernels
     from dd_jax.distill.plan import store_beside
     from dd_jax.report.result import write_result
+    from dd_jax.run.lock import prepare_folder
 
     for each in protocols:
         evaluate.check(distilled, data.test, protocol=each)
@@ -168,6 +170,8 @@ def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
     options = dataclasses.replace(
         options, random=options.random and evaluate.has_random(distilled, data.train))
     store = store_beside(options.artefacts, options.file.absolute().parent)
+    if protocols and (options.random or options.full):
+        prepare_folder(store.folder)
     tests = [functools.partial(_by_network, options, distilled, data, each, store)
              for each in protocols]
     if by is not None:
@@ -191,15 +195,14 @@ def _by_network(options: Evaluate, distilled, data, protocol, store) -> tuple[tu
 
     Random images and all data are artefacts, shared with the runs beside the set's.
     """
-    import jax
-
     from dd_jax import evaluate
+    from dd_jax.cli.figures import later_seed
     from dd_jax.evaluate.baselines import full_baseline, random_baseline
     from dd_jax.report.result import percent
     from dd_jax.synthetic import Labels
 
     tested = evaluate.evaluate_progressive(
-        distilled, data.test, protocol=protocol, key=jax.random.key(options.seed),
+        distilled, data.test, protocol=protocol, key=options.seed,
         seeds=options.seeds)
     common = dict(protocol=protocol, normaliser=distilled.normaliser,
                   labels=Labels(distilled.label_kind, distilled.label_scale))
@@ -209,7 +212,8 @@ def _by_network(options: Evaluate, distilled, data, protocol, store) -> tuple[tu
             data, ipc=evaluate.budget(distilled), seed=options.seed, seeds=options.seeds,
             shown=distilled.synthetic.images.shape[0], **common), data.train)
     if options.full:
-        full = store.get(full_baseline(data, seed=options.seed + 1, **common), data.train)
+        baseline = full_baseline(data, seed=later_seed(options.seed, 1), **common)
+        full = store.get(baseline, data.train)
     row = (protocol.network.name, percent(tested.mean, tested.std),
            percent(random.mean, random.std) if random else "-", percent(full and full.mean),
            str(len(tested.accuracies)), f"{tested.seconds:.0f} s")
@@ -224,14 +228,12 @@ def _by_network(options: Evaluate, distilled, data, protocol, store) -> tuple[tu
 
 def _by_kernel(options: Evaluate, distilled, data, by) -> tuple[tuple, dict]:
     """(row of the table, figures) of kernel regression."""
-    import jax
-
     from dd_jax import evaluate
     from dd_jax.report.result import percent
 
     read, random = evaluate.read_out(distilled, data.test, by=by), None
     if options.random:
-        random = evaluate.read_out_random(distilled, data, key=jax.random.key(options.seed), by=by)
+        random = evaluate.read_out_random(distilled, data, key=options.seed, by=by)
     row = (f"kernel {by.kernel}", percent(read.mean),
            percent(random.mean, random.std) if random else "-", "-", "-", f"{read.seconds:.0f} s")
     return row, {

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from dd_jax.cli.messages import plain_warnings, told_here
 from dd_jax.errors import DDJaxError, NonFiniteError, RunStopped, unknown
 from dd_jax.versions import __version__
 
@@ -71,9 +72,10 @@ def main(words: Sequence[str] | None = None) -> int:
             keep_memory()
             _show_log()
             _use_compilation_cache()
-        return getattr(importlib.import_module(module), function)(words[1:])
+        with plain_warnings():
+            return getattr(importlib.import_module(module), function)(words[1:])
     except DDJaxError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(told_here(error, words), file=sys.stderr)
         return _exit_code(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

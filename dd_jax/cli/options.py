@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import inspect
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import tyro
 
-from dd_jax.data import load
 from dd_jax.errors import ConfigError
 from dd_jax.methods import METHODS, Method, get, preset
-from dd_jax.types import Split
 
 Config = TypeVar("Config")
 
@@ -23,6 +24,12 @@ class Run:
 
     Attributes:
       data: "embedded", "fashion_mnist", "tfds:NAME", or a folder or file of your own.
+      size: of images from class folders of your own, which are cropped and resized to it: a side in
+        pixels, or HEIGHTxWIDTH.
+      channels: of such images, 1 or 3; by default 1 where all of them are grey.
+      test_share: of data of your own without a test part, the share of each class that is kept for
+        testing; by default 0.2.
+      class_names: of an .npz file or a folder of idx files, comma-separated in label order.
       protocol: "cpu" for minutes on two cores, "official" for the paper's settings.
       seed: of the run; the same seed gives the same set.
       workdir: folder for checkpoints, metrics, the set and the result.
@@ -45,6 +52,10 @@ class Run:
     """
 
     data: str = "embedded"
+    size: str | None = None
+    channels: int | None = None
+    test_share: float | None = None
+    class_names: str | None = None
     protocol: str = "cpu"
     seed: int = 0
     workdir: pathlib.Path | None = None
@@ -67,13 +78,46 @@ class Command(Generic[Config]):
     """A run's options and the method's settings, side by side on one command line."""
 
     run: Run
-    settings: Config
+    settings: Config = dataclasses.field(metadata={
+        "help": "Settings of the method; defaults are those of the protocol and the budget."})
 
 
-def parse(kind: Any, words: Sequence[str], *, program: str, default: Any = None) -> Any:
+def entries(docstring: str) -> dict[str, str]:
+    r"""name -> text, of the part "Attributes:"; where several share an entry, each has all of it.
+
+    Example:
+      >>> entries("Of x.\n\nAttributes:\n  a: one\n    more.\n  b, c: two.")
+      {'a': 'one more.', 'b': 'b, c: two.', 'c': 'b, c: two.'}
+    """
+    text = inspect.cleandoc(docstring).partition("Attributes:")[2].split("\n\n")[0]
+    found = {}
+    for names, words in re.findall(r"^  (\w[\w, ]*?):(.*(?:\n    .*)*)", text, re.MULTILINE):
+        words = " ".join(words.split())
+        for name in names.split(","):
+            found[name.strip()] = f"{names}: {words}" if "," in names else words
+    return found
+
+
+def with_help(kind: type) -> type:
+    """The class of settings, whose every field says what the docstrings say of it."""
+    words: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        words |= entries(base.__dict__.get("__doc__") or "")
+    fields = kind.__dataclass_fields__
+    for name in set(words) & set(fields):
+        field = copy.copy(fields[name])  # those of a base are its own
+        field.metadata = {**field.metadata, "help": words[name]}
+        fields[name] = field
+    return kind
+
+
+def parse(
+    kind: Any, words: Sequence[str], *, program: str, default: Any = None,
+    description: str | None = None,
+) -> Any:
     """Parses words into the record `kind`; unknown words end with the nearest valid ones."""
     options = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=list(words), prog=program,
+    return tyro.cli(kind, args=list(words), prog=program, description=description,
                     config=(tyro.conf.OmitArgPrefixes,), **options)
 
 
@@ -96,16 +140,12 @@ def method_command(command: str, words: Sequence[str]) -> tuple[Method, Command]
                           fix="name one of: " + ", ".join(sorted(METHODS)))
     method = get(words[0])
     program = f"python -m dd_jax {command} {method.name}"
-    kind = Command[method.settings]
+    kind = Command[with_help(method.settings)]
     # Twice: protocol, budget and data that the first reading finds set the second's defaults.
     # Help waits for the second, so that it shows the defaults that would be used.
     first = parse(kind, [w for w in words[1:] if w not in ("-h", "--help")], program=program)
     base = preset(method, first.run.protocol, first.settings.ipc,
                   data=first.run.data.removeprefix("tfds:"))
     usual = Run(stages=method.settings.stages)
-    return method, parse(kind, words[1:], program=program, default=Command(usual, base))
-
-
-def load_data(name: str) -> Split:
-    """Loads what --data names."""
-    return load(name)
+    return method, parse(kind, words[1:], program=program, default=Command(usual, base),
+                         description=f"{method.name}: {method.title}")

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from dd_jax import methods
-from dd_jax.cli.options import load_data, method_command
+from dd_jax.cli.options import method_command
+from dd_jax.cli.own_data import load_data
 from dd_jax.distill.plan import complete, store_beside
 
 
@@ -16,7 +17,7 @@ def run(words: Sequence[str]) -> int:
     if parsed is None:
         return 0
     method, command = parsed
-    data = load_data(command.run.data).train
+    data = load_data(command.run).train
     plan = methods.plan_with(method, command.settings, data)
     if not plan.needs:
         print(f"{method.name} needs nothing from the real data beforehand")

@@ -12,6 +12,7 @@ import tyro
 
 from dd_jax.cli.options import parse
 from dd_jax.cli.tables import print_table
+from dd_jax.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,10 @@ def run_show(words: Sequence[str]) -> int:
     from dd_jax import store
 
     options = parse(Show, words, program="python -m dd_jax show")
+    if options.grid is not None:
+        from dd_jax.report.result import check_place
+
+        check_place(options.grid)
     distilled = store.load(options.file)
     print(store.summary(distilled))
     if options.grid:
@@ -93,6 +98,13 @@ def run_show(words: Sequence[str]) -> int:
         save_grid(options.grid, distilled)
         print(f"picture: {options.grid}")
     return 0
+
+
+def _same_file(a: pathlib.Path, b: pathlib.Path) -> bool:
+    try:
+        return a.samefile(b)
+    except OSError:  # one of them is not there
+        return False
 
 
 def run_export(words: Sequence[str]) -> int:
@@ -105,6 +117,9 @@ def run_export(words: Sequence[str]) -> int:
                "torch": "_torch.safetensors"}
     ending = endings.get(options.to, "")
     out = options.out or options.file.with_name(options.file.stem + ending)
+    inside = (out / name for name in ("distilled.npz", "distilled.safetensors"))
+    if any(_same_file(place, options.file) for place in (out, *inside)):
+        raise ConfigError(f"{out} is the set itself", fix="choose another place by --out")
     for path in store.export(distilled, options.to, out, overwrite=options.overwrite):
         print(path)
     return 0

@@ -19,9 +19,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         shown.add_column(column, overflow="fold")
     for values in rows:
         shown.add_row(*values)
-    console = Console()
+    # Names are shown as they are, whatever brackets or colons they have.
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=200, markup=False, emoji=False)
     console.print(shown)
 
 

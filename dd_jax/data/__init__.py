@@ -26,11 +26,12 @@ from dd_jax.data.normalise import (
 )
 from dd_jax.data.npz import from_npz, read_npz
 from dd_jax.data.sample import real_rows, rows_per_class, rows_uniform
-from dd_jax.data.sources import SOURCES, from_path, load
-from dd_jax.data.split import split_from_arrays, split_of, stratified_rows
+from dd_jax.data.sources import ENVIRONMENT, SOURCES, from_path, is_path, load, options_of
+from dd_jax.data.split import split_from_arrays, split_of, stratified_rows, training_part
 from dd_jax.data.tfds import from_tfds
 
 __all__ = [
+    "ENVIRONMENT",
     "NORMALISERS",
     "Normaliser",
     "SOURCES",
@@ -47,10 +48,12 @@ __all__ = [
     "gather",
     "grey",
     "identity",
+    "is_path",
     "load",
     "load_embedded",
     "normalise",
     "normalisers",
+    "options_of",
     "read_cifar10",
     "read_cifar100",
     "read_idx",
@@ -65,5 +68,6 @@ __all__ = [
     "standardise",
     "stratified_rows",
     "to_tensors",
+    "training_part",
     "zca",
 ]

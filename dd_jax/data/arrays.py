@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.backend import refuse_forked
 from dd_jax.data.checks import check_class_count, check_images, check_labels, row_chunks
 from dd_jax.errors import ConfigError, DataError
 from dd_jax.types import DataSpec, RealData
@@ -25,6 +26,7 @@ def from_arrays(
     num_classes: Optional[int] = None,
     class_names: Optional[Sequence[str]] = None,
     allow_missing: bool = False,
+    layout: Optional[str] = None,
     device: bool = True,
 ) -> RealData:
     """Validates images and labels and puts them on the device, or keeps the images on the host.
@@ -38,8 +40,10 @@ def from_arrays(
       labels: [N] integers in 0..K-1.
       name: a short name for files and tables.
       num_classes: K; by default one above the largest label.
-      class_names: K names, by default "0", "1", ...
+      class_names: K names in label order, or label -> name; by default "0", "1", ...
       allow_missing: True accepts a class without images.
+      layout: "NHWC" or "NCHW" says what the axes of images are; by default [N, H, W, C] is taken
+        for granted, and what looks like [N, C, H, W] refused.
       device: False keeps `images` a NumPy array for sets that do not fit on the device.
 
     Returns:
@@ -47,16 +51,18 @@ def from_arrays(
 
     Raises:
       DataError: the images or labels cannot be what they should be; says what to change.
-      ConfigError: num_classes and class_names contradict each other.
+      ConfigError: num_classes and class_names contradict each other; or the process was forked
+        from one that has used JAX.
 
     Example:
       >>> data = from_arrays(np.zeros((3, 4, 4), np.uint8), [0, 1, 0])
       >>> data.images.shape, data.class_counts.tolist(), data.class_rows.tolist()
       ((3, 4, 4, 1), [2, 1], [[0, 2], [1, 1]])
     """
+    refuse_forked()
     num_classes, names = check_class_count(num_classes, class_names, name)
     keep = not device and isinstance(images, np.memmap)
-    pixels = check_images(images, name=name, copy=not keep)
+    pixels = check_images(images, name=name, copy=not keep, layout=layout)
     targets, known = check_labels(
         labels, len(pixels), name=name, num_classes=num_classes,
         allow_missing=allow_missing, class_names=names,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple, Optional
 
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.errors import ConfigError, DataError
+from dd_jax.errors import ConfigError, DataError, told
 
 MAX_CLASSES = 1_000_000
 _CHUNK_BYTES = 64 * 2**20
+LAYOUTS = ("NHWC", "NCHW")
 
 
 class Range(NamedTuple):
@@ -56,25 +57,29 @@ def scan(images: np.ndarray) -> Range:
     return Range(low, high, bad, first, integral, levels)
 
 
-def check_images(images: Any, *, name: str, copy: bool) -> np.ndarray:
+def check_images(
+    images: Any, *, name: str, copy: bool, layout: Optional[str] = None
+) -> np.ndarray:
     """Brings raw images to [N, H, W, C], uint8 or float32 in [0, 1], or refuses them.
 
     Args:
       images: [N, H, W, C] or [N, H, W], uint8, other integers in 0..255 or floats.
       name: of the set, for messages.
       copy: False leaves an array that needs no conversion as it is (a memmap stays a memmap).
+      layout: what the axes are: "NHWC", or "NCHW" to have them moved; None to look at the shape.
 
     Returns:
       NumPy array on the host.
 
     Raises:
       DataError: wrong rank, empty, non-finite, or a range that could mean two things.
+      ConfigError: an unknown layout.
 
     Example:
       >>> check_images(np.full((1, 2, 2), 0.2, np.float32), name="toy", copy=True).dtype
       dtype('uint8')
     """
-    array = images if isinstance(images, np.ndarray) else np.asarray(images)
+    array = _as_array(images, name, "images")
     number = jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)
     if not number:
         raise DataError(
@@ -83,13 +88,29 @@ def check_images(images: Any, *, name: str, copy: bool) -> np.ndarray:
         )
     if array.ndim == 3:
         array = array[..., None]
-    _check_layout(array, name)
+    if layout not in (None, *LAYOUTS):
+        raise ConfigError(f"{name}: layout is {told(layout)}, expected one of {LAYOUTS} or None",
+                          fix="leave it out")
+    if layout == "NCHW" and array.ndim == 4:
+        array = array.transpose(0, 2, 3, 1)
+    _check_layout(array, name, guess=layout is None)
     if array.dtype == np.uint8:
         return np.array(array) if copy else array
     return _convert(array, name=name, copy=copy)
 
 
-def _check_layout(array: np.ndarray, name: str) -> None:
+def _as_array(value: Any, name: str, what: str) -> np.ndarray:
+    """The NumPy array of what a user gave; lists of images of several sizes make none."""
+    try:
+        return value if isinstance(value, np.ndarray) else np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{name}: {what} are {told(value)} that makes no array ({str(error)[:100]})",
+            fix="pass one numeric array; images of mixed size need resizing first",
+        ) from None
+
+
+def _check_layout(array: np.ndarray, name: str, *, guess: bool) -> None:
     if array.ndim != 4:
         raise DataError(
             f"{name}: images have shape {array.shape}, expected [N, H, W, C] or [N, H, W]",
@@ -101,10 +122,10 @@ def _check_layout(array: np.ndarray, name: str) -> None:
             fix="pass at least one image of at least one pixel",
         )
     # A height of 1, 3 or 4 beside more than 4 channels is in practice the channel-first layout.
-    if array.shape[3] > 4 and array.shape[1] in (1, 3, 4) and array.shape[2] > 4:
+    if guess and array.shape[3] > 4 and array.shape[1] in (1, 3, 4) and array.shape[2] > 4:
         raise DataError(
             f"{name}: images have shape {array.shape}, which looks like [N, C, H, W]",
-            fix="pass images.transpose(0, 2, 3, 1), the layout is [N, H, W, C]",
+            fix="pass images.transpose(0, 2, 3, 1), or layout='NHWC' if they are that low",
         )
 
 
@@ -176,7 +197,7 @@ def check_labels(
       >>> check_labels([0, 1, 1], 3, name="toy", num_classes=None, allow_missing=False)[1]
       2
     """
-    array = np.asarray(labels)
+    array = _as_array(labels, name, "labels")
     _check_label_kind(array, name)
     if len(array) != count:
         raise DataError(
@@ -243,6 +264,25 @@ def _some(values: np.ndarray) -> str:
     return f"{', '.join(str(v) for v in distinct[:5].tolist())}{tail} ({len(values)} rows)"
 
 
+def _names(class_names: Any, name: str) -> tuple[str, ...]:
+    """Names in the order of labels: of a list, or of a mapping from every label to its name."""
+    if isinstance(class_names, Mapping):
+        if sorted(class_names, key=str) != sorted(range(len(class_names)), key=str):
+            raise ConfigError(
+                f"{name}: class_names has the keys {told(str(list(class_names)))}, expected 0 to "
+                f"{len(class_names) - 1}", fix="pass a list of names in label order")
+        class_names = [class_names[label] for label in range(len(class_names))]
+    if isinstance(class_names, (str, bytes, Set)) or not isinstance(class_names, Iterable):
+        raise ConfigError(f"{name}: class_names is {told(class_names)}, expected a list of names",
+                          fix="pass one name per class, in label order")
+    names = tuple(class_names)
+    for each in names:
+        if not isinstance(each, (str, int, np.integer)):
+            raise ConfigError(f"{name}: a class name is {told(each)}, expected text",
+                              fix="pass one name per class, in label order")
+    return tuple(map(str, names))
+
+
 def check_class_count(num_classes: Optional[int], class_names: Optional[Sequence[str]], name: str):
     """Brings the two ways of stating K together.
 
@@ -250,7 +290,8 @@ def check_class_count(num_classes: Optional[int], class_names: Optional[Sequence
       (K or None, names as a tuple or None).
 
     Raises:
-      ConfigError: K is no positive integer, or differs from the number of names.
+      ConfigError: K is no positive integer, or differs from the number of names, or these are no
+        list.
     """
     if num_classes is not None:
         if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)):
@@ -260,7 +301,7 @@ def check_class_count(num_classes: Optional[int], class_names: Optional[Sequence
         num_classes = int(num_classes)
     if class_names is None:
         return num_classes, None
-    names = tuple(str(each) for each in class_names)
+    names = _names(class_names, name)
     if not names or num_classes not in (None, len(names)):
         raise ConfigError(
             f"{name}: {len(names)} class names for {num_classes} classes",

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
+import warnings
 from typing import Any, Optional, Union
 
 import numpy as np
 
 from dd_jax.data.files import PathLike, checked_file
+from dd_jax.data.places import stands_at
 from dd_jax.data.split import split_from_arrays, stratified_rows
-from dd_jax.errors import ConfigError, DataError, MissingPackageError
+from dd_jax.errors import ConfigError, DataError, MissingPackageError, told
 from dd_jax.types import Split
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_NAMES = ("test", "val", "valid", "validation")
 MAX_PIXELS = 64 * 2**20
-_GREY = {"1", "L"}
-_WIDE = ("I;16", "I", "F")
+# Modes of Pillow with 8 bits or less for a channel; it has wider ones under ever more names.
+_GREY = {"1", "L", "LA"}
+_COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"}
+# What is an image, too, but not read; told apart from notes that lie beside images.
+_OTHER_SUFFIXES = {".gif", ".jfif", ".jpe", ".apng", ".avif", ".heic", ".heif", ".jp2", ".ico",
+                   ".tga", ".pbm", ".pnm", ".svg", ".eps", ".psd", ".dng", ".npy"}
 Size = Union[int, tuple[int, int], None]
 
 
@@ -26,7 +33,7 @@ def from_folder(
     *,
     size: Size = None,
     channels: Optional[int] = None,
-    test_fraction: float = 0.2,
+    test_fraction: Optional[float] = None,
     seed: int = 0,
     name: Optional[str] = None,
     device: bool = True,
@@ -40,7 +47,8 @@ def from_folder(
       size: side in pixels, or (height, width): each image is cropped about its centre to that
         shape and resized with an anti-aliased bilinear filter. None wants images of one size.
       channels: 1 or 3; by default 1 when every image is grey and 3 otherwise.
-      test_fraction: share of each class for the test part, used only without a test folder.
+      test_fraction: share of each class for the test part, where there is no test folder; by
+        default 0.2.
       seed: of that split.
       name: of the set, by default the folder's.
       device: as for `from_arrays`.
@@ -51,8 +59,10 @@ def from_folder(
     Raises:
       DataError: no classes, an empty class, an unreadable image, mixed sizes, a link that leaves
         the folder.
-      ConfigError: bad `size` or `channels`.
+      ConfigError: bad `size` or `channels`, or a `test_fraction` beside a test folder.
       MissingPackageError: Pillow is not installed.
+
+    Warns of files in class folders that are not read: how many, and of what kind.
 
     Example:
       >>> import tempfile
@@ -62,13 +72,22 @@ def from_folder(
       dd_jax.errors.DataError: ...: no class folder with images; ...
     """
     pillow = _pillow()
+    stands_at(root, error=DataError)
     root = pathlib.Path(root)
     shape = _check_size(size)
     if channels not in (None, 1, 3):
         raise ConfigError(f"channels is {channels!r}, expected 1, 3 or None", fix="pass 1 or 3")
     name = name or root.resolve().name
-    parts = _parts(root)
-    listed = [_list_classes(part, root) for part in parts]
+    parts, beside = _parts(root)
+    if len(parts) == 2 and test_fraction is not None:
+        raise ConfigError(f"{root} has a test folder of its own, and test_fraction is "
+                          f"{told(test_fraction)}", fix="leave it out")
+    found = [_list_classes(part, root) for part in parts]
+    left_out = sum((left for _, left in found), collections.Counter(beside))
+    if left_out:
+        warnings.warn(f"{root}: left out {_counted(left_out)}; what is read is "
+                      f"root/<class>/*{'|'.join(sorted(SUFFIXES))}", stacklevel=2)
+    listed = [classes for classes, _ in found]
     names = sorted(listed[0])
     for part, classes in zip(parts[1:], listed[1:]):
         if sorted(classes) != names:
@@ -85,7 +104,9 @@ def from_folder(
     images = _stack(files, decoded, channels)
     labels = [np.array([label for _, label in part], np.int32) for part in files]
     if len(parts) == 1:
-        rows = stratified_rows(labels[0], test_fraction=test_fraction, seed=seed)
+        rows = stratified_rows(labels[0],
+                               test_fraction=0.2 if test_fraction is None else test_fraction,
+                               seed=seed)
         images, labels = [images[0][r] for r in rows], [labels[0][r] for r in rows]
     pairs = list(zip(images, labels))
     return split_from_arrays(pairs[0], pairs[1], name=name, class_names=names, device=device)
@@ -105,50 +126,79 @@ def _pillow() -> Any:
 def _check_size(size: Size) -> Optional[tuple[int, int]]:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    good = len(pair) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+    pair = (size, size) if isinstance(size, int) else size
+    good = isinstance(pair, (tuple, list)) and len(pair) == 2
+    good = good and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
     if not good or not 0 < pair[0] * pair[1] <= MAX_PIXELS or min(pair) < 1:
-        raise ConfigError(f"size is {size!r}", fix="pass a side in pixels or (height, width)")
-    return pair
+        raise ConfigError(f"size is {told(size)}, expected pixels",
+                          fix="pass a side in pixels or (height, width)")
+    return tuple(pair)
 
 
-def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What is in a folder, by name, but for hidden entries."""
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: cannot be listed ({error})", fix="check the path") from None
-    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _parts(root: pathlib.Path) -> list[pathlib.Path]:
-    """[train, test] where the folder has both, else [root]."""
+def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [entry for entry in _entries(folder) if entry.is_dir()]
+
+
+def _parts(root: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter]:
+    """([train, test] where the folder has both, else [root]; what lies beside them)."""
     folders = {folder.name: folder for folder in _subfolders(root)}
     test = next((folders[each] for each in TEST_NAMES if each in folders), None)
     if "train" in folders and test is not None and _subfolders(folders["train"]):
-        return [folders["train"], test]
-    return [root]
+        unused = [name for name in folders if name not in ("train", test.name)]
+        return [folders["train"], test], collections.Counter({f"folder {n!r}": 1 for n in unused})
+    return [root], collections.Counter()
 
 
-def _list_classes(part: pathlib.Path, root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+def _kind(entry: pathlib.Path) -> str:
+    """What it is, for a count of what is left out: "folder", ".gif", "other file"."""
+    if entry.is_dir():
+        return "folder"
+    ending = entry.suffix.lower()
+    return ending if ending[1:].isalnum() and len(ending) <= 8 else "other file"
+
+
+def _counted(left_out: collections.Counter) -> str:
+    """"3 x .gif, 1 x folder", the most frequent first."""
+    ordered = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = ", ".join(f"{count} x {kind}" for kind, count in ordered[:8])
+    return shown + (f" and {len(ordered) - 8} other kinds" if len(ordered) > 8 else "")
+
+
+def _list_classes(
+    part: pathlib.Path, root: pathlib.Path
+) -> tuple[dict[str, list[pathlib.Path]], collections.Counter]:
+    """(files by class, how many entries of each kind are not read)."""
     inside = os.path.realpath(root) + os.sep
-    classes = {}
+    classes, left_out = {}, collections.Counter()
+    images = SUFFIXES | _OTHER_SUFFIXES
+    left_out.update(_kind(entry) for entry in _entries(part)
+                    if not entry.is_dir() and entry.suffix.lower() in images)
     for folder in _subfolders(part):
-        found = sorted(
-            (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != "."),
-            key=lambda file: file.name,
-        )
+        visible = _entries(folder)
+        found = [f for f in visible if f.suffix.lower() in SUFFIXES and not f.is_dir()]
+        left_out.update(map(_kind, set(visible) - set(found)))
         for file in found:
             if not os.path.realpath(file).startswith(inside):
                 raise DataError(f"{file}: a link that leaves {root}", fix="copy the image instead")
         classes[folder.name] = found
+    told_left = f" that can be read (left out: {_counted(left_out)})" if left_out else ""
     if not any(classes.values()):
-        raise DataError(
-            f"{part}: no class folder with images", fix="lay images out as root/<class>/image.png"
-        )
+        raise DataError(f"{part}: no class folder with images{told_left}",
+                        fix="lay images out as root/<class>/image.png")
     for each, found in classes.items():
         if not found:
-            raise DataError(f"{part / each}: no image in this class folder", fix="remove it")
-    return classes
+            raise DataError(f"{part / each}: no image in this class folder{told_left}",
+                            fix="remove it, or write its images as PNG or JPEG")
+    return classes, left_out
 
 
 def _open(pillow: Any, file: pathlib.Path, shape: Optional[tuple[int, int]]) -> Any:
@@ -161,9 +211,10 @@ def _open(pillow: Any, file: pathlib.Path, shape: Optional[tuple[int, int]]) -> 
                 raise DataError(f"{file}: {width}x{height} pixels", fix="shrink it first")
             image.load()
             image = ops.exif_transpose(image)
-            if image.mode in _WIDE:
+            if image.mode not in _GREY | _COLOUR:
                 raise DataError(
-                    f"{file}: {image.mode} pixels of more than 8 bits", fix="save it with 8 bits"
+                    f"{file}: pixels of mode {image.mode}, expected at most 8 bits a channel",
+                    fix="save it with 8 bits",
                 )
             image = image.convert("L" if image.mode in _GREY else "RGB")
             if shape is not None:

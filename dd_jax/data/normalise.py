@@ -162,7 +162,8 @@ def identity(shape: tuple[int, int, int]) -> Normaliser:
       (3,)
     """
     channels = shape[-1]
-    return Normaliser(mean=jnp.zeros(channels), std=jnp.ones(channels), kind="none")
+    return Normaliser(mean=jnp.zeros(channels, jnp.float32),
+                      std=jnp.ones(channels, jnp.float32), kind="none")
 
 
 def to_tensors(normaliser: Normaliser) -> tuple[dict[str, np.ndarray], dict[str, str]]:

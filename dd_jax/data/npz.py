@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import pathlib
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.lib import format as npy
 
 from dd_jax.data.files import MAX_BYTES, PathLike, checked_file, read_limited
 from dd_jax.data.split import split_from_arrays, stratified_rows
-from dd_jax.errors import DataError
+from dd_jax.errors import ConfigError, DataError, told
 from dd_jax.types import Split
 
 MAX_MEMBERS = 64
@@ -122,9 +123,10 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -> 
 def from_npz(
     path: PathLike,
     *,
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     seed: int = 0,
     name: str | None = None,
+    class_names: Sequence[str] | None = None,
     device: bool = True,
 ) -> Split:
     """Reads a data set from an .npz file.
@@ -135,9 +137,10 @@ def from_npz(
 
     Args:
       path: the file.
-      test_fraction: share of each class for the test part, used only without one in the file.
+      test_fraction: share of each class for the test part, where the file has none; by default 0.2.
       seed: of that split.
       name: of the set, by default the file's.
+      class_names: K names, by default "0", "1", ...
       device: as for `from_arrays`.
 
     Returns:
@@ -145,6 +148,9 @@ def from_npz(
 
     Raises:
       DataError: damaged file, missing keys, or what `from_arrays` refuses.
+      ConfigError: a `test_fraction` beside a test part.
+
+    Warns of arrays that are not read.
 
     Example:
       >>> import tempfile
@@ -154,23 +160,30 @@ def from_npz(
       2
     """
     arrays = read_npz(path)
-    name = name or pathlib.Path(path).stem
+    made = dict(name=name or pathlib.Path(path).stem, class_names=class_names, device=device)
     for keys in QUADRUPLES:
         if all(key in arrays for key in keys):
+            if test_fraction is not None:
+                raise ConfigError(f"{path} has a test part of its own, and test_fraction is "
+                                  f"{told(test_fraction)}", fix="leave it out")
+            _tell_unread(arrays, keys, path)
             train_x, train_y, test_x, test_y = (arrays[key] for key in keys)
-            return split_from_arrays(
-                (train_x, _flat(train_y)), (test_x, _flat(test_y)), name=name, device=device
-            )
-    images, labels = _one_part(arrays, str(path))
+            return split_from_arrays((train_x, _flat(train_y)), (test_x, _flat(test_y)), **made)
+    images, labels = _one_part(arrays, path)
     if len(images) != len(labels):
         raise DataError(f"{path}: {len(images)} images but {len(labels)} labels", fix=_AGAIN)
-    train, test = stratified_rows(labels, test_fraction=test_fraction, seed=seed)
-    return split_from_arrays(
-        (images[train], labels[train]), (images[test], labels[test]), name=name, device=device
-    )
+    fraction = 0.2 if test_fraction is None else test_fraction
+    train, test = stratified_rows(labels, test_fraction=fraction, seed=seed)
+    return split_from_arrays((images[train], labels[train]), (images[test], labels[test]), **made)
 
 
-def _one_part(arrays: Mapping[str, np.ndarray], path: str) -> tuple[np.ndarray, np.ndarray]:
+def _tell_unread(arrays: Mapping[str, np.ndarray], keys: Sequence[str], path: PathLike) -> None:
+    unread = sorted(set(arrays) - set(keys))
+    if unread:
+        warnings.warn(f"{path}: left out the arrays {', '.join(unread)[:200]}", stacklevel=3)
+
+
+def _one_part(arrays: Mapping[str, np.ndarray], path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     for keys in PAIRS:
         if all(key in arrays for key in keys):
             images, labels = arrays[keys[0]], _flat(arrays[keys[1]])
@@ -180,6 +193,7 @@ def _one_part(arrays: Mapping[str, np.ndarray], path: str) -> tuple[np.ndarray, 
                     "[N, H, W, C] and [N]",
                     fix="one-hot labels need argmax(1)",
                 )
+            _tell_unread(arrays, keys, path)
             return images, labels
     raise DataError(
         f"{path}: holds {', '.join(sorted(arrays))}",

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
 
 from dd_jax.data.arrays import from_arrays
-from dd_jax.errors import ConfigError, DataError
+from dd_jax.errors import ConfigError, DataError, require_kind, require_seed, told
 from dd_jax.types import RealData, Split
+
+
+def training_part(data: RealData | Split) -> RealData:
+    """The set that a run is given: itself, or of a `Split` its training part.
+
+    Raises:
+      ConfigError: it is neither, such as a pair of arrays.
+
+    Example:
+      >>> part = from_arrays(np.zeros((2, 1, 1), np.uint8), [0, 1])
+      >>> training_part(Split(part, part)) is part
+      True
+    """
+    part = data.train if isinstance(data, Split) else data
+    require_kind("data", part, RealData, expected="RealData or a Split",
+                 fix="pass what dd.data.load gives, or dd.data.from_arrays(images, labels)")
+    return part
 
 
 def split_of(train: RealData, test: RealData) -> Split:
@@ -52,6 +70,7 @@ def split_from_arrays(
     name: str = "custom",
     num_classes: Optional[int] = None,
     class_names: Optional[Sequence[str]] = None,
+    layout: Optional[str] = None,
     device: bool = True,
 ) -> Split:
     """Builds both parts; the training part sets the number of classes.
@@ -62,7 +81,7 @@ def split_from_arrays(
       name: of the set.
       num_classes: K, or None.
       class_names: K names, or None.
-      device: as for `from_arrays`.
+      layout, device: as for `from_arrays`.
 
     Returns:
       `Split`.
@@ -75,8 +94,13 @@ def split_from_arrays(
       >>> split_from_arrays(pair, pair).train.spec.shape
       (1, 1, 1)
     """
+    for what, pair in (("train", train), ("test", test)):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ConfigError(f"{what} is {told(pair)}, expected a pair (images, labels)",
+                              fix="pass both arrays; data.split_of takes two parts that are made")
     first = from_arrays(
-        *train, name=name, num_classes=num_classes, class_names=class_names, device=device
+        *train, name=name, num_classes=num_classes, class_names=class_names, layout=layout,
+        device=device
     )
     second = from_arrays(
         *test,
@@ -84,6 +108,7 @@ def split_from_arrays(
         num_classes=first.spec.num_classes,
         class_names=first.spec.class_names,
         allow_missing=True,
+        layout=layout,
         device=device,
     )
     return split_of(first, second)
@@ -106,19 +131,24 @@ def stratified_rows(
       (train rows, test rows), both sorted int64.
 
     Raises:
-      ConfigError: the fraction is not strictly between 0 and 1.
-      DataError: no class has two rows.
+      ConfigError: the fraction is not strictly between 0 and 1, or the seed is none.
+      DataError: there are no rows, or no class has two.
 
     Example:
       >>> train, test = stratified_rows(np.array([0, 0, 0, 1, 1]), test_fraction=0.4)
       >>> len(train), len(test)
       (3, 2)
     """
-    if not 0 < test_fraction < 1:
+    require_seed("seed", seed)
+    number = isinstance(test_fraction, numbers.Real)
+    if not number or not 0 < test_fraction < 1:
         raise ConfigError(
-            f"test_fraction is {test_fraction!r}, expected a number between 0 and 1",
+            f"test_fraction is {told(test_fraction)}, expected a number between 0 and 1",
             fix="pass for example test_fraction=0.2",
         )
+    if not len(labels):
+        raise DataError("there are no images, so no test part can be taken",
+                        fix="give at least two images of a class")
     train, test = [], []
     # Seeded by position, not by value: labels are only validated afterwards and may be anything.
     for position, label in enumerate(np.unique(labels)):

@@ -25,10 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dd_jax.backend import as_key
+from dd_jax.data import training_part
 from dd_jax.distill.plan import Plan, as_plan, complete, refuse_other_run, store_beside
 from dd_jax.distill.recipe import Recipe, part_key
-from dd_jax.distill.run import as_key, distill
-from dd_jax.errors import ConfigError, require_probability, require_whole
+from dd_jax.distill.run import distill, run_options
+from dd_jax.errors import ConfigError, require_probability, require_whole, told
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import class_start
 from dd_jax.types import RealData, Split, SyntheticSet
@@ -78,10 +80,13 @@ def boosted(
     """
     require_whole("blocks", blocks, example=5)
     require_probability("share", share)
-    key, sets = as_key(key), []
+    if not callable(build):
+        raise ConfigError(f"build is {told(build)}, expected a function of the number of blocks",
+                          fix="pass lambda n: dd.methods.plan('dm', data, ipc=n)")
+    run_options(**options)
+    real, key, sets = training_part(data), as_key(key), []
     store = store_beside(artefacts, workdir)
     if blocks > 1:
-        real = data.train if isinstance(data, Split) else data
         refuse_other_run(build(1), real, workdir and pathlib.Path(workdir) / "block_1")
         _check_grows(complete(build(2), real, artefacts=store), real, key)
     for count in range(1, blocks + 1):

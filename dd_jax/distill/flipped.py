@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dd_jax.distill.recipe import Recipe, with_objective
+from dd_jax.distill.recipe import Recipe, check_recipe, with_objective
 from dd_jax.errors import ConfigError
 from dd_jax.objectives.mirrored import mirrored
 
@@ -33,6 +33,7 @@ def flipped(recipe: Recipe) -> Recipe:
 
     Source: Son et al., FYI: Flip Your Images for Dataset Distillation, ECCV 2024.
     """
+    check_recipe(recipe)
     if "flipped" in recipe.settings or recipe.settings.get("flip") is True:
         raise ConfigError(f"the recipe of {recipe.method} is flipped already",
                           fix="start from the plain recipe, with flip=False")

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.data.fetch import fetch, in_model_space
+from dd_jax.backend import own_dtypes
+from dd_jax.data.fetch import fetch, in_model_space, is_stored
 from dd_jax.distill.best_so_far import Validation, nothing_yet, validation
 from dd_jax.distill.recipe import Recipe, grouped_optimizer
 from dd_jax.distill.scalar import require_scalar
@@ -57,7 +58,8 @@ class Distillation(NamedTuple):
       step: (state, batch) -> (state, metrics); normalises the batch itself. It does not validate:
         where the best set is kept, see `validation`.
       run: (state, data, count, length) -> (state, metrics [length], done): `count` <= `length`
-        steps in one program, stopping early at a non-finite step, or where patience ends.
+        steps in one program, stopping early at a non-finite step, or where patience ends; the
+        metric "outside" counts rows that are none of the data.
       decode: (state) -> SyntheticSet; with `best_so_far` the best one that was validated.
       validation: of the recipe's `best_so_far`, which `init` and `run` do by themselves; or None.
         In a vmapped `run` every step pays for a validation.
@@ -117,6 +119,15 @@ def _key(state: DistillState, consumer: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(base, consumer), state.step)
 
 
+def rows_outside(rows: PyTree, data: RealData) -> jax.Array:
+    """[] int32, how many of a step's rows are not those of a real image."""
+    count = data.labels.shape[0]
+    asked = [leaf for leaf in jax.tree.leaves(rows, is_leaf=is_stored) if not is_stored(leaf)]
+    return sum((jnp.sum((r < 0) | (r >= count), dtype=jnp.int32) for r in asked),
+               jnp.zeros((), jnp.int32))
+
+
+@own_dtypes()
 def _init(
     recipe: Recipe, validate: Validation | None, key: jax.Array, data: RealData
 ) -> DistillState:
@@ -142,10 +153,12 @@ def _validated(validate: Validation, state: DistillState, data: RealData) -> Dis
     return validate.take(state, fetch(data, validate.sample(state, data)))
 
 
+@own_dtypes()
 def _sample(recipe: Recipe, state: DistillState, data: RealData) -> PyTree:
     return recipe.objective.sample(data, state.objective, _key(state, _SAMPLE))
 
 
+@own_dtypes()
 def _step(recipe: Recipe, state: DistillState, batch: PyTree) -> tuple[DistillState, dict]:
     """Gradient, update, and the objective's advance; all of it, or nothing where not finite."""
     objective, parameterization = recipe.objective, recipe.parameterization
@@ -199,7 +212,9 @@ def _advanced(
     recipe: Recipe, validate: Validation | None, state: DistillState, data: RealData
 ) -> tuple[DistillState, dict]:
     """One step and, where it is due, a validation."""
-    state, metrics = _step(recipe, state, fetch(data, _sample(recipe, state, data)))
+    rows = _sample(recipe, state, data)
+    state, metrics = _step(recipe, state, fetch(data, rows))
+    metrics["outside"] = rows_outside(rows, data).astype(jnp.float32)
     if validate is None:
         return state, metrics
     state = jax.lax.cond(validate.due(state), lambda s: _validated(validate, s, data),
@@ -207,6 +222,7 @@ def _advanced(
     return state, {**metrics, "best_score": state.best.score}
 
 
+@own_dtypes()
 def _run(
     recipe: Recipe, validate: Validation | None, state: DistillState, data: RealData,
     count: jax.Array, length: int,
@@ -249,6 +265,7 @@ def _show(recipe: Recipe, state: DistillState) -> tuple[PyTree, SyntheticSet]:
     return params, recipe.parameterization.decode(params, _key(state, _DECODE))
 
 
+@own_dtypes()
 def _decode(recipe: Recipe, state: DistillState) -> SyntheticSet:
     if recipe.best_so_far is None:
         return _show(recipe, state)[1]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dd_jax.distill.recipe import Recipe
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_kind
 from dd_jax.run.identity import check_identity
 from dd_jax.run.lock import prepare_folder
 from dd_jax.run.stop import StopSignals
@@ -66,8 +66,20 @@ class Plan:
             self.settings, self.stages)
 
 
+def check_plan(plan: Plan | Recipe) -> None:
+    """Refuses what is neither a plan nor a recipe, such as the name of a method.
+
+    Raises:
+      ConfigError: as said.
+    """
+    name = repr(plan) if isinstance(plan, str) and len(plan) < 40 else "'dm'"
+    require_kind("plan", plan, (Plan, Recipe), expected="a Plan or a Recipe",
+                 fix=f"pass dd.methods.plan({name}, data)")
+
+
 def as_plan(plan: Plan | Recipe) -> Plan:
     """The plan itself, or a complete recipe as a plan without needs."""
+    check_plan(plan)
     return plan if isinstance(plan, Plan) else Plan(MappingProxyType({}), lambda have: plan)
 
 
@@ -93,6 +105,7 @@ def complete(
       CheckpointError: a stored artefact is damaged.
       RunStopped: SIGINT or SIGTERM came; what has been made is kept.
     """
+    check_plan(plan)
     if isinstance(plan, Recipe):
         return plan
     if not plan.needs:
@@ -139,6 +152,9 @@ def store_beside(
     artefacts: ArtefactStore | str | pathlib.Path | None, workdir: str | pathlib.Path | None
 ) -> ArtefactStore:
     """The store of a run: the given one, that of DD_JAX_ARTEFACTS, or the one beside its folder."""
+    if workdir is not None:
+        require_kind("workdir", workdir, (str, os.PathLike), expected="a folder",
+                     fix="pass a path, or None to keep nothing")
     if artefacts is None and workdir is not None and not os.environ.get(FOLDER_VARIABLE):
         artefacts = pathlib.Path(workdir).absolute().parent / DEFAULT_FOLDER.name
     return as_store(artefacts)
@@ -146,4 +162,9 @@ def store_beside(
 
 def as_store(artefacts: ArtefactStore | str | pathlib.Path | None) -> ArtefactStore:
     """The store itself, or the one of a folder; None is the default folder's."""
-    return artefacts if isinstance(artefacts, ArtefactStore) else ArtefactStore(artefacts)
+    if isinstance(artefacts, ArtefactStore):
+        return artefacts
+    if artefacts is not None:
+        require_kind("artefacts", artefacts, (str, os.PathLike),
+                     expected="an ArtefactStore or its folder", fix="pass a path, or None")
+    return ArtefactStore(artefacts)

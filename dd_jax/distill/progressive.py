@@ -29,10 +29,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax.data import fingerprint
-from dd_jax.distill.plan import Plan, as_plan, complete, refuse_other_run, store_beside
+from dd_jax.backend import as_key
+from dd_jax.data import fingerprint, training_part
+from dd_jax.distill.plan import Plan, as_plan, check_plan, complete, refuse_other_run, store_beside
 from dd_jax.distill.recipe import Recipe, part_key, with_objective
-from dd_jax.distill.run import as_key, distill
+from dd_jax.distill.run import distill, run_options
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.progressive import equal_budget, trained_on
 from dd_jax.evaluate.supervision import loss_for
@@ -88,7 +89,9 @@ def progressive(
     """
     stages = as_plan(plan).stages if stages is None else stages
     require_whole("stages", stages, example=5)
-    real = data.train if isinstance(data, Split) else data
+    check_plan(plan)
+    run_options(**options)
+    real, key = training_part(data), as_key(key)
     store = store_beside(artefacts, workdir)
     refuse_other_run(plan, real, workdir)
     recipe = complete(plan, real, artefacts=store, show_progress=options.get("show_progress"))
@@ -97,7 +100,7 @@ def progressive(
         if reason and stages > 1:
             raise ConfigError(f"the recipe of {recipe.method} has no stages: {reason}",
                               fix="choose another method")
-    key, whole, rates, sets = as_key(key), None, [], []
+    whole, rates, sets = None, [], []
     spec = real.spec
     if workdir is not None:
         claim(workdir, {"method": recipe.method, "settings": dict(recipe.settings),

@@ -11,7 +11,7 @@ import optax
 
 from dd_jax.data.normalise import Normaliser
 from dd_jax.distill.best_so_far import BestSoFar, check_best_so_far
-from dd_jax.errors import ConfigError, require_decay, require_whole
+from dd_jax.errors import ConfigError, require_decay, require_kind, require_whole
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.synthetic.labels import Labels
 from dd_jax.types import Objective, Parameterization, PyTree, RealData, SyntheticSet
@@ -72,6 +72,16 @@ class Recipe:
                                   "turns", fix="judge by an objective of the whole set")
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Refuses what is no complete recipe, such as a plan.
+
+    Raises:
+      ConfigError: as said.
+    """
+    require_kind("the recipe", recipe, Recipe, expected="a complete Recipe",
+                 fix="of a plan, call plan.then(change)")
+
+
 def part_key(key: jax.Array, part: int) -> jax.Array:
     """The key of a stage or block of a run in several parts, of which part 0 has the run's own."""
     return key if part == 0 else jax.random.fold_in(jax.random.fold_in(key, _PARTS), part)
@@ -118,6 +128,7 @@ def with_objective(
       >>> with_objective(recipe, lambda o: o, {"plain": True}).settings["plain"]
       True
     """
+    check_recipe(recipe)
     best = recipe.best_so_far
     if best is not None and judge:
         best = best._replace(objective=wrap(best.objective))

@@ -6,7 +6,7 @@ Source: Liu et al., DREAM: Efficient Dataset Distillation by Representative Matc
 from __future__ import annotations
 
 from dd_jax.data import require_on_device
-from dd_jax.distill.recipe import Recipe, with_objective
+from dd_jax.distill.recipe import Recipe, check_recipe, with_objective
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.build import build_network
 from dd_jax.objectives.representative import check_refresh, representative_batches
@@ -53,6 +53,7 @@ def representative(
       >>> representative(recipe, real, every=5).settings["representative"]["every"]
       5
     """
+    check_recipe(recipe)
     if "representative" in recipe.settings:
         raise ConfigError(f"the recipe of {recipe.method} has representative batches already",
                           fix="start from the plain recipe")

@@ -12,14 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.data import as_index, fingerprint
+from dd_jax.backend import as_key, own_dtypes
+from dd_jax.data import as_index, fingerprint, training_part
 from dd_jax.data.fetch import is_stored
 from dd_jax.distill.best_so_far import best_notes
 from dd_jax.distill.outer import Distillation, DistillState, all_finite, distillation
-from dd_jax.distill.plan import Plan, complete, refuse_other_run, store_beside
+from dd_jax.distill.plan import Plan, check_plan, complete, refuse_other_run, store_beside
 from dd_jax.distill.recipe import Recipe
 from dd_jax.distill.stepper import Stepper, memory_told, report_memory
-from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError, RunStopped
+from dd_jax.errors import (
+    ConfigError,
+    DDJaxError,
+    NonFiniteError,
+    RunStopped,
+    require_kind,
+    told,
+)
 from dd_jax.run.cadence import Cadence
 from dd_jax.run.metrics import MetricsWriter
 from dd_jax.run.progress import progress, safe_callback
@@ -34,21 +42,26 @@ from dd_jax.synthetic import stored_bytes
 from dd_jax.types import Batch, PyTree, RealData, Split, SyntheticSet
 from dd_jax.versions import versions
 
-_SEEDS = 2**62
 _FINALISE = 1001  # apart from the consumers that the outer loop folds into the same key
 
 
-def as_key(key: Any) -> jax.Array:
-    """A typed PRNG key from a seed or from itself; refuses what is neither."""
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        if abs(int(key)) >= _SEEDS:
-            raise ConfigError(f"seed is {key}, expected one between -2^62 and 2^62",
-                              fix="pass for example 0")
-        return jax.random.key(int(key))
-    if hasattr(key, "dtype") and key.dtype == jax.random.key(0).dtype and key.shape == ():
-        return key
-    raise ConfigError(f"key is {key!r}, expected an integer seed or one typed PRNG key "
-                      "of the default kind", fix="pass key=0 or key=jax.random.key(0)")
+def run_options(
+    *, log_every: int = 10, save_seconds: float = 60.0, save_every: int | None = None,
+    show_progress: bool | None = None, callbacks: Sequence[Callable] = (),
+) -> Cadence:
+    """How often a run writes; refuses options that cannot be, before anything is made for it.
+
+    Raises:
+      ConfigError: as said.
+    """
+    del show_progress
+    require_kind("callbacks", callbacks, (list, tuple), expected="a list of functions",
+                 fix="pass callbacks=[f]")
+    for callback in callbacks:
+        if not callable(callback):
+            raise ConfigError(f"a callback is {told(callback)}, expected a function",
+                              fix="pass f(step, metrics)")
+    return Cadence(log_every=log_every, save_seconds=save_seconds, save_every=save_every)
 
 
 def _fetched(data: RealData, rows: PyTree) -> PyTree:
@@ -57,6 +70,13 @@ def _fetched(data: RealData, rows: PyTree) -> PyTree:
         return rows.store.like(rows.index)
     return Batch(jax.ShapeDtypeStruct((*rows.shape, *data.spec.shape), data.images.dtype),
                  jax.ShapeDtypeStruct(rows.shape, jnp.int32), rows)
+
+
+def _check_rows(rows: PyTree) -> None:
+    for leaf in jax.tree.leaves(rows, is_leaf=is_stored):
+        if not is_stored(leaf) and not jnp.issubdtype(leaf.dtype, jnp.integer):
+            raise ConfigError(f"the objective's sample gives rows of {leaf.dtype}, expected int32",
+                              fix="return numbers of rows, as data.rows_uniform does")
 
 
 def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> tuple[PyTree, bool]:
@@ -69,6 +89,7 @@ def _checked_state(d: Distillation, key: jax.Array, data: RealData) -> tuple[PyT
         # As in the run: objectives may look at images, but not at those on the host.
         seen = as_index(data) if isinstance(data.images, np.ndarray) else data
         rows = jax.eval_shape(d.sample, like, seen)
+        _check_rows(rows)
         if d.validation is not None:
             jax.eval_shape(d.validation.sample, like, seen)
         batch = jax.tree.map(lambda r: _fetched(data, r), rows, is_leaf=is_stored)
@@ -161,14 +182,15 @@ def distill(
       >>> distill(plan, real, show_progress=False).synthetic.images.shape
       (2, 8, 8, 1)
     """
-    real = data.train if isinstance(data, Split) else data
-    cadence = Cadence(log_every=log_every, save_seconds=save_seconds, save_every=save_every)
-    key = as_key(key)
+    check_plan(plan)
+    real, key = training_part(data), as_key(key)
+    cadence = run_options(log_every=log_every, save_seconds=save_seconds, save_every=save_every,
+                          callbacks=callbacks)
     refuse_other_run(plan, real, workdir)
     recipe = complete(plan, real, artefacts=store_beside(artefacts, workdir),
                       show_progress=show_progress)
     identity = identity_of(recipe, real, key, log_every)
-    with open_workdir(workdir, identity) as folder, StopSignals() as stop:
+    with open_workdir(workdir, identity) as folder, StopSignals() as stop, own_dtypes():
         d = distillation(recipe)
         like, from_host = _checked_state(d, key, real)
         restored = folder.restore(like)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from dd_jax.data import as_index
-from dd_jax.distill.outer import Distillation, DistillState, distillation
+from dd_jax.distill.outer import Distillation, DistillState, distillation, rows_outside
 from dd_jax.distill.recipe import Recipe
 from dd_jax.errors import ConfigError, DeviceMemoryError
 from dd_jax.types import RealData
@@ -57,6 +57,7 @@ class Stepper:
         state, buffers, done = _called(self._run, state, self._data, count)
         done = int(done)
         buffers = {k: np.asarray(v)[:done] for k, v in buffers.items()}
+        self._refuse_outside(buffers.pop("outside"))
         per_step = (time.perf_counter() - start) / max(done, 1)
         grown = max(1, min(4 * self._count, int(_DISPATCH_SECONDS / max(per_step, 1e-6))))
         self._count = min(grown, _BUFFER)
@@ -75,8 +76,18 @@ class Stepper:
         data = self._data
         return sample(state, as_index(data) if isinstance(data.images, np.ndarray) else data)
 
+    def _refuse_outside(self, outside: np.ndarray) -> None:
+        """Refuses steps that ask for rows which are not there; on a device these are others'."""
+        if np.any(outside):
+            raise ConfigError(
+                f"a step asks for {int(np.max(outside))} rows that the data does not have, "
+                f"expected 0 to {self._data.labels.shape[0] - 1}",
+                fix="let the objective's sample return rows of the real set")
+
     def _batch(self, state: DistillState):
-        return self._d.fetch(self._data, self._rows(self._sample, state))
+        rows = self._rows(self._sample, state)
+        self._refuse_outside(np.asarray(rows_outside(rows, self._data)))
+        return self._d.fetch(self._data, rows)
 
     def _from_host(self, state: DistillState, limit: int):
         del limit

@@ -2,6 +2,7 @@
 
 from dd_jax.callable_module import make_callable
 from dd_jax.evaluate.build import build_network
+from dd_jax.evaluate.checks import own_protocol
 from dd_jax.evaluate.evaluate import (
     Evaluation,
     evaluate,
@@ -26,6 +27,7 @@ __all__ = ["BUDGETS", "Evaluation", "Protocol", "ReadOut", "TransferBudget", "Tr
            "budget", "build_network", "check", "check_read_out", "check_transfer", "equal_budget",
            "evaluate", "evaluate_full", "evaluate_progressive", "evaluate_random",
            "evaluate_transfer", "evaluate_transfer_random", "for_network", "has_random", "loss_for",
-           "own_read_out", "protocol", "read_out", "read_out_random", "supervision_of"]
+           "own_protocol", "own_read_out", "protocol", "read_out", "read_out_random",
+           "supervision_of"]
 
 make_callable(__name__, "evaluate")

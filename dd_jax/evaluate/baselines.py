@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dd_jax.backend import as_key
 from dd_jax.data import Normaliser, fingerprint
 from dd_jax.errors import DDJaxError
 from dd_jax.evaluate.evaluate import Evaluation, evaluate_full, evaluate_random
@@ -38,7 +39,7 @@ def full_baseline(
       seeds: how many networks.
     """
     common = dict(protocol=protocol, normaliser=normaliser, label_kind=labels.kind,
-                  label_scale=labels.scale, seeds=seeds, key=jax.random.key(seed))
+                  label_scale=labels.scale, seeds=seeds, key=as_key(seed))
     return _baseline("full_accuracy", data, common, seed, lambda: evaluate_full(data, **common),
                      without=("plan", "start_seed"))
 
@@ -57,7 +58,7 @@ def random_baseline(
     """
     common = dict(protocol=protocol, normaliser=normaliser, label_kind=labels.kind,
                   label_scale=labels.scale, ipc=ipc, shown=shown,
-                  seeds=seeds or protocol.seeds, key=jax.random.key(seed))
+                  seeds=seeds or protocol.seeds, key=as_key(seed))
     return _baseline("random_accuracy", data, common, seed, lambda: evaluate_random(data, **common),
                      without=("full",))
 

@@ -12,21 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import augment
-from dd_jax.backend import map_over, on_cpu
+from dd_jax.backend import as_key, map_over, on_cpu, own_dtypes
 from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import ConfigError, DataError, SetFileError
+from dd_jax.errors import ConfigError
 from dd_jax.evaluate.build import build_network
+from dd_jax.evaluate.checks import check_seeds, check_split, check_testable, own_protocol
 from dd_jax.evaluate.protocol import Protocol
-from dd_jax.evaluate.random_images import Budget, named_classes, random_images
-from dd_jax.evaluate.supervision import loss_for, loss_of, supervision_of
-from dd_jax.evaluate.train import check_order, predict, train
+from dd_jax.evaluate.random_images import Budget, random_images
+from dd_jax.evaluate.supervision import loss_for, supervision_of
+from dd_jax.evaluate.train import predict, train
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.train.fit import rows_of
 from dd_jax.train.supervision import Supervision, own_labels
 from dd_jax.train.teachers import real_images
-from dd_jax.types import DataSpec, RealData, Split, SyntheticSet
+from dd_jax.types import RealData, Split, SyntheticSet
 
 _CHOICE = 1000  # apart from the labels that training folds into the same keys
 
@@ -100,69 +101,6 @@ def summarise(accuracies: jax.Array, start: float) -> Evaluation:
     return Evaluation(values, float(values.mean()), float(values.std()), seconds)
 
 
-def check_fits(spec: DataSpec, test: RealData) -> None:
-    """Refuses test data of another image shape or number of classes than the set's.
-
-    Raises:
-      SetFileError: as said.
-    """
-    if test.spec.shape != spec.shape:
-        raise SetFileError(
-            f"the set has images of shape {spec.shape}, the test data {test.spec.shape}",
-            fix="evaluate on the data set that was distilled",
-        )
-    if test.spec.num_classes != spec.num_classes:
-        raise SetFileError(
-            f"the set has {spec.num_classes} classes, the test data {test.spec.num_classes}",
-            fix="evaluate on the data set that was distilled",
-        )
-
-
-def check_testable(
-    distilled: DistilledSet, test: RealData, protocol: Protocol, *, labels: bool = True
-) -> None:
-    """Refuses, before anything is trained or compiled, what a protocol cannot test.
-
-    Args:
-      distilled: the set.
-      test: real test data.
-      protocol: of the training.
-      labels: whether the set's own labels, or its label store, are what networks are told.
-
-    Raises:
-      SetFileError: shapes or classes do not match.
-      ConfigError: a set without images, images too small for the network, a loss that does not fit
-        the labels, or batches that the set cannot be cut into.
-      DataError: test data without images.
-    """
-    check_fits(distilled.spec, test)
-    if labels:
-        loss_of(distilled, protocol)
-    size = distilled.synthetic.images.shape[0]
-    if size == 0:
-        raise ConfigError("the set has 0 images, expected at least 1",
-                          fix="select at least one image")
-    if test.labels.shape[0] == 0:
-        raise DataError("the test data has 0 images, expected at least 1", fix="pass all of it")
-    build_network(protocol, distilled.spec)
-    if protocol.plan.order != "random":
-        _check_class_major(distilled, protocol)
-        check_order(protocol.plan.order, distilled.spec.num_classes, size=size,
-                    batch_size=protocol.plan.batch_size)
-
-
-def _check_class_major(distilled: DistilledSet, protocol: Protocol) -> None:
-    named, classes = named_classes(distilled), distilled.spec.num_classes
-    if named is None:
-        return
-    shared = np.repeat(np.arange(classes), -(-len(named) // classes))
-    if not np.array_equal(named, shared):
-        raise ConfigError(
-            f"protocol {protocol.name!r} takes batches in order {protocol.plan.order!r}, and the "
-            "set has not as many images of every class, class by class",
-            fix="pass order='random'")
-
-
 def _warn_of_one_class(distilled: DistilledSet) -> None:
     taught = np.unique(distilled.hard_labels)
     if len(taught) == 1 and distilled.spec.num_classes > 1:
@@ -175,8 +113,8 @@ def evaluate(
     distilled: DistilledSet,
     test: RealData,
     *,
-    protocol: Protocol,
-    key: jax.Array,
+    protocol: Protocol | None = None,
+    key: int | jax.Array = 1,
     supervision: Supervision | None = None,
     seeds: int | None = None,
     how: str = "auto",
@@ -190,8 +128,8 @@ def evaluate(
     Args:
       distilled: the set, see `store.load`.
       test: real test data of the same shape and classes.
-      protocol: how the networks are trained.
-      key: PRNG key; network i uses fold_in(key, i).
+      protocol: how the networks are trained; the set's own by default.
+      key: an integer seed or a typed PRNG key; network i uses fold_in(key, i).
       supervision: what the networks are told in place of the set's labels and label store, such as
         `train.teacher(network, variables)`; its arrays are arguments of the compiled test.
       seeds: number of networks; the protocol's by default.
@@ -205,28 +143,28 @@ def evaluate(
       ConfigError: cross-entropy on centred labels, or what else `check_testable` refuses.
       DataError: test data without images.
 
-    Warns where every label of the set is largest for one and the same class.
+    Warns where every label of the set is largest for one and the same class, and where classes have
+    other names than the set's.
     """
+    protocol = own_protocol(distilled) if protocol is None else protocol
+    key = as_key(key)
     check_testable(distilled, test, protocol, labels=supervision is None)
-    if seeds is not None and seeds < 1:
-        raise ConfigError(f"seeds is {seeds}, expected at least 1", fix="pass seeds=5")
+    check_seeds(seeds)
     if supervision is None and distilled.label_store is None:
         _warn_of_one_class(distilled)
-    start = time.perf_counter()
-    count = seeds or protocol.seeds
-    supervision = supervision or supervision_of(distilled, protocol)
-    synthetic = distilled.trainable()
-    protocol = at_own_rate(protocol, synthetic)
-    sets = (synthetic.images, synthetic.labels)
-    sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
-    return summarise(
-        _train_and_test(
+    with own_dtypes():
+        start = time.perf_counter()
+        count = seeds or protocol.seeds
+        supervision = supervision or supervision_of(distilled, protocol)
+        synthetic = distilled.trainable()
+        protocol = at_own_rate(protocol, synthetic)
+        sets = (synthetic.images, synthetic.labels)
+        sets = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), sets)
+        accuracies = _train_and_test(
             network_keys(key, count), sets, test, distilled.normaliser, supervision,
             synthetic.weights, spec=distilled.spec, protocol=protocol, epochs=protocol.plan.epochs,
-            batch_size=protocol.plan.batch_size, how=how,
-        ),
-        start,
-    )
+            batch_size=protocol.plan.batch_size, how=how)
+        return summarise(accuracies, start)
 
 
 def at_own_rate(protocol: Protocol, synthetic: SyntheticSet) -> Protocol:
@@ -251,13 +189,14 @@ def one_rate(rates: np.ndarray) -> float:
     return float(np.asarray(rates).reshape(()))
 
 
+@own_dtypes()
 def evaluate_random(
     data: Split,
     *,
     normaliser: Normaliser,
     protocol: Protocol,
     ipc: Budget,
-    key: jax.Array,
+    key: int | jax.Array,
     label_kind: str = "one_hot",
     label_scale: float = 1.0,
     supervision: Supervision | None = None,
@@ -273,6 +212,9 @@ def evaluate_random(
     networks then take as many steps as on that set. A protocol's order and start are kept; its rate
     is its own `learning_rate`, since these images learned none.
     """
+    check_split(data)
+    check_seeds(seeds)
+    key = as_key(key)
     start = time.perf_counter()
     count = seeds or protocol.seeds
     spec = data.train.spec
@@ -295,12 +237,13 @@ def evaluate_random(
     )
 
 
+@own_dtypes()
 def evaluate_full(
     data: Split,
     *,
     normaliser: Normaliser,
     protocol: Protocol,
-    key: jax.Array,
+    key: int | jax.Array,
     label_kind: str = "one_hot",
     label_scale: float = 1.0,
     supervision: Supervision | None = None,
@@ -308,6 +251,9 @@ def evaluate_full(
     how: str = "auto",
 ) -> Evaluation:
     """The ceiling: networks trained on all real data for `protocol.full.epochs` epochs."""
+    check_split(data)
+    check_seeds(seeds)
+    key = as_key(key)
     start = time.perf_counter()
     # The order and the start are of the small set: all images have none.
     protocol = protocol.varied(order="random", start_seed=None)

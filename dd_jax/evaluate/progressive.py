@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import augment
+from dd_jax.backend import as_key, own_dtypes
 from dd_jax.errors import SetFileError
 from dd_jax.evaluate.build import build_network
+from dd_jax.evaluate.checks import check_seeds, check_set, check_testable, own_protocol
 from dd_jax.evaluate.evaluate import (
     Evaluation,
     at_own_rate,
-    check_testable,
     evaluate,
     network_keys,
     one_rate,
@@ -130,6 +131,7 @@ def check(
       SetFileError: test data of another kind, or images that the stages cannot share.
       ConfigError, DataError: as `check_testable`; or learned rates that the protocol cannot follow.
     """
+    check_set(distilled)
     stages = distilled.recipe.get("stages", 1) if stages is None else stages
     check_testable(distilled, test, protocol, labels=labels)
     count, classes = distilled.synthetic.images.shape[0], distilled.spec.num_classes
@@ -140,12 +142,13 @@ def check(
                            "classes cannot share", fix="pass the number of stages it was made in")
 
 
+@own_dtypes()
 def evaluate_progressive(
     distilled: DistilledSet,
     test: RealData,
     *,
-    protocol: Protocol,
-    key: jax.Array,
+    protocol: Protocol | None = None,
+    key: int | jax.Array = 1,
     supervision: Supervision | None = None,
     stages: int | None = None,
     epochs: int | None = None,
@@ -156,8 +159,8 @@ def evaluate_progressive(
     Args:
       distilled: a set of `stages` blocks, as `distill.progressive` makes it.
       test: real test data.
-      protocol: of every stage.
-      key: PRNG key; network i uses fold_in(key, i).
+      protocol: of every stage; the set's own by default.
+      key: an integer seed or a typed PRNG key; network i uses fold_in(key, i).
       supervision: as for `evaluate`; rows are those of the whole set in every stage.
       stages: P; by default as many as the set was made in. 1 is `evaluate`.
       epochs: of each stage; by default as many as make the image passes of `protocol.plan.epochs`
@@ -170,6 +173,10 @@ def evaluate_progressive(
     Raises:
       SetFileError: test data of another kind, or images that the stages cannot share.
     """
+    check_set(distilled)
+    check_seeds(seeds)
+    protocol = own_protocol(distilled) if protocol is None else protocol
+    key = as_key(key)
     stages = distilled.recipe.get("stages", 1) if stages is None else stages
     if stages == 1:
         return evaluate(distilled, test, protocol=protocol, key=key, seeds=seeds,

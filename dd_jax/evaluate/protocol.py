@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dd_jax import nets
-from dd_jax.errors import ConfigError, SetFileError, require_whole, unknown
+from dd_jax.errors import ConfigError, SetFileError, require_seed, require_whole, unknown
 from dd_jax.evaluate.settings import (
     FullSettings,
     NetworkSettings,
@@ -57,7 +57,7 @@ class Protocol:
     def __post_init__(self):
         require_whole("protocol seeds", self.seeds)
         if self.start_seed is not None:
-            require_whole("protocol start_seed", self.start_seed, least=0, example=0)
+            require_seed("protocol start_seed", self.start_seed)
         order, schedule, cutmix = self.plan.order, self.optimizer.schedule, self.views.cutmix
         if order != "random" and (schedule != "constant" or cutmix):
             raise ConfigError(

@@ -20,9 +20,11 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax import kernels
+from dd_jax.backend import as_key, own_dtypes, refuse_forked
 from dd_jax.data import normalise
 from dd_jax.errors import ConfigError, SetFileError, require_whole
-from dd_jax.evaluate.evaluate import Evaluation, check_fits, summarise
+from dd_jax.evaluate.checks import check_fits, check_set, check_split
+from dd_jax.evaluate.evaluate import Evaluation, summarise
 from dd_jax.evaluate.random_images import budget, has_random, random_images
 from dd_jax.evaluate.settings import ReadOut
 from dd_jax.solvers import fit_kernel, in_float64
@@ -87,6 +89,7 @@ def check_read_out(distilled: DistilledSet, test: RealData, kernel: Kernel) -> N
       ConfigError: labels that name no class, a set without images, or a kernel that does not fit
         its images.
     """
+    check_set(distilled)
     check_fits(distilled.spec, test)
     if distilled.label_kind == "representations":
         raise ConfigError("the labels are representations, which name no class",
@@ -100,6 +103,8 @@ def check_read_out(distilled: DistilledSet, test: RealData, kernel: Kernel) -> N
 
 
 def _tested(sets, distilled, test, by, kernel, chunk) -> Evaluation:
+    check_set(distilled)
+    refuse_forked()
     if by is None:
         own = kernel is None or "read_out" in distilled.evaluation
         by = own_read_out(distilled) if own else ReadOut("fc1")  # for its ridge only
@@ -115,6 +120,7 @@ def _tested(sets, distilled, test, by, kernel, chunk) -> Evaluation:
     return summarise(jnp.stack(accuracies), start)
 
 
+@own_dtypes()
 def read_out(
     distilled: DistilledSet,
     test: RealData,
@@ -144,11 +150,12 @@ def read_out(
     return _tested(sets, distilled, test, by, kernel, chunk)
 
 
+@own_dtypes()
 def read_out_random(
     distilled: DistilledSet,
     data: Split,
     *,
-    key: jax.Array,
+    key: int | jax.Array,
     seeds: int = 5,
     by: ReadOut | None = None,
     kernel: Kernel | None = None,
@@ -159,14 +166,17 @@ def read_out_random(
     Args:
       distilled: whose budget, normaliser and label kind are used.
       data: the real set.
-      key: PRNG key.
+      key: an integer seed or a typed PRNG key.
       seeds: how many random choices.
       by, kernel, chunk: as for `read_out`.
 
     Returns:
       An `Evaluation` with one accuracy for each choice.
     """
+    check_set(distilled)
+    check_split(data)
     require_whole("seeds", seeds, example=5)
+    key = as_key(key)
     if not has_random(distilled, data.train):
         raise ConfigError("the real set has fewer images of a class than the set",
                           fix="leave this baseline out")

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.backend import in_chunks, map_over
+from dd_jax.backend import as_key, in_chunks, map_over, own_dtypes
 from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.evaluate.checks import check_split
 from dd_jax.evaluate.evaluate import Evaluation, network_keys, summarise
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.transfer_steps import (
@@ -90,8 +91,9 @@ def _transfer(keys, sets, target, normaliser, *, protocol, budget, length, how):
 
 def _run(keys, sets, target, normaliser, protocol, budget, length, how) -> TransferResult:
     start = time.perf_counter()
-    found = _transfer(keys, sets, target, normaliser, protocol=protocol, budget=budget,
-                      length=length, how=how)
+    with own_dtypes():
+        found = _transfer(keys, sets, target, normaliser, protocol=protocol, budget=budget,
+                          length=length, how=how)
     probe, tuned = (summarise(accuracies, start) for accuracies in found)
     return TransferResult(probe if budget.probe_steps else None,
                           tuned if budget.tune_steps else None)
@@ -103,7 +105,7 @@ def evaluate_transfer(
     *,
     normaliser: Normaliser,
     protocol: Protocol,
-    key: jax.Array,
+    key: int | jax.Array,
     budget: TransferBudget,
     how: str = "auto",
 ) -> TransferResult:
@@ -115,7 +117,7 @@ def evaluate_transfer(
       target: real data of the same image shape; any labels.
       normaliser: of the set; the target's images go through it too.
       protocol: architecture and pre-training.
-      key: PRNG key; network i uses fold_in(key, i).
+      key: an integer seed or a typed PRNG key; network i uses fold_in(key, i).
       budget: of probe and fine-tuning.
       how: "map" or "vmap" over networks; by backend by default.
 
@@ -139,7 +141,7 @@ def evaluate_transfer(
       (1,)
     """
     _check(target, None if synthetic is None else synthetic.images.shape[1:])
-    keys = network_keys(key, budget.seeds)
+    keys = network_keys(as_key(key), budget.seeds)
     length, sets = 1, None
     if synthetic is not None:
         length = synthetic.labels.shape[-1]
@@ -155,7 +157,7 @@ def evaluate_transfer_random(
     *,
     normaliser: Normaliser,
     protocol: Protocol,
-    key: jax.Array,
+    key: int | jax.Array,
     budget: TransferBudget,
     how: str = "auto",
 ) -> TransferResult:
@@ -172,7 +174,7 @@ def evaluate_transfer_random(
       A `TransferResult`.
     """
     _check(target, source.spec.shape)
-    keys = network_keys(key, budget.seeds)
+    keys = network_keys(as_key(key), budget.seeds)
     sets = [draw(source, jax.random.fold_in(k, _CHOICE)) for k in keys]
     sets = jax.tree.map(lambda *x: jnp.stack(x), *sets)
     return _run(keys, sets, target, normaliser, protocol, budget, sets.labels.shape[-1], how)
@@ -198,6 +200,7 @@ def check_transfer(
 
 
 def _check(target: Split, shape: tuple[int, ...] | None) -> None:
+    check_split(target)
     if shape is not None and tuple(shape) != target.train.spec.shape:
         raise SetFileError(
             f"the set has images of shape {tuple(shape)}, the target {target.train.spec.shape}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dd_jax.data import training_part
 from dd_jax.distill.plan import Plan, complete
 from dd_jax.distill.recipe import Recipe
 from dd_jax.methods.frame import METHODS, Method, Published, Settings, get, plan_of
@@ -62,8 +63,7 @@ def plan(
 def plan_with(method: str | Method, settings: Settings, data: RealData | Split) -> Plan:
     """The plan of a method with given settings."""
     method = get(method) if isinstance(method, str) else method
-    train = data.train if isinstance(data, Split) else data
-    return plan_of(settings, train, citation=method.citation)
+    return plan_of(settings, training_part(data), citation=method.citation)
 
 
 def recipe(
@@ -88,7 +88,7 @@ def recipe(
       >>> recipe("dm", real, protocol="cpu", steps=5).steps
       5
     """
-    train = data.train if isinstance(data, Split) else data
+    train = training_part(data)
     return complete(plan(name, train, protocol=protocol, ipc=ipc, **changes), train,
                     artefacts=artefacts)
 

@@ -65,6 +65,7 @@ class DataDAM(Pixels, NormedConvNets, Tested):
     evaluation_norm: Norm = "batch"
     evaluation_epochs: Whole | None = 1801
 
+    least_classes = 1
     presets = {
         "official": {51: dict(learning_rate=10.0)},
         "paper": {0: dict(steps=8000, power=4, norm="instance", evaluation_norm="instance")},

@@ -42,6 +42,7 @@ class DM(Pixels, NormedConvNets, Tested):
     batch_size: Whole = 256
     normaliser: Normalisation = "published"
 
+    least_classes = 1
     presets = {
         "official": {100: dict(learning_rate=10.0)},
         # A narrow network has a smaller gradient, and of ten images each has a tenth of the mean.

@@ -83,6 +83,7 @@ class KRRST(ConvNets, Taught):
     evaluation_width: Whole | None = None
     evaluation_epochs: Whole = 1000
 
+    least_classes = 1
     presets = {
         "official": {},  # for sets of 32 pixels
         # A thousand steps are too few to bring raw images to where real ones are.

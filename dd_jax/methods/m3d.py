@@ -53,6 +53,7 @@ class M3D(Formed, ConvNets, Tested):
     augmentation: Views = "idc"
     evaluation_epochs: Whole | None = 1000
 
+    least_classes = 1
     presets = {
         "official": {0: dict(learning_rate=lambda ipc: 1.0 * ipc)},
         "cpu": {0: dict(in_turn=False, batch_size=64, most=40, width=32, evaluation_width=32,

@@ -104,6 +104,7 @@ class NCFM(Formed, ConvNets, Tested):
     augmentation: Views = "idc"
     evaluation_epochs: Whole | None = 2000
 
+    least_classes = 1
     presets = {
         "official": {},
         "cpu": {0: dict(iterations=1000, learning_rate=1e-2, patience=200, in_turn=False,

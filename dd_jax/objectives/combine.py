@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, require_kind, told
 from dd_jax.types import Objective, SyntheticSet
 
 
@@ -59,6 +60,13 @@ def joined_traits(objectives: Sequence[Objective]) -> dict[str, Any]:
                 real=any(part.real for part in objectives))
 
 
+def _finite(weight: Any) -> bool:
+    try:
+        return not isinstance(weight, (str, bool)) and math.isfinite(float(weight))
+    except (TypeError, ValueError):
+        return False
+
+
 def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> Objective:
     """The objective L = sum_i weights[i] * L_i; every part keeps its own state and real batch.
 
@@ -72,7 +80,7 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
       largest of their `turns`.
 
     Raises:
-      ConfigError: no objectives, or another number of weights.
+      ConfigError: no objectives, or weights of another number or that are not finite.
 
     Example:
       >>> weighted_sum([], [])
@@ -80,6 +88,10 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
       ...
       dd_jax.errors.ConfigError: weighted_sum got no objectives; pass at least one
     """
+    for what, given in (("objectives", objectives), ("weights", weights)):
+        if isinstance(given, Objective) or not isinstance(given, Iterable):
+            raise ConfigError(f"{what} is {told(given)}, expected a list",
+                              fix="call weighted_sum([objective, ...], [weight, ...])")
     objectives, weights = tuple(objectives), tuple(weights)
     if not objectives:
         raise ConfigError("weighted_sum got no objectives", fix="pass at least one")
@@ -88,6 +100,12 @@ def weighted_sum(objectives: Sequence[Objective], weights: Sequence[float]) -> O
             f"weighted_sum got {len(objectives)} objectives and {len(weights)} weights",
             fix="pass one weight for each objective",
         )
+    for objective, weight in zip(objectives, weights):
+        require_kind("an objective", objective, Objective, expected="an Objective",
+                     fix="pass recipe.objective, or Objective(loss)")
+        if not _finite(weight):
+            raise ConfigError(f"weighted_sum got the weight {told(weight)}, expected a number that "
+                              "is finite", fix="pass for example 0.5")
 
     def keys(key):
         return part_keys(key, len(objectives))

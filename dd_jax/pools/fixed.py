@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from dd_jax.errors import require_whole
+from dd_jax.errors import require_seed
 from dd_jax.types import Network, Pool
 
 
@@ -21,7 +21,7 @@ def fixed_pool(network: Network, *, seed: int) -> Pool:
       A `Pool` with an empty state.
 
     Raises:
-      ConfigError: the seed is not a whole number of at least 0.
+      ConfigError: the seed is not a whole number from 0 to 2^32 - 1.
 
     Example:
       >>> from dd_jax import nets
@@ -31,7 +31,7 @@ def fixed_pool(network: Network, *, seed: int) -> Pool:
       >>> bool((one["params"]["head"]["kernel"] == two["params"]["head"]["kernel"]).all())
       True
     """
-    require_whole("seed", seed, least=0, example=0)
+    require_seed("seed", seed)
     return Pool(
         init=lambda key, synthetic: (),
         draw=lambda state, key: network.init(jax.random.key(seed)),

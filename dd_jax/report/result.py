@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import jax
 
+from dd_jax.data.places import prove_writable, stands_at
 from dd_jax.errors import ConfigError, DataError
 from dd_jax.store.atomic import write_atomically
 from dd_jax.versions import versions
@@ -82,10 +82,16 @@ def check_place(path: str | pathlib.Path) -> None:
       ConfigError: as said.
     """
     path = pathlib.Path(path).absolute()
-    there = next(folder for folder in path.parents if folder.exists())
-    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(f"no file can be written at {path}",
-                          fix="name a file in a folder that is writable")
+    advice = "name a file in a folder that is writable"
+    found = [(place, stands_at(place)) for place in (path, *path.parents)]
+    there, kind = next(pair for pair in found[1:] if pair[1] != "nothing")
+    if found[0][1] not in ("nothing", "file") or kind != "folder":
+        raise ConfigError(f"no file can be written at {path}", fix=advice)
+    try:
+        prove_writable(there)
+    except OSError as error:
+        raise ConfigError(f"no file can be written at {path} ({error.strerror or error})",
+                          fix=advice) from None
 
 
 def read_result(path: str | pathlib.Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.backend import map_over, on_cpu
+from dd_jax.backend import as_key, map_over, on_cpu
 from dd_jax.data import Normaliser
 from dd_jax.errors import CheckpointError, ConfigError, require_whole, unknown
 from dd_jax.run.lock import RunLock, prepare_folder
@@ -41,7 +41,7 @@ def train_experts(
     *,
     count: int,
     normaliser: Normaliser,
-    key: jax.Array,
+    key: int | jax.Array,
     together: int | None = None,
     dtype: str = "float32",
     notes: Mapping[str, Any] | None = None,
@@ -61,7 +61,7 @@ def train_experts(
       data: the real set, on the device.
       count: how many experts there shall be.
       normaliser: from stored images to model space.
-      key: a typed PRNG key.
+      key: an integer seed or a typed PRNG key.
       together: experts in one program, all lost when it is killed; by default 1 on a CPU, which
         trains them one by one, and 10 elsewhere, where they are vmapped.
       dtype: of the files, "float32", or "bfloat16" for half the bytes.
@@ -91,6 +91,7 @@ def train_experts(
       >>> experts.read(0, [0, 1]).shape
       (2, 270)
     """
+    key = as_key(key)
     require_whole("count", count, example=100)
     together = min(count, (1 if on_cpu() else _TOGETHER) if together is None else together)
     require_whole("together", together, example=_TOGETHER)
@@ -199,10 +200,6 @@ def _settings(training: Mapping[str, Any]) -> dict[str, Any]:
 def _described(settings: Mapping[str, Any], notes: Mapping[str, Any] | None,
                key: jax.Array) -> dict[str, Any]:
     """The settings and the key as JSON can hold them."""
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-            and key.shape == ()):
-        raise ConfigError(f"key is {key!r}, expected one typed PRNG key",
-                          fix="pass key=jax.random.key(0)")
     return {**_told(settings, notes), "key": np.asarray(jax.random.key_data(key)).tolist()}
 
 

@@ -15,6 +15,7 @@ from dd_jax.versions import versions
 # Each of these changes numbers, not only their last bits.
 SWITCHES = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision",
             "jax_default_prng_impl")
+_FREE, _TESTED = ("log_every", "evaluation"), "evaluation_"
 
 
 def full_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,6 +35,26 @@ def conditions() -> dict[str, Any]:
     return {**versions(), "devices": devices}
 
 
+def shaping(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that shapes a run: not how it is logged, nor how its set is tested.
+
+    A run in stages trains networks between them as its set is tested, and keeps all.
+
+    Example:
+      >>> shaping({"log_every": 5, "settings": {"rate": 1, "evaluation_epochs": 9}})
+      {'settings': {'rate': 1}}
+    """
+    settings = identity.get("settings")
+    settings = settings if isinstance(settings, Mapping) else {}
+    if "stages" in identity or "stage" in settings:
+        return dict(identity)
+    kept = {name: value for name, value in identity.items() if name not in _FREE}
+    if settings:
+        kept["settings"] = {name: value for name, value in settings.items()
+                            if not name.startswith(_TESTED)}
+    return kept
+
+
 def check_identity(
     stored: Mapping[str, Any], current: Mapping[str, Any], *, where: str = "the folder"
 ) -> None:
@@ -47,6 +68,7 @@ def check_identity(
     Example:
       >>> check_identity({"lr": 0.1, "betas": [0.9]}, {"lr": 0.1, "betas": [0.9]})
     """
+    stored, current = shaping(stored), shaping(current)
     lines = [f"  {name}: {a} in the folder, {b} now" for name, a, b in differences(stored, current)]
     if lines:
         raise CheckpointError(

@@ -6,11 +6,11 @@ import contextlib
 import os
 import pathlib
 import socket
-import tempfile
 import warnings
 from typing import Any, Optional
 
-from dd_jax.errors import CheckpointError, ConfigError, SetFileError
+from dd_jax.data.places import prove_writable, stands_at
+from dd_jax.errors import CheckpointError, ConfigError, SetFileError, require_kind
 from dd_jax.run.jsonfile import read_json, write_json
 
 LOCK_NAME = "run.lock"
@@ -35,18 +35,16 @@ def prepare_folder(folder: str | os.PathLike) -> pathlib.Path:
       ...   prepare_folder(parent + "/run").name
       'run'
     """
+    require_kind("workdir", folder, (str, os.PathLike), expected="a folder",
+                 fix="pass a path, or None to keep nothing")
     path = pathlib.Path(folder).absolute()
-    for place in (path, *path.parents):
-        if place.exists() and not place.is_dir():
+    for place in (*reversed(path.parents), path):
+        if stands_at(place) not in ("nothing", "folder"):
             found = "is" if place == path else f"cannot be made: its parent {place} is"
             raise ConfigError(f"the output folder {path} {found} a file", fix="choose another name")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Tried out instead of asked for: permission bits do not bind every user, and a full or
-        # read-only file system does not show in them.
-        with tempfile.TemporaryFile(dir=path, prefix=".probe-") as probe:
-            probe.write(b"1")
-            probe.flush()
+        prove_writable(path)
     except OSError as error:
         raise ConfigError(f"nothing can be written in the output folder {path} "
                           f"({error.strerror or error})",

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
+from dd_jax.errors import CheckpointError
 from dd_jax.run.checkpoint import Checkpoints
 from dd_jax.run.identity import check_identity, full_identity
 from dd_jax.run.jsonfile import read_json, write_json
@@ -23,6 +24,7 @@ from dd_jax.versions import versions
 _RUN = "run.json"
 _SECONDS = "seconds.json"
 _FAILURE = "non_finite.json"
+_SET = "set.safetensors"
 _MOST_SECONDS = 1e12
 
 
@@ -172,7 +174,7 @@ def open_workdir(
 
 
 def _checkpoints(folder: pathlib.Path, identity: Mapping[str, Any]) -> Checkpoints:
-    # Nothing is free to change: even the number of steps shapes the learning-rate schedule.
+    # Even the number of steps shapes the learning-rate schedule; what is free, `shaping` says.
     return Checkpoints(folder / "checkpoints", identity=identity)
 
 
@@ -196,6 +198,11 @@ def _claim(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
         warnings.warn(f"{path} is damaged and is written again: {error}", stacklevel=4)
     if isinstance(known, dict) and _started(folder):
         check_identity(known, own, where=str(folder))
-    _checkpoints(folder, identity).check_owner()
+    kept = _checkpoints(folder, identity)
+    kept.check_owner()
+    if not isinstance(known, dict) and not kept.steps() and (folder / _SET).exists():
+        raise CheckpointError(
+            f"{folder} holds a finished {_SET}, and neither {_RUN} nor a checkpoint says whose",
+            fix="use another folder, or move that file away")
     if known != own:
         write_json(path, {"identity": own, "versions": versions()})

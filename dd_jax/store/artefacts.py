@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dd_jax.backend import own_dtypes
 from dd_jax.data import fingerprint
+from dd_jax.data.places import stands_at
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.store.atomic import PathLike, write_atomically
 from dd_jax.store.envelope import canonical, header_hash, plain, read_json, sealed
@@ -193,7 +195,8 @@ class ArtefactStore:
             for left in path.glob(".*.tmp"):  # by a killed process
                 left.unlink(missing_ok=True)
             key = jax.random.fold_in(jax.random.key(artefact.seed), _consumer(artefact.kind))
-            artefact.make(data, key, path, needs, show_progress=show_progress)
+            with own_dtypes():
+                artefact.make(data, key, path, needs, show_progress=show_progress)
             # That of fewer parts has stood until now: what it lists was whole all the time.
             manifest = {
                 "identity": artefact.identity(data_hash), "versions": versions(),
@@ -207,7 +210,7 @@ class ArtefactStore:
         Raises:
           CheckpointError: a file is where the folder should be.
         """
-        if self.folder.exists() and not self.folder.is_dir():
+        if stands_at(self.folder, error=CheckpointError) not in ("nothing", "folder"):
             raise CheckpointError(f"{self.folder} is a file, expected a folder of artefacts",
                                   fix="name the folder")
         if not self.folder.is_dir():
@@ -308,7 +311,8 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
 
 def _finished(path: pathlib.Path, artefact: Artefact) -> bool:
     """Whether all that is asked for was made; what has gone since is damage, see `_check_files`."""
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
+    kind = stands_at(path, error=CheckpointError)
+    if path.is_symlink() or kind not in ("nothing", "folder"):
         raise CheckpointError(f"{path} is a link or a file, expected a folder of this store",
                               fix="delete it or move it away")
     if not (path / MANIFEST).exists() and not (path / MANIFEST).is_symlink():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import unicodedata
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from dd_jax.data.normalise import denormalise
-from dd_jax.errors import MissingPackageError, SetFileError, unknown
+from dd_jax.data.places import stands_at
+from dd_jax.errors import MissingPackageError, SetFileError, require_kind, unknown
 from dd_jax.store.atomic import PathLike, write_atomically
 from dd_jax.store.checks import validate
 from dd_jax.store.label_store import copy_label_store, label_store_path
@@ -60,6 +62,8 @@ def as_numpy(distilled: DistilledSet) -> dict[str, np.ndarray]:
       >>> float(arrays["images_unit"].max()), arrays["hard_labels"].tolist()
       (1.0, [0, 1])
     """
+    require_kind("the set", distilled, DistilledSet, expected="a DistilledSet",
+                 fix="pass what dd.distill or dd.load gives")
     validate(distilled)
     synthetic, normaliser = distilled.synthetic, distilled.normaliser
     arrays = {
@@ -89,8 +93,9 @@ def export(
     """Writes the set for other tools.
 
     "npz"          the arrays of `as_numpy`, uncompressed; read with np.load(allow_pickle=False).
-    "png"          a folder for each class with 000.png, 001.png, ... in [0, 1]; the class of an
-                   image is its largest label, so soft labels and learned rates stay behind.
+    "png"          a folder for each class with 000.png, 001.png, ... in [0, 1], named
+                   in the order of labels; the class of an image is its largest label, so soft
+                   labels and learned rates stay behind.
     "safetensors"  images, images_unit and the other number arrays, without the dd_jax card.
     "torch"        the same with images [M, C, H, W] and the whitening in that order, as
                    safetensors: a .pt file is a pickle, which this library neither writes nor
@@ -125,8 +130,10 @@ def export(
       >>> [path.name for path in export(made, "npz", tempfile.mkdtemp())]
       ['distilled.npz']
     """
-    if to not in EXPORTS:
+    if not isinstance(to, str) or to not in EXPORTS:
         raise unknown("export format", to, EXPORTS)
+    require_kind("the place", folder_or_path, (str, os.PathLike), expected="a path",
+                 fix="call export(set, 'npz', path)")
     return EXPORTS[to](distilled, pathlib.Path(folder_or_path), overwrite)
 
 
@@ -148,10 +155,11 @@ def torch_snippet(path: PathLike) -> str:
     )
 
 
-def folder_name(index: int, class_name: str) -> str:
+def folder_name(index: int, class_name: str, *, classes: int = 1000) -> str:
     """A folder name for a class that is safe on every file system.
 
-    The number keeps folders unique, sorted by label and clear of reserved names.
+    The number keeps folders unique, sorted by label and clear of reserved names: of as many digits
+    for each of `classes`, since other tools read labels off the order of names.
 
     Example:
       >>> folder_name(3, "T-shirt/top")
@@ -159,7 +167,17 @@ def folder_name(index: int, class_name: str) -> str:
     """
     ascii_name = unicodedata.normalize("NFKD", class_name[:200]).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_name).strip("_-")[:40]
-    return f"{index:03d}_{slug or 'class'}"
+    return f"{numbered(index, classes)}_{slug or 'class'}"
+
+
+def numbered(index: int, count: int) -> str:
+    """The number as text that sorts as numbers do among `count` of them; three digits at least.
+
+    Example:
+      >>> numbered(7, 10), numbered(7, 10_001)
+      ('007', '00007')
+    """
+    return f"{index:0{max(3, len(str(count - 1)))}d}"
 
 
 def pillow_image() -> Any:
@@ -195,12 +213,12 @@ def _write(
     write: Callable[[Any], object],
 ) -> list[pathlib.Path]:
     """Writes one file, and a copy of the label store beside it if there is one."""
-    path = path / name if path.is_dir() else path
+    path = path / name if stands_at(path, error=SetFileError) == "folder" else path
     store, copy = distilled.label_store, label_store_path(path.with_suffix(""))
     if store is not None and store.path and copy.exists() and copy.samefile(store.path):
         store = None  # it is there already
     for place in (path,) if store is None else (path, copy):
-        if place.exists() and not overwrite:
+        if stands_at(place, error=SetFileError) != "nothing" and not overwrite:
             raise SetFileError(f"{place} exists", fix="pass overwrite=True or choose another path")
     # The store first: if it is gone, nothing is written.
     copies = [] if store is None else [copy_label_store(store, copy)]
@@ -273,10 +291,12 @@ def _export_png(
     pixels = np.rint(arrays["images_unit"] * 255).astype(np.uint8)
     paths = []
     for k, name in enumerate(distilled.spec.class_names):
-        for i, row in enumerate(np.flatnonzero(arrays["hard_labels"] == k)):
+        rows = np.flatnonzero(arrays["hard_labels"] == k)
+        inside = folder / folder_name(k, name, classes=distilled.spec.num_classes)
+        for i, row in enumerate(rows):
             image = pixels[row, :, :, 0] if channels == 1 else pixels[row]
             picture = pillow.fromarray(image)
-            paths.append(_save_png(picture, folder / folder_name(k, name) / f"{i:03d}.png"))
+            paths.append(_save_png(picture, inside / f"{numbered(i, len(rows))}.png"))
     return paths
 
 
@@ -286,10 +306,11 @@ def _save_png(picture: Any, path: pathlib.Path) -> pathlib.Path:
 
 def _clear_folder(folder: pathlib.Path, overwrite: bool) -> None:
     """Takes the images of an earlier export away; left there, they would mix with the new."""
-    if folder.exists() and not folder.is_dir():
+    kind = stands_at(folder, error=SetFileError)
+    if kind not in ("nothing", "folder"):
         raise SetFileError(f"{folder} is a file, expected a folder", fix="choose another folder")
     try:
-        found = sorted(folder.iterdir()) if folder.exists() else []
+        found = sorted(folder.iterdir()) if kind == "folder" else []
         if found and not overwrite:
             raise SetFileError(
                 f"{folder} is not empty", fix="pass overwrite=True or choose another folder"

@@ -13,6 +13,7 @@ numbers, weights, and the name of a label store beside it.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.data.normalise import Normaliser, from_tensors, to_tensors
-from dd_jax.errors import DDJaxError, SetFileError
+from dd_jax.data.places import stands_at
+from dd_jax.errors import DDJaxError, SetFileError, require_kind
 from dd_jax.store import container, label_store
 from dd_jax.store.atomic import PathLike, write_atomically
 from dd_jax.store.checks import read_spec, validate
@@ -110,6 +112,10 @@ def save(path: PathLike, distilled: DistilledSet) -> pathlib.Path:
       >>> load(path).recipe
       {'method': 'none'}
     """
+    require_kind("the second argument of save", distilled, DistilledSet,
+                 expected="a DistilledSet", fix="call save(path, set)")
+    require_kind("path", path, (str, os.PathLike), expected="the file to write",
+                 fix="call save(path, set)")
     validate(distilled)
     if distilled.stored is not None:
         check_stored(distilled.stored, distilled.synthetic, distilled.spec)
@@ -137,6 +143,7 @@ def load(path: PathLike, *, max_bytes: int = container.MAX_FILE_BYTES) -> Distil
       SetFileError: the file is missing, damaged, foreign, newer than this library, or says
         something about itself that is not so; or its label store is missing, damaged or another's.
     """
+    stands_at(path, error=SetFileError)
     try:
         tensors, card = container.unpack(path, max_bytes=max_bytes)
         _check_version(card)

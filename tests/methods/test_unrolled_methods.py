@@ -15,9 +15,8 @@ import pytest
 
 import dd_jax as dd
 from dd_jax import methods, train
-from dd_jax.cli.evaluate import protocol_of
 from dd_jax.errors import ConfigError, NonFiniteError
-from dd_jax.evaluate import evaluate_full, evaluate_random, protocol
+from dd_jax.evaluate import evaluate_full, evaluate_random, own_protocol, protocol
 from dd_jax.methods.families import unrolling
 from dd_jax.methods.frame import Site
 from dd_jax.objectives import RandomWindow
@@ -277,7 +276,7 @@ def test_a_set_of_dd_is_tested_in_its_order_at_its_rates_from_its_network(fixed_
     done, metrics = fixed_dd
     dd.store.save(tmp_path / "set.safetensors", done)
     loaded = dd.store.load(tmp_path / "set.safetensors")
-    protocol = protocol_of(loaded)
+    protocol = own_protocol(loaded)
     by = protocol.optimizer
     assert (protocol.plan.order, protocol.start_seed, by.weight_decay, by.momentum,
             protocol.seeds) == ("stored", 5, 0.0, 0.0, 1)
@@ -297,7 +296,7 @@ def test_a_set_of_dd_is_tested_in_its_order_at_its_rates_from_its_network(fixed_
 def test_random_and_all_real_images_are_tested_by_the_same_protocol(fixed_dd):
     done, _ = fixed_dd
     data = Split(members.toy_data(), members.toy_data())
-    protocol = protocol_of(done).varied(learning_rate=0.1, full_epochs=3,
+    protocol = own_protocol(done).varied(learning_rate=0.1, full_epochs=3,
                                    full_batch_size=16)
     options = dict(normaliser=done.normaliser, protocol=protocol, key=jax.random.key(0))
     random = evaluate_random(data, ipc=2, seeds=2, **options)

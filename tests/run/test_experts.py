@@ -128,7 +128,7 @@ def test_a_truncated_expert_is_named(whole, tmp_path):
     (dict(dtype="float16"), "unknown dtype 'float16'"),
     (dict(epoch=3), "did you mean 'epochs'"),
     (dict(momentum=-1.0), "momentum is -1.0"),
-    (dict(key=0), "key is 0, expected one typed PRNG key"),
+    (dict(key=0.5), "key is 0.5, expected an integer seed or one typed PRNG key"),
 ])
 def test_wrong_settings_leave_no_folder(tmp_path, changes, piece):
     with pytest.raises(ConfigError) as caught:

@@ -131,3 +131,38 @@ def test_a_damaged_seconds_json_is_told_and_written_again(text, tmp_path):
     assert 0.0 <= seconds_spent(tmp_path) < 60.0
     (tmp_path / "seconds.json").unlink()
     assert seconds_spent(tmp_path) == 0.0  # and no warning
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_set_whose_run_nobody_knows_is_not_overwritten(gone, tmp_path):
+    finished(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "run.json").unlink() if gone else (tmp_path / "run.json").write_text("{")
+    with pytest.raises(CheckpointError, match="finished set.safetensors, and neither run.json"):
+        claim(tmp_path, RUN)
+    assert (tmp_path / "set.safetensors").read_bytes() == b"the set"
+
+
+TESTED = {**RUN, "settings": {"lr": 0.1, "evaluation_epochs": 5}, "log_every": 10,
+          "evaluation": {"plan": {"epochs": 5}}}
+
+
+def changed(**settings):
+    return {**TESTED, "settings": {**TESTED["settings"], **settings}, "log_every": 3,
+            "evaluation": {"plan": {"epochs": 9}}}
+
+
+def test_how_a_run_is_logged_and_its_set_tested_is_free_to_change(tmp_path):
+    finished(tmp_path, TESTED)
+    with open_workdir(tmp_path, changed(evaluation_epochs=9)) as work:
+        assert work.restore({"x": np.zeros(3)})[0] == 1
+    assert read_json(tmp_path / "run.json")["identity"]["log_every"] == 3
+    with pytest.raises(CheckpointError, match="settings.lr: 0.1 in the folder, 0.2 now") as error:
+        claim(tmp_path, changed(evaluation_epochs=9, lr=0.2))
+    assert "log_every" not in str(error.value) and "epochs" not in str(error.value)
+
+
+def test_stages_are_bound_to_the_test_that_networks_between_them_take(tmp_path):
+    finished(tmp_path, {**TESTED, "stages": 2})
+    with pytest.raises(CheckpointError, match="evaluation.plan.epochs: 5 in the folder, 9 now"):
+        claim(tmp_path, {**changed(), "stages": 2})

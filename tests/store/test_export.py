@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import safetensors.numpy
 from PIL import Image
 
 from dd_jax import store
-from dd_jax.data.normalise import normalise
+from dd_jax.data.normalise import identity, normalise
 from dd_jax.errors import ConfigError, SetFileError
 from dd_jax.store.export import folder_name
 from dd_jax.types import DataSpec, SyntheticSet
 from tests.store.tiny_sets import normaliser, tiny
+
+export_module = sys.modules["dd_jax.store.export"]  # store.export is the function
 
 HOSTILE = ("../../etc/passwd", "a\nb\x00c", "🎉", "x" * 10_000, "con", "", "..", "T-shirt/top")
 
@@ -207,3 +210,23 @@ def test_unknown_format():
 def test_the_normaliser_of_the_helpers_is_not_symmetric():
     whiten = normaliser("zca").whiten
     assert not np.allclose(whiten, whiten.T), "else a transposed export would pass"
+
+
+@pytest.mark.parametrize("classes,first", [(2, "000_"), (1000, "000_"), (1002, "0000_")])
+def test_names_of_classes_sort_as_labels_do(classes, first):
+    names = [folder_name(k, f"n{k}", classes=classes) for k in range(classes)]
+    assert names == sorted(names) and names[0].startswith(first)
+
+
+def test_an_export_is_in_the_order_of_labels(tmp_path, monkeypatch):
+    """More classes, and more images of one, than three digits can count."""
+    written = []
+    monkeypatch.setattr(export_module, "_save_png", lambda picture, path: written.append(path))
+    count = 1002
+    for labels in (np.arange(count), np.zeros(count, int)):
+        spec = DataSpec("toy", (1, 1, 1), count, tuple(f"n{k}" for k in range(count)))
+        synthetic = SyntheticSet(np.zeros((count, 1, 1, 1), np.float32), labels.astype(np.int32))
+        made = store.DistilledSet(synthetic, identity((1, 1, 1)), "classes", spec)
+        written.clear()
+        store.export(made, "png", tmp_path / "out")
+        assert len(written) == count and written == sorted(written)

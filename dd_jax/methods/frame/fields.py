@@ -17,6 +17,7 @@ from dd_jax.errors import (
     require_at_least_zero,
     require_decay,
     require_probability,
+    require_seed,
     require_whole,
     unknown,
 )
@@ -40,7 +41,7 @@ def one_of(valid: Container[str], what: str = "") -> Must:
     """A name out of a table; `what` is how errors call it, the field's own name by default."""
 
     def hold(name: str, value: Any) -> None:
-        if value not in valid:
+        if not isinstance(value, str) or value not in valid:
             raise unknown(what or name, value, valid)
 
     return Must(hold)
@@ -68,7 +69,7 @@ def _flag(name: str, value: Any) -> None:
 
 
 Whole = Annotated[int, Must(require_whole)]
-Seed = Annotated[int, at_least(0, example=0)]
+Seed = Annotated[int, Must(require_seed)]
 Rate = Annotated[float, Must(require_at_least_zero)]
 LearnedRate = Annotated[float, above_zero("its logarithm is learned", 0.01)]
 Decay = Annotated[float, Must(require_decay)]

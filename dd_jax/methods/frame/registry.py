@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 import pkgutil
 import re
@@ -15,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from dd_jax.errors import ConfigError, unknown
+from dd_jax.data.places import stands_at
+from dd_jax.errors import ConfigError, require_kind, unknown
 from dd_jax.methods.frame.settings import Settings, method_name
 
 _FOLDER = pathlib.Path(__file__).parents[1]
@@ -98,11 +100,13 @@ def get(name: str) -> Method:
       >>> get("dm").title
       'Dataset Condensation with Distribution Matching'
     """
+    require_kind("method", name, (str, os.PathLike), expected="its name",
+                 fix="pass for example 'dm'")
     if str(name).endswith(".py"):
         return _method(_declared_in(_module_at(pathlib.Path(name)), pathlib.Path(name).stem))
-    if name not in METHODS:
+    if str(name) not in METHODS:
         raise unknown("method", name, METHODS)
-    return METHODS[name]
+    return METHODS[str(name)]
 
 
 @functools.cache
@@ -165,7 +169,7 @@ def _declared_in(module: ModuleType, name: str) -> type[Settings]:
 
 
 def _module_at(path: pathlib.Path) -> ModuleType:
-    if not path.is_file():
+    if stands_at(path) != "file":
         raise ConfigError(f"there is no file {path}", fix="name a file that declares a method")
     # Where type hints that are strings are looked up; never under the name of a real module.
     spec = importlib.util.spec_from_file_location(f"dd_jax_plug_ins.{path.stem}", path)

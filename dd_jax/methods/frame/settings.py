@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from dd_jax import augment, nets
+from dd_jax.backend import own_dtypes, refuse_forked
 from dd_jax.data import Normaliser
 from dd_jax.data.conventions import DIGITS, known_as
 from dd_jax.distill.needs import normaliser_of
@@ -51,6 +52,7 @@ class Settings:
       for_data: name of data -> a table like these, on top of "official" for that data.
       fractional: whether `ipc` may be a fraction, because classes share what is stored.
       stages: in which its sets are made, see `distill.progressive`; `ipc` counts those of one.
+      least_classes: how many classes it needs; 1 where each is matched by itself.
       title, citation: of a method outside the package; those inside are in papers.toml.
 
     Attributes:
@@ -61,6 +63,7 @@ class Settings:
     for_data: typing.ClassVar[Mapping[str, Mapping]] = {}
     fractional: typing.ClassVar[bool] = False
     stages: typing.ClassVar[int] = 1
+    least_classes: typing.ClassVar[int] = 2
     ipc: int = 1
 
     def __init_subclass__(cls, **kwargs):
@@ -270,7 +273,7 @@ def preset(
       ConfigError: unknown protocol or field, ipc that cannot be.
     """
     name = method_name(kind)
-    if protocol not in kind.presets:
+    if not isinstance(protocol, str) or protocol not in kind.presets:
         raise unknown(f"protocol of {name}", protocol, kind.presets)
     check_budget(kind, ipc)
     fields = [field.name for field in dataclasses.fields(kind)]
@@ -307,6 +310,7 @@ def method_name(kind: type[Settings]) -> str:
     return kind.__dict__.get("name") or kind.__module__.rsplit(".", 1)[-1].rstrip("_")
 
 
+@own_dtypes()
 def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
     """A method's declaration as a plan: checked, with defaults filled in.
 
@@ -319,8 +323,10 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
       ConfigError: a setting that cannot be.
       DataError: classes without the images that the start asks for.
     """
+    refuse_forked()
     check_budget(type(settings), settings.ipc)
     check_fields(settings)
+    _check_classes(settings, data)
     if hasattr(settings, "start"):
         check_start(settings.start, data, settings.ipc)
     site = Site(settings, data, normaliser_of(_normaliser_name(settings, data), data))
@@ -341,6 +347,15 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
     return Plan(still, build, None if later is None else later_plan, told, settings.stages)
 
 
+def _check_classes(settings: Settings, data: RealData) -> None:
+    count = data.spec.num_classes
+    if count < settings.least_classes:
+        raise ConfigError(
+            f"the data has {count} class, expected at least {settings.least_classes}: "
+            f"{method_name(type(settings))} tells classes apart",
+            fix="pass data of several classes, or choose method 'dm'")
+
+
 def _normaliser_name(settings: Settings, data: RealData) -> str | None:
     name = getattr(settings, "normaliser", "standardise")
     if name is None and data.spec.shape[-1] > 1:
@@ -348,6 +363,7 @@ def _normaliser_name(settings: Settings, data: RealData) -> str | None:
     return name or "standardise"
 
 
+@own_dtypes()
 def _recipe(settings: Settings, site: Site, citation: str) -> Recipe:
     fields = dict(settings.build(site))
     labels = fields.setdefault("labels", Labels())
