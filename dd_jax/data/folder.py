@@ -8,12 +8,14 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from dd_jax.data.files import PathLike, checked_file
+from dd_jax.data.files import Allowance, PathLike, checked_file
 from dd_jax.data.split import split_from_arrays, stratified_rows
 from dd_jax.errors import ConfigError, DataError, MissingPackageError
 from dd_jax.types import Split
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+# What is opened is one of these whatever a file is called: other formats of Pillow start programs.
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 TEST_NAMES = ("test", "val", "valid", "validation")
 MAX_PIXELS = 64 * 2**20
 _GREY = {"1", "L"}
@@ -81,7 +83,9 @@ def from_folder(
         [(file, label) for label, each in enumerate(names) for file in classes[each]]
         for classes in listed
     ]
-    decoded = [[_open(pillow, file, shape) for file, _ in part] for part in files]
+    held = sum(checked_file(file)[1] for part in files for file, _ in part)
+    room = Allowance(held, where=str(root))
+    decoded = [[_open(pillow, file, shape, room) for file, _ in part] for part in files]
     images = _stack(files, decoded, channels)
     labels = [np.array([label for _, label in part], np.int32) for part in files]
     if len(parts) == 1:
@@ -151,14 +155,17 @@ def _list_classes(part: pathlib.Path, root: pathlib.Path) -> dict[str, list[path
     return classes
 
 
-def _open(pillow: Any, file: pathlib.Path, shape: Optional[tuple[int, int]]) -> Any:
+def _open(
+    pillow: Any, file: pathlib.Path, shape: Optional[tuple[int, int]], room: Allowance
+) -> Any:
     image_module, ops = pillow
-    checked_file(file)
     try:
-        with image_module.open(file) as image:
+        with image_module.open(file, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{file}: {width}x{height} pixels", fix="shrink it first")
+            kept = width * height if shape is None else shape[0] * shape[1]
+            room.take(kept * (1 if image.mode in _GREY else 4))  # bytes of a pixel in Pillow
             image.load()
             image = ops.exif_transpose(image)
             if image.mode in _WIDE:

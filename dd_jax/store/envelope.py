@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from dd_jax.data.files import open_regular
 from dd_jax.errors import DDJaxError, SetFileError
 
 MAX_JSON_BYTES = 16 * 2**20
@@ -140,6 +142,36 @@ def read_json(
     return value
 
 
+def read_json_file(
+    path: str | os.PathLike,
+    what: str,
+    *,
+    fix: str,
+    error: type[DDJaxError] = SetFileError,
+    follow: bool = False,
+) -> dict[str, Any]:
+    """Reads a regular file that holds one JSON object, within the bounds of `read_json`.
+
+    Args:
+      path: the file.
+      what, fix, error: as for `read_json`.
+      follow: whether the file may be a link: for a path that the user gave, and no other.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      SetFileError: or `error`: as `read_json`, or it cannot be read.
+    """
+    try:
+        with open_regular(path, follow=follow) as file:
+            text = file.read(MAX_JSON_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{what} cannot be read ({reason})", fix=fix) from problem
+    return read_json(text, what, fix=fix, error=error)
+
+
 def check_depth(value: Any) -> None:
     """Raises ValueError for a parsed value that is nested more than `MAX_DEPTH` deep.
 
@@ -218,5 +250,3 @@ def _same(a: Any, b: Any) -> bool:
 def _text(value: Any) -> str:
     text = "(absent)" if value is _ABSENT else repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
