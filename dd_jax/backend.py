@@ -14,6 +14,19 @@ from dd_jax.errors import unknown
 
 PyTree = Any
 MAPPINGS = ("auto", "map", "vmap")
+# Switches of JAX that change numbers, not only their last bits, as they are where nobody set them.
+SWITCHES = {"jax_enable_x64": False, "jax_threefry_partitionable": True,
+            "jax_default_matmul_precision": None, "jax_default_prng_impl": "threefry2x32"}
+
+
+def switches() -> dict[str, Any]:
+    """The switches of JAX that change numbers, as they are now.
+
+    Example:
+      >>> switches()["jax_enable_x64"]
+      False
+    """
+    return {name: getattr(jax.config, name) for name in SWITCHES}
 
 
 def on_cpu() -> bool:

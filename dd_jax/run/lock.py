@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from typing import Any, Optional
 
-from dd_jax.errors import CheckpointError, ConfigError, SetFileError
+from dd_jax.errors import CheckpointError, ConfigError, SetFileError, printable
 from dd_jax.run.jsonfile import read_json, write_json
 
 LOCK_NAME = "run.lock"
@@ -115,7 +115,8 @@ class RunLock:
         host, before = socket.gethostname(), self._owner()
         if before and before.get("host") != host:
             warnings.warn(f"{self.path.parent} was left locked by pid {before.get('pid')} on "
-                          f"{before.get('host')}; taking it over", stacklevel=3)
+                          f"{printable(before.get('host'), most=100)}; taking it over",
+                          stacklevel=3)
         with contextlib.suppress(SetFileError):  # a full disk: the lock holds without a name
             write_json(self.path.parent / OWNER_NAME, {"pid": os.getpid(), "host": host})
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
+from dd_jax.errors import CheckpointError
 from dd_jax.run.checkpoint import Checkpoints
 from dd_jax.run.identity import check_identity, full_identity
 from dd_jax.run.jsonfile import read_json, write_json
@@ -51,6 +52,19 @@ def claim(folder: str | os.PathLike, identity: Mapping[str, Any]) -> pathlib.Pat
     path = prepare_folder(folder)
     with RunLock(path):
         _claim(path, identity)
+    return path
+
+
+def inner_folder(folder: str | os.PathLike, name: str) -> pathlib.Path:
+    """The path of a folder inside a run's own, such as that of a stage.
+
+    Raises:
+      CheckpointError: it is a link, which may lead out of the run's folder.
+    """
+    path = pathlib.Path(folder) / name
+    if path.is_symlink():
+        raise CheckpointError(f"{path} is a link, expected a folder of the run's own",
+                              fix="remove the link, or use another folder")
     return path
 
 
@@ -173,7 +187,7 @@ def open_workdir(
 
 def _checkpoints(folder: pathlib.Path, identity: Mapping[str, Any]) -> Checkpoints:
     # Nothing is free to change: even the number of steps shapes the learning-rate schedule.
-    return Checkpoints(folder / "checkpoints", identity=identity)
+    return Checkpoints(inner_folder(folder, "checkpoints"), identity=identity)
 
 
 def _started(folder: pathlib.Path) -> bool:
