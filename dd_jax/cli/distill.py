@@ -16,7 +16,7 @@ from dd_jax.cli.options import Command, Run, load_data, method_command
 from dd_jax.cli.tables import print_results
 from dd_jax.distill import Plan, Recipe, distill, flipped, progressive, representative
 from dd_jax.distill.plan import complete, store_beside
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, printable
 from dd_jax.run.workdir import seconds_spent
 from dd_jax.store import DistilledSet
 from dd_jax.store.artefacts import ArtefactStore
@@ -57,8 +57,9 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     name = f"{data.train.spec.name}_{variant}_ipc{ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name
     store = store_beside(options.artefacts, folder)
-    print(f"{variant} on {data.train.spec.name}, protocol {options.protocol}, in {folder}",
-          file=sys.stderr)
+    check_place(folder / "result.json")
+    print(f"{variant} on {printable(data.train.spec.name)}, protocol {options.protocol}, "
+          f"in {folder}", file=sys.stderr)
     start = time.perf_counter()
     distilled, spent = _run(plan, options, data, folder, store)
     spent = spent or time.perf_counter() - start
@@ -126,9 +127,11 @@ def _report(
     result = build_result(
         bytes=distilled.stored_bytes, seed=options.seed, settings=dict(recipe.settings),
         evaluation=dict(distilled.evaluation), **told)
-    write_result(folder / "result.json", result)
-    if options.json:
-        write_result(options.json, result)
-    print_results([result])
+    try:
+        write_result(folder / "result.json", result)
+        if options.json:
+            write_result(options.json, result)
+    finally:  # figures that cannot be kept are seen
+        print_results([result])
     print(f"set, picture, metrics and result are in {folder}")
     return 0

@@ -14,7 +14,8 @@ import tyro
 
 from dd_jax.cli.options import load_data, parse
 from dd_jax.cli.tables import print_table
-from dd_jax.errors import ConfigError
+from dd_jax.data.sources import load_named
+from dd_jax.errors import ConfigError, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +131,12 @@ def run(words: Sequence[str]) -> int:
     if not protocols and by is None:
         raise ConfigError("networks is 'none' and there is no kernel: nothing is to be tested",
                           fix="pass --kernel fc3, or name a network")
-    data = load_data(options.data or distilled.spec.name)
+    # A name that a file gives is looked up; only what the user says may be a path.
+    data = load_data(options.data) if options.data else load_named(distilled.spec.name)
     if data.test.spec.class_names != distilled.spec.class_names:
-        print(f"warning: the classes of {data.test.spec.name} are not called as those of the set, "
-              f"which was distilled from {distilled.spec.name}", file=sys.stderr)
+        names = [printable(spec.name) for spec in (data.test.spec, distilled.spec)]
+        print(f"warning: the classes of {names[0]} are not called as those of the set, which was "
+              f"distilled from {names[1]}", file=sys.stderr)
     if distilled.label_kind == "representations":
         if options.kernel not in (None, "none") or options.augmentation is not None or options.full:
             raise ConfigError("the set holds representations: --kernel, --augmentation and --full "

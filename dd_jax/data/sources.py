@@ -16,7 +16,7 @@ from dd_jax.data.idx import read_idx_pair
 from dd_jax.data.npz import from_npz
 from dd_jax.data.split import split_from_arrays
 from dd_jax.data.tfds import from_tfds
-from dd_jax.errors import DataError, MissingPackageError, unknown
+from dd_jax.errors import ConfigError, DataError, MissingPackageError, unknown
 from dd_jax.types import Split
 
 ENVIRONMENT = "DD_JAX_DATA"
@@ -84,6 +84,25 @@ def load(source: PathLike = "embedded", *, path: Optional[PathLike] = None) -> S
     if os.path.exists(text) or os.sep in text or isinstance(source, pathlib.Path):
         return from_path(text)
     raise unknown("data source", text, [*SOURCES, "tfds:NAME"])
+
+
+def load_named(name: str) -> Split:
+    """Loads a well-known set by the name that a file gives, which is never taken for a path.
+
+    Raises:
+      ConfigError: there is no such set.
+      DataError: not found (lists what was tried), or damaged.
+
+    Example:
+      >>> load_named("/etc")
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: the data is called "/etc", which is no well-known set; ...
+    """
+    if name not in SOURCES:
+        raise ConfigError(f"the data is called {str(name)[:80]!r}, which is no well-known set",
+                          fix="say where it is, by --data or data=")
+    return SOURCES[name](None)
 
 
 def from_path(path: PathLike, *, name: Optional[str] = None, class_names=None) -> Split:

@@ -15,8 +15,9 @@ from dd_jax import augment
 from dd_jax.backend import map_over, on_cpu
 from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import ConfigError, DataError, SetFileError
+from dd_jax.errors import ConfigError, DataError, SetFileError, printable
 from dd_jax.evaluate.build import build_network
+from dd_jax.evaluate.optimizers import check_steps
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import Budget, named_classes, random_images
 from dd_jax.evaluate.supervision import loss_for, loss_of, supervision_of
@@ -145,6 +146,8 @@ def check_testable(
     if test.labels.shape[0] == 0:
         raise DataError("the test data has 0 images, expected at least 1", fix="pass all of it")
     build_network(protocol, distilled.spec)
+    per_epoch = -(-size // min(size, protocol.plan.batch_size))
+    check_steps(protocol.plan.epochs * per_epoch)
     if protocol.plan.order != "random":
         _check_class_major(distilled, protocol)
         check_order(protocol.plan.order, distilled.spec.num_classes, size=size,
@@ -166,7 +169,7 @@ def _check_class_major(distilled: DistilledSet, protocol: Protocol) -> None:
 def _warn_of_one_class(distilled: DistilledSet) -> None:
     taught = np.unique(distilled.hard_labels)
     if len(taught) == 1 and distilled.spec.num_classes > 1:
-        name = distilled.spec.class_names[int(taught[0])]
+        name = printable(distilled.spec.class_names[int(taught[0])], most=80)
         warnings.warn(f"every label of the set is largest for class {taught[0]} ({name}): networks "
                       "trained on it know no other class", stacklevel=3)
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import augment
-from dd_jax.errors import SetFileError
+from dd_jax.errors import SetFileError, require_whole
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.evaluate import (
     Evaluation,
@@ -112,6 +112,19 @@ def _of_stage(told: Supervision, rows: np.ndarray) -> Supervision:
     return Supervision(_StageTargets(told.targets), told.loss, (jnp.asarray(rows), told.arrays))
 
 
+def _stages(distilled: DistilledSet, asked: int | None) -> int:
+    """In how many stages a set is trained on: as asked, or as its recipe notes."""
+    if asked is not None:
+        require_whole("stages", asked, example=5)
+        return asked
+    noted = distilled.recipe.get("stages", 1)
+    if isinstance(noted, bool) or not isinstance(noted, (int, np.integer)) or noted < 1:
+        raise SetFileError(f"the set's recipe notes the stages {str(noted)[:60]!r}, expected a "
+                           "whole number of at least 1",
+                           fix="pass the number of stages it was made in")
+    return int(noted)
+
+
 def check(
     distilled: DistilledSet,
     test: RealData,
@@ -130,7 +143,7 @@ def check(
       SetFileError: test data of another kind, or images that the stages cannot share.
       ConfigError, DataError: as `check_testable`; or learned rates that the protocol cannot follow.
     """
-    stages = distilled.recipe.get("stages", 1) if stages is None else stages
+    stages = _stages(distilled, stages)
     check_testable(distilled, test, protocol, labels=labels)
     count, classes = distilled.synthetic.images.shape[0], distilled.spec.num_classes
     if stages == 1:
@@ -170,7 +183,7 @@ def evaluate_progressive(
     Raises:
       SetFileError: test data of another kind, or images that the stages cannot share.
     """
-    stages = distilled.recipe.get("stages", 1) if stages is None else stages
+    stages = _stages(distilled, stages)
     if stages == 1:
         return evaluate(distilled, test, protocol=protocol, key=key, seeds=seeds,
                         supervision=supervision)
