@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from dd_jax.data.files import Allowance, PathLike, checked_file
+from dd_jax.data.files import Allowance, PathLike, checked_file, decoded_limit
 from dd_jax.data.split import split_from_arrays, stratified_rows
 from dd_jax.errors import ConfigError, DataError, MissingPackageError
 from dd_jax.types import Split
@@ -162,10 +162,11 @@ def _open(
     try:
         with image_module.open(file, formats=FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DataError(f"{file}: {width}x{height} pixels", fix="shrink it first")
-            kept = width * height if shape is None else shape[0] * shape[1]
-            room.take(kept * (1 if image.mode in _GREY else 4))  # bytes of a pixel in Pillow
+            each, size = (1 if image.mode in _GREY else 4), file.stat().st_size  # bytes in Pillow
+            if width * height > MAX_PIXELS or width * height * each > decoded_limit(size):
+                raise DataError(f"{file}: {width}x{height} pixels in a file of {size} bytes",
+                                fix="shrink it first")
+            room.take(each * (width * height if shape is None else shape[0] * shape[1]))
             image.load()
             image = ops.exif_transpose(image)
             if image.mode in _WIDE:

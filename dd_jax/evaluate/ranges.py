@@ -18,7 +18,7 @@ _MOST_TEXT = 200
 
 # Field -> the least and the largest that it may be; others have the range of their kind.
 RANGES = {
-    "depth": (1, 100), "width": (1, 65_536), "first_padding": (0, 64), "epochs": (1, COUNTER),
+    "depth": (1, 100), "width": (1, 16_384), "first_padding": (0, 64), "epochs": (1, COUNTER),
     "batch_size": (1, COUNTER), "seeds": (1, COUNTER), "start_seed": (0, 2**62 - 1),
     "momentum": (0.0, 1.0), "final_fraction": (0.0, 1.0), "cutmix": (0.0, 1.0),
     "output_scale": (1e-18, 1e18),
