@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from dd_jax.data.files import Allowance, PathLike, checked_file, decoded_limit
+from dd_jax.data.files import MAX_BYTES, Allowance, PathLike, checked_file, decoded_limit
 from dd_jax.data.split import split_from_arrays, stratified_rows
 from dd_jax.errors import ConfigError, DataError, MissingPackageError
 from dd_jax.types import Split
@@ -84,7 +84,8 @@ def from_folder(
         for classes in listed
     ]
     held = sum(checked_file(file)[1] for part in files for file, _ in part)
-    room = Allowance(held, where=str(root))
+    # What is made smaller or larger is so by the user's own word.
+    room = Allowance(held if shape is None else MAX_BYTES, where=str(root))
     decoded = [[_open(pillow, file, shape, room) for file, _ in part] for part in files]
     images = _stack(files, decoded, channels)
     labels = [np.array([label for _, label in part], np.int32) for part in files]
