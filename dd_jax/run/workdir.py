@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
-from dd_jax.errors import CheckpointError
+from dd_jax.errors import CheckpointError, SetFileError
 from dd_jax.run.checkpoint import Checkpoints
 from dd_jax.run.identity import check_identity, full_identity
 from dd_jax.run.jsonfile import read_json, write_json
@@ -123,10 +123,13 @@ class Workdir:
             self.note_time(step)
 
     def note_time(self, step: int) -> None:
-        """Writes down the time spent so far."""
+        """Writes down the time spent so far; warns where that cannot be done."""
         if self.path:
             spent = {"step": step, "seconds": round(time.monotonic() - self._began, 3)}
-            write_json(self.path / _SECONDS, spent)
+            try:
+                write_json(self.path / _SECONDS, spent)
+            except SetFileError as error:  # no reason to end a run, still less a finished one
+                warnings.warn(f"the time of this run is not written down: {error}", stacklevel=3)
 
     def note_failure(
         self, step: int, metrics: Mapping[str, float], rows: Callable[[], Mapping[str, Any]], *,

@@ -67,7 +67,7 @@ def _check_target(path: pathlib.Path) -> None:
     """Refuses to put a file in the place of what is none; a link is replaced, not followed."""
     if path.is_dir():
         raise SetFileError(f"{path} is a folder, expected a file name", fix="add a file name")
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_symlink():
         raise SetFileError(f"{path} is not a regular file", fix="choose another name")
 
 
