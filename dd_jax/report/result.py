@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pathlib
@@ -111,8 +112,10 @@ def check_place(path: str | pathlib.Path) -> None:
         with tempfile.TemporaryFile(dir=there, prefix=".probe-") as probe:
             probe.write(b"1")
             probe.flush()
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # the name may be too long
         good = path.is_file() or not path.exists()
-    except OSError:  # the name may be too long, too
+    except OSError:
         good = False
     if not good:
         raise ConfigError(f"no file can be written at {path}",

@@ -42,8 +42,9 @@ def test_links_in_the_place_of_small_files(tmp_path):
     with pytest.warns(UserWarning, match="seconds.json is damaged"):
         assert seconds_spent(tmp_path) == 0.0
     (tmp_path / "set.safetensors").touch()
-    with pytest.warns(UserWarning, match="run.json is damaged"), open_workdir(tmp_path, RUN) as work:
-        work.note_time(1)
+    with pytest.warns(UserWarning, match="run.json is damaged"):
+        with open_workdir(tmp_path, RUN) as work:
+            work.note_time(1)
     for name in ("seconds.json", "run.json"):
         assert (tmp_path / name).is_file() and not (tmp_path / name).is_symlink()
     assert read_json(tmp_path / "run.json")["identity"]["method"] == "dm"
