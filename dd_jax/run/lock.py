@@ -107,7 +107,8 @@ class RunLock:
     def __exit__(self, *exc: Any) -> None:
         if self._lock.is_locked:  # not so in a forked child, which must leave both files alone
             try:
-                (self.path.parent / OWNER_NAME).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it may be a folder, of somebody's making
+                    (self.path.parent / OWNER_NAME).unlink(missing_ok=True)
             finally:
                 self._lock.release()
 
