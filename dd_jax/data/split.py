@@ -107,7 +107,7 @@ def stratified_rows(
 
     Raises:
       ConfigError: the fraction is not strictly between 0 and 1.
-      DataError: no class has two rows.
+      DataError: no class has two rows, or there is none at all.
 
     Example:
       >>> train, test = stratified_rows(np.array([0, 0, 0, 1, 1]), test_fraction=0.4)
@@ -119,6 +119,9 @@ def stratified_rows(
             f"test_fraction is {test_fraction!r}, expected a number between 0 and 1",
             fix="pass for example test_fraction=0.2",
         )
+    if not len(labels):
+        raise DataError("there is no image, so no test part can be taken",
+                        fix="give at least two images of one class")
     train, test = [], []
     # Seeded by position, not by value: labels are only validated afterwards and may be anything.
     for position, label in enumerate(np.unique(labels)):

@@ -129,3 +129,9 @@ def test_a_name_out_of_a_file_is_no_path(tmp_path):
 def test_a_normaliser_has_room_in_single_precision(toy, change):
     with pytest.raises(ConfigError, match=f"{next(iter(change))} is"):
         data.standardise(toy, **change)
+
+
+def test_a_set_without_images_is_told(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((0, 2, 2), np.uint8), labels=np.zeros(0, int))
+    with pytest.raises(DataError, match="there is no image"):
+        data.load(tmp_path / "a.npz")

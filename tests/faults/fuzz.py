@@ -4,7 +4,7 @@
     python -m tests.faults.fuzz 1 --seed 7 --first 123     one case again
     python -m tests.faults.fuzz 5000 --only sets
 
-A case is named by seed and number. It fails with an error of no type of this library's, with one that
+A case is named by seed and number. It fails with an error of no type of this library's or one that
 a terminal would obey, with twenty seconds or 500 MB, or with a process that was started.
 """
 
