@@ -16,7 +16,7 @@ from dd_jax.cli.options import Command, Run, load_data, method_command
 from dd_jax.cli.tables import print_results
 from dd_jax.distill import Plan, Recipe, distill, flipped, progressive, representative
 from dd_jax.distill.plan import complete, store_beside
-from dd_jax.errors import ConfigError, printable
+from dd_jax.errors import ConfigError, DDJaxError, printable
 from dd_jax.run.workdir import seconds_spent
 from dd_jax.store import DistilledSet
 from dd_jax.store.artefacts import ArtefactStore
@@ -41,7 +41,6 @@ def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, 
 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:
-    from dd_jax.report import is_poster, save_grid, save_poster
     from dd_jax.report.result import check_place
 
     options, settings = command.run, command.settings
@@ -63,9 +62,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     start = time.perf_counter()
     distilled, spent = _run(plan, options, data, folder, store)
     spent = spent or time.perf_counter() - start
-    save_grid(folder / "grid.png", distilled)
-    if is_poster(distilled):
-        save_poster(folder / "poster.png", distilled)
+    _draw(folder, distilled)
     if not options.evaluate:
         print(f"saved {folder / 'set.safetensors'} and grid.png")
         return 0
@@ -80,6 +77,18 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
         steps=distilled.recipe.get("ended_after", recipe.steps * options.stages),
         command="python -m dd_jax distill " + shlex.join(words), **figures)
     return _report(told, distilled, recipe, options, folder)
+
+
+def _draw(folder: pathlib.Path, distilled: DistilledSet) -> None:
+    """Pictures of the set; a finished run does not end for want of one."""
+    from dd_jax.report import is_poster, save_grid, save_poster
+
+    try:
+        save_grid(folder / "grid.png", distilled)
+        if is_poster(distilled):
+            save_poster(folder / "poster.png", distilled)
+    except DDJaxError as error:
+        print(f"warning: there is no picture: {error}", file=sys.stderr)
 
 
 def _run(

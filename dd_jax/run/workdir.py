@@ -150,10 +150,14 @@ class Workdir:
             return ""
         failure = json.loads(format_line(step, metrics))
         fed = {name: array.tolist() for name, array in rows().items()}
-        write_json(self.path / _FAILURE, {
+        told = {
             **failure, "follows_checkpoint": saved, "rows": fed,
             "run": plain(self._identity, "run"), "versions": versions(),
-        })
+        }
+        try:
+            write_json(self.path / _FAILURE, told)
+        except SetFileError as error:  # what is told is why the run ends, not that the disk is full
+            return f"; {_FAILURE} cannot be written ({error.message})"
         return f"; {_FAILURE} holds the step"
 
     def metrics(self, step: int) -> Optional[MetricsWriter]:

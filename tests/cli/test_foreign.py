@@ -163,3 +163,11 @@ def test_the_command_line_asks_for_the_private_folder(folder, monkeypatch, capsy
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert capsys.readouterr().err.count("not kept") == 1
+
+
+def test_a_finished_run_does_not_end_for_want_of_a_picture(tmp_path, capsys):
+    from dd_jax.cli.distill import _draw
+
+    (tmp_path / "grid.png").mkdir()
+    _draw(tmp_path, free())
+    assert "there is no picture" in capsys.readouterr().err

@@ -137,3 +137,11 @@ def test_switches_make_another_artefact(toy):
     with jax.enable_x64(True):
         assert Artefact("mean", {}, print).address(toy) != usual
     assert Artefact("mean", {}, print).address(toy) == usual
+
+
+def test_what_cannot_be_noted_hides_no_reason(tmp_path):
+    with open_workdir(tmp_path, RUN) as work:
+        (tmp_path / "non_finite.json").mkdir()
+        told = work.note_failure(3, {"loss": float("nan")}, lambda: {"batch": np.arange(2)},
+                                 saved=2)
+    assert "non_finite.json cannot be written" in told
