@@ -135,6 +135,8 @@ def _spoilt_set(rng: random.Random, base: SetBase) -> bytes:
     if rng.random() < 0.5:
         tensors = spoilt_tensors(rng, tensors)
         card["sha256"] = container.content_hash(tensors)
+        card["bytes"] = sum(array.nbytes for name, array in tensors.items()
+                            if not name.startswith("normaliser/"))
     text = spoilt_json(rng, card) if rng.random() < 0.7 else container.canonical(card)
     return safetensors.numpy.save(
         tensors, metadata={container.CARD_KEY: sealed_text(text, "card_sha256")})
