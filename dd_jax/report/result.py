@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax.errors import ConfigError, DataError
+from dd_jax.errors import ConfigError, DataError, printable
 from dd_jax.store.atomic import write_atomically
 from dd_jax.store.envelope import read_json_file
 from dd_jax.versions import versions
@@ -227,5 +227,6 @@ def markdown_table(results: Sequence[Mapping[str, Any]]) -> str:
     ordered = sorted(results, key=lambda r: (r["data"], r["ipc"], r["method"], r["protocol"]))
     columns, rows = table(ordered)
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
+    cells = ([printable(cell).replace("|", "\\|") for cell in row] for row in rows)
+    lines += ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join(lines) + "\n"

@@ -198,6 +198,8 @@ class Checkpoints:
         """Removes what killed saves and removals left and sets damaged checkpoints aside."""
         for path in self.folder.iterdir():
             if _RUBBLE.fullmatch(path.name):
+                if path.is_symlink():  # not by us; the next save would write where it leads
+                    path.unlink()
                 shutil.rmtree(path, ignore_errors=True)
         for path in map(self._path, self._damaged):
             if path.exists():  # renamed, not deleted: a reader's fault is not proof of bad data

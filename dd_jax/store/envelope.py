@@ -20,6 +20,7 @@ from dd_jax.errors import DDJaxError, SetFileError
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_DEPTH = 64
+MAX_VALUES = 2**20  # an empty dictionary takes twenty times the bytes of its text
 MAX_DIGITS = 40  # of a whole number; a 64-bit key has 20
 
 _ABSENT = object()
@@ -120,8 +121,8 @@ def read_json(
       A dict of plain values, nested at most `MAX_DEPTH` deep, its numbers finite.
 
     Raises:
-      SetFileError: or `error`: too long, not JSON, nested too deep, a name that occurs twice, or a
-        number that is not finite or has more than `MAX_DIGITS` digits.
+      SetFileError: or `error`: too long, not JSON, nested too deep, more than `MAX_VALUES` values, a
+        name that occurs twice, or a number that is not finite or has more than `MAX_DIGITS` digits.
 
     Example:
       >>> read_json('{"a": 1}', "the card", fix="write it again")
@@ -132,6 +133,8 @@ def read_json(
     try:
         # bytes go through str here, since json.loads would also guess UTF-16 and UTF-32
         text = text.decode() if isinstance(text, bytes) else text
+        if sum(map(text.count, ",[{")) > MAX_VALUES:
+            raise ValueError(f"it holds more than {MAX_VALUES} values")
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant,
                            parse_int=_whole, parse_float=_finite)
         check_depth(value)

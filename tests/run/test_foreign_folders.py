@@ -145,3 +145,14 @@ def test_what_cannot_be_noted_hides_no_reason(tmp_path):
         told = work.note_failure(3, {"loss": float("nan")}, lambda: {"batch": np.arange(2)},
                                  saved=2)
     assert "non_finite.json cannot be written" in told
+
+
+def test_what_killed_saves_leave_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").write_text("years of work")
+    (tmp_path / "c").mkdir()
+    for name in ("step_00000001.orbax-checkpoint-tmp", "step_00000002.dropped"):
+        (tmp_path / "c" / name).symlink_to(tmp_path / "elsewhere")
+    Checkpoints(tmp_path / "c", identity=RUN).save(1, {"x": np.ones(3)})
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["step_00000001"]
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["precious"]

@@ -70,6 +70,7 @@ def test_differences_are_dotted():
     (b"{\xff}", "not valid JSON"),
     (b'{"a":1,"a":1}', "a name occurs twice"),
     (b'{"b":{"a":1,"a":2}}', "a name occurs twice"),
+    (b'{"a":[' + b"{}," * 2**19 + b"0]}", "more than 1048576 values"),
     (b'{"a":NaN}', "NaN is not JSON"),
     (b'{"a":[-Infinity]}', "Infinity is not JSON"),
     (b'{"a":1e999}', "1e999 is too large"),
@@ -83,7 +84,7 @@ def test_differences_are_dotted():
     (b'"x"', "is a str"),
     ('{"a":1}'.encode("utf-16"), "not valid JSON"),
     (b" " * 1001, "1001 bytes, the cap is 1000"),
-], ids=range(17))
+], ids=range(18))
 @pytest.mark.parametrize("error", [SetFileError, CheckpointError])
 def test_foreign_json_is_refused(text, match, error):
     cap = 1000 if text.isspace() else 2**20
