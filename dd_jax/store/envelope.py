@@ -121,8 +121,8 @@ def read_json(
       A dict of plain values, nested at most `MAX_DEPTH` deep, its numbers finite.
 
     Raises:
-      SetFileError: or `error`: too long, not JSON, nested too deep, more than `MAX_VALUES` values, a
-        name that occurs twice, or a number that is not finite or has more than `MAX_DIGITS` digits.
+      SetFileError: or `error`: too long, not JSON, nested too deep, a name that occurs twice, more
+        values than `MAX_VALUES`, or a number that is not finite or of more than `MAX_DIGITS` digits.
 
     Example:
       >>> read_json('{"a": 1}', "the card", fix="write it again")
