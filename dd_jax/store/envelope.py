@@ -122,7 +122,7 @@ def read_json(
 
     Raises:
       SetFileError: or `error`: too long, not JSON, nested too deep, a name that occurs twice, more
-        values than `MAX_VALUES`, or a number that is not finite or of more than `MAX_DIGITS` digits.
+        values than `MAX_VALUES`, or a number that is not finite or has too many digits.
 
     Example:
       >>> read_json('{"a": 1}', "the card", fix="write it again")
