@@ -17,6 +17,9 @@ from dd_jax.errors import ConfigError, require_seed, require_whole, told, unknow
 
 PyTree = Any
 MAPPINGS = ("auto", "map", "vmap")
+# Switches of JAX that change numbers, not only their last bits, as they are where nobody set them.
+SWITCHES = {"jax_enable_x64": False, "jax_threefry_partitionable": True,
+            "jax_default_matmul_precision": None, "jax_default_prng_impl": "threefry2x32"}
 _first_user: int | None = None  # the process in which this library computed first
 
 
@@ -74,6 +77,16 @@ def refuse_forked() -> None:
         raise ConfigError(
             "this process was forked from one that has used JAX, and would hang",
             fix="start workers by multiprocessing.get_context('spawn')")
+
+
+def switches() -> dict[str, Any]:
+    """The switches of JAX that change numbers, as they are now.
+
+    Example:
+      >>> switches()["jax_enable_x64"]
+      False
+    """
+    return {name: getattr(jax.config, name) for name in SWITCHES}
 
 
 def on_cpu() -> bool:

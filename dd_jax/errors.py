@@ -8,6 +8,22 @@ import numbers
 import operator
 from collections.abc import Iterable
 
+MOST_SHOWN = 2000
+
+
+def printable(text: object, *, most: int = MOST_SHOWN) -> str:
+    r"""Any text as one line that a terminal shows and does not obey: the way out for foreign text.
+
+    Control characters, line ends, marks that turn the direction of reading and halves of characters
+    come out escaped; what is longer than `most` is cut.
+
+    Example:
+      >>> print(printable("a\x1b[31mb\n"), printable("abcdefgh", most=6))
+      a\x1b[31mb\n abc...
+    """
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: most + 1])
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
+
 
 class DDJaxError(Exception):
     """Base class of every error that dd_jax raises on purpose.
@@ -24,9 +40,10 @@ class DDJaxError(Exception):
     """
 
     def __init__(self, message: str, *, fix: str = ""):
-        self.message = message
-        self.fix = fix
-        super().__init__(f"{message}; {fix}" if fix else message)
+        # Both quote names and files of anybody, and end on a terminal.
+        self.message = printable(message)
+        self.fix = printable(fix)
+        super().__init__(f"{self.message}; {self.fix}" if fix else self.message)
 
 
 class ConfigError(DDJaxError):
@@ -76,7 +93,7 @@ def nearest(name: str, valid: Iterable[str], *, count: int = 3) -> str:
       >>> nearest("frepoo", ["frepo", "dm"])
       "did you mean 'frepo'?"
     """
-    valid = sorted(valid)
+    valid, name = sorted(valid), str(name)[:100]
     close = difflib.get_close_matches(name, valid, n=count, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
@@ -90,7 +107,8 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> ConfigError:
       >>> unknown("method", "frepoo", ["frepo", "dm"]).message
       "unknown method 'frepoo'"
     """
-    return ConfigError(f"unknown {what} {name!r}", fix=nearest(name, valid))
+    shown = printable(repr(name), most=100)
+    return ConfigError(f"unknown {what} {shown}", fix=nearest(name, valid))
 
 
 def require_whole(name: str, value: object, *, least: int = 1, example: int | None = None) -> None:

@@ -29,9 +29,11 @@ from dd_jax import evaluate, store
 from dd_jax.cli.allocator import keep_memory
 from dd_jax.cli.tables import print_table
 from dd_jax.data import fingerprint, load
+from dd_jax.data.sources import load_named
 from dd_jax.errors import ConfigError, DataError, DDJaxError
 from dd_jax.report.result import device_name, git_commit, percent
 from dd_jax.store.atomic import write_atomically
+from dd_jax.store.envelope import read_json_file
 from dd_jax.types import RealData
 from dd_jax.versions import versions
 
@@ -109,7 +111,7 @@ def prepare(options: Options) -> list[Row]:
         distilled = store.load(path)
         name = options.data or distilled.spec.name
         if name not in tests:
-            test = load(name).test
+            test = (load(name) if options.data else load_named(name)).test
             tests[name] = (test, fingerprint(test))
         row = Row("/".join(path.parts[-2:]), hashlib.sha256(path.read_bytes()).hexdigest(),
                   distilled, *tests[name], protocols(distilled, options))
@@ -128,11 +130,13 @@ def read_cells(path: pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        cells = json.loads(path.read_text())["cells"]
+        cells = read_json_file(path, str(path), fix="name another file with --json",
+                               follow=True)["cells"]
         for cell in cells:
             # Files of older versions name its fields flatly.
             cell["protocol"] = evaluate.Protocol.from_plain(cell["protocol"]).plain()
-            identity(cell), cell["accuracies"], cell["accuracy_mean"], cell["accuracy_std"]
+            identity(cell), cell["accuracies"]
+            float(cell["accuracy_mean"]), float(cell["accuracy_std"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DDJaxError) as error:
         raise DataError(f"{path} does not hold cells of this experiment",
                         fix="name another file with --json") from error

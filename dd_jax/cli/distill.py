@@ -19,6 +19,7 @@ from dd_jax.cli.tables import print_results
 from dd_jax.distill import Plan, Recipe, distill, flipped, progressive, representative
 from dd_jax.distill.plan import complete, store_beside
 from dd_jax.distill.run import run_options
+from dd_jax.errors import DDJaxError, printable
 from dd_jax.evaluate.checks import check_seeds
 from dd_jax.run.lock import prepare_folder
 from dd_jax.run.workdir import seconds_spent
@@ -49,7 +50,6 @@ def _varied(name: str, plan: Plan, options: Run, data: RealData) -> tuple[Plan, 
 
 
 def _distill(method, command: Command, words: Sequence[str]) -> int:
-    from dd_jax.report import is_poster, save_grid, save_poster
     from dd_jax.report.result import check_place, write_result
 
     options, settings = command.run, command.settings
@@ -71,14 +71,13 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     store = store_beside(options.artefacts, folder)
     if options.evaluate:
         prepare_folder(store.folder)  # for what the set is compared with
-    print(f"{variant} on {data.train.spec.name}, protocol {options.protocol}, in {folder}",
-          file=sys.stderr)
+    check_place(folder / "result.json")
+    print(f"{variant} on {printable(data.train.spec.name)}, protocol {options.protocol}, "
+          f"in {folder}", file=sys.stderr)
     start = time.perf_counter()
     distilled, spent = _run(plan, options, data, folder, store)
     spent = spent or time.perf_counter() - start
-    save_grid(folder / "grid.png", distilled)
-    if is_poster(distilled):
-        save_poster(folder / "poster.png", distilled)
+    _draw(folder, distilled)
     if not options.evaluate:
         print(f"saved {folder / 'set.safetensors'} and grid.png")
         return 0
@@ -102,6 +101,18 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
             print_results(results)
     print(f"set, picture, metrics and result are in {folder}")
     return 0
+
+
+def _draw(folder: pathlib.Path, distilled: DistilledSet) -> None:
+    """Pictures of the set; a finished run does not end for want of one."""
+    from dd_jax.report import is_poster, save_grid, save_poster
+
+    try:
+        save_grid(folder / "grid.png", distilled)
+        if is_poster(distilled):
+            save_poster(folder / "poster.png", distilled)
+    except DDJaxError as error:
+        print(f"warning: there is no picture: {error}", file=sys.stderr)
 
 
 def _run(

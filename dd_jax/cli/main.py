@@ -37,9 +37,11 @@ def _use_compilation_cache() -> None:
         return
     import jax
 
-    from dd_jax.cli.cache import cache_folder
+    from dd_jax.cli.cache import programs_folder
 
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    folder = programs_folder()
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _show_log() -> None:

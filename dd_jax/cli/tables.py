@@ -8,7 +8,9 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from dd_jax.errors import printable
 from dd_jax.report.result import table
 
 
@@ -17,9 +19,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in columns:
         shown.add_column(column, overflow="fold")
-    for values in rows:
-        shown.add_row(*values)
-    # Names are shown as they are, whatever brackets or colons they have.
+    for values in rows:  # as text: a name in brackets would be read as markup
+        shown.add_row(*(Text(printable(value)) for value in values))
     console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(width=200, markup=False, emoji=False)

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from dd_jax.data.files import PathLike, checked_file
+from dd_jax.data.files import PathLike, checked_file, read_regular
 from dd_jax.data.split import split_from_arrays
 from dd_jax.errors import DataError, unknown
 from dd_jax.types import Split
@@ -73,9 +73,8 @@ def read_records(path: PathLike, label_sizes: tuple[int, ...]) -> tuple[np.ndarr
 def _names(path: pathlib.Path, count: int) -> list[str] | None:
     """The names in a text file beside the data, or None where it is missing or does not fit."""
     try:
-        if path.stat().st_size > 2**16:
-            return None
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        text = read_regular(path, max_bytes=2**16).decode()
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError):
         return None
     return lines if len(lines) == count else None

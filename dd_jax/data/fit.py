@@ -11,7 +11,7 @@ import numpy as np
 
 from dd_jax.data.checks import row_chunks
 from dd_jax.data.conventions import BORROWED, STATISTICS, known_as
-from dd_jax.data.normalise import Normaliser, identity
+from dd_jax.data.normalise import LEAST_STD, MOST_STD, Normaliser, identity
 from dd_jax.errors import ConfigError, DataError, unknown
 from dd_jax.types import RealData
 
@@ -46,11 +46,12 @@ def _given(value: Any, what: str, channels: int) -> np.ndarray:
     array = np.asarray(value, np.float64)
     if array.ndim == 0:
         array = np.repeat(array, channels)
-    good = array.shape == (channels,) and np.isfinite(array).all()
-    if not good or (what == "std" and not (array > 0).all()):
+    good = array.shape == (channels,) and (np.abs(array) <= MOST_STD).all()
+    if not good or (what == "std" and not (array >= LEAST_STD).all()):
         raise ConfigError(
             f"{what} is {value!r}, expected {channels} finite"
-            f"{' positive' if what == 'std' else ''} numbers for pixels in [0, 1]",
+            f"{' positive' if what == 'std' else ''} numbers for pixels in [0, 1], the "
+            f"smallest deviation {LEAST_STD:g} and the largest number {MOST_STD:g}",
             fix="pass one number per channel, or None to use the training set's",
         )
     return array

@@ -10,13 +10,15 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from dd_jax.data.files import PathLike, checked_file
+from dd_jax.data.files import MAX_BYTES, Allowance, PathLike, checked_file, decoded_limit
 from dd_jax.data.places import stands_at
 from dd_jax.data.split import split_from_arrays, stratified_rows
 from dd_jax.errors import ConfigError, DataError, MissingPackageError, told
 from dd_jax.types import Split
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+# What is opened is one of these whatever a file is called: other formats of Pillow start programs.
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 TEST_NAMES = ("test", "val", "valid", "validation")
 MAX_PIXELS = 64 * 2**20
 # Modes of Pillow with 8 bits or less for a channel; it has wider ones under ever more names.
@@ -100,7 +102,10 @@ def from_folder(
         [(file, label) for label, each in enumerate(names) for file in classes[each]]
         for classes in listed
     ]
-    decoded = [[_open(pillow, file, shape) for file, _ in part] for part in files]
+    held = sum(checked_file(file)[1] for part in files for file, _ in part)
+    # What is made smaller or larger is so by the user's own word.
+    room = Allowance(held if shape is None else MAX_BYTES, where=str(root))
+    decoded = [[_open(pillow, file, shape, room) for file, _ in part] for part in files]
     images = _stack(files, decoded, channels)
     labels = [np.array([label for _, label in part], np.int32) for part in files]
     if len(parts) == 1:
@@ -201,14 +206,18 @@ def _list_classes(
     return classes, left_out
 
 
-def _open(pillow: Any, file: pathlib.Path, shape: Optional[tuple[int, int]]) -> Any:
+def _open(
+    pillow: Any, file: pathlib.Path, shape: Optional[tuple[int, int]], room: Allowance
+) -> Any:
     image_module, ops = pillow
-    checked_file(file)
     try:
-        with image_module.open(file) as image:
+        with image_module.open(file, formats=FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DataError(f"{file}: {width}x{height} pixels", fix="shrink it first")
+            each, size = (1 if image.mode in _GREY else 4), file.stat().st_size  # bytes in Pillow
+            if width * height > MAX_PIXELS or width * height * each > decoded_limit(size):
+                raise DataError(f"{file}: {width}x{height} pixels in a file of {size} bytes",
+                                fix="shrink it first")
+            room.take(each * (width * height if shape is None else shape[0] * shape[1]))
             image.load()
             image = ops.exif_transpose(image)
             if image.mode not in _GREY | _COLOUR:

@@ -14,6 +14,8 @@ from dd_jax.errors import ConfigError, SetFileError
 
 KINDS = ("none", "standardise", "zca", "zca_absolute", "zca_per_image")
 _OPTIONAL = ("pixel_mean", "whiten", "unwhiten")
+# Deviations, and the size of means: in float32 every quotient of them is finite, and its square.
+LEAST_STD, MOST_STD = 1e-9, 1e9
 _EPS = 1e-12
 
 

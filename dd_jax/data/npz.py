@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.lib import format as npy
 
-from dd_jax.data.files import MAX_BYTES, PathLike, checked_file, read_limited
+from dd_jax.data.files import MAX_BYTES, PathLike, checked_file, decoded_limit, read_limited
 from dd_jax.data.split import split_from_arrays, stratified_rows
 from dd_jax.errors import ConfigError, DataError, told
 from dd_jax.types import Split
@@ -52,10 +52,10 @@ def read_npz(path: PathLike, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndar
       >>> sorted(read_npz(path))
       ['images', 'labels']
     """
-    path, _ = checked_file(path)
+    path, size = checked_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _check_members(archive, str(path), max_bytes)
+            members = _check_members(archive, str(path), size, max_bytes)
             return {name: _read_member(archive, info, str(path)) for name, info in members.items()}
     except DataError:
         raise
@@ -66,7 +66,7 @@ def read_npz(path: PathLike, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndar
         ) from None
 
 
-def _check_members(archive: zipfile.ZipFile, path: str, max_bytes: int):
+def _check_members(archive: zipfile.ZipFile, path: str, size: int, max_bytes: int):
     infos = archive.infolist()
     if not 1 <= len(infos) <= MAX_MEMBERS:
         raise DataError(f"{path}: {len(infos)} members, expected 1 to {MAX_MEMBERS}", fix=_AGAIN)
@@ -91,6 +91,8 @@ def _check_members(archive: zipfile.ZipFile, path: str, max_bytes: int):
             f"{path}: declares {total} bytes, above the limit of {max_bytes}",
             fix="keep such a set as .npy files and pass numpy.load(..., mmap_mode='r')",
         )
+    if total > decoded_limit(size):
+        raise DataError(f"{path}: declares {total} bytes in a file of {size}", fix=_AGAIN)
     return members
 
 

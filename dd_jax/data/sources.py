@@ -107,6 +107,25 @@ def load(
     raise unknown("data source", text, [*SOURCES, "tfds:NAME"])
 
 
+def load_named(name: str) -> Split:
+    """Loads a well-known set by the name that a file gives, which is never taken for a path.
+
+    Raises:
+      ConfigError: there is no such set.
+      DataError: not found (lists what was tried), or damaged.
+
+    Example:
+      >>> load_named("/etc")
+      Traceback (most recent call last):
+      ...
+      dd_jax.errors.ConfigError: the data is called "/etc", which is no well-known set; ...
+    """
+    if name not in SOURCES:
+        raise ConfigError(f"the data is called {str(name)[:80]!r}, which is no well-known set",
+                          fix="say where it is, by --data or data=")
+    return SOURCES[name](None)
+
+
 def is_path(source: PathLike) -> bool:
     """Whether a source is a path of the user's: it stands there, or is written as one is.
 

@@ -31,6 +31,7 @@ from dd_jax.distill.plan import Plan, as_plan, complete, refuse_other_run, store
 from dd_jax.distill.recipe import Recipe, part_key
 from dd_jax.distill.run import distill, run_options
 from dd_jax.errors import ConfigError, require_probability, require_whole, told
+from dd_jax.run.workdir import inner_folder
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import class_start
 from dd_jax.types import RealData, Split, SyntheticSet
@@ -87,13 +88,13 @@ def boosted(
     real, key, sets = training_part(data), as_key(key), []
     store = store_beside(artefacts, workdir)
     if blocks > 1:
-        refuse_other_run(build(1), real, workdir and pathlib.Path(workdir) / "block_1")
+        refuse_other_run(build(1), real, workdir and inner_folder(workdir, "block_1"))
         _check_grows(complete(build(2), real, artefacts=store), real, key)
     for count in range(1, blocks + 1):
         recipe = as_plan(build(count))
         if sets:
             recipe = recipe.then(partial(grown, earlier=sets[-1].synthetic, share=share))
-        folder = None if workdir is None else pathlib.Path(workdir) / f"block_{count}"
+        folder = None if workdir is None else inner_folder(workdir, f"block_{count}")
         sets.append(distill(recipe, data, key=part_key(key, count - 1), workdir=folder,
                             artefacts=store, **options))
     return tuple(sets)

@@ -38,7 +38,7 @@ from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.progressive import equal_budget, trained_on
 from dd_jax.evaluate.supervision import loss_for
 from dd_jax.objectives.conditioned import conditioned
-from dd_jax.run.workdir import claim
+from dd_jax.run.workdir import claim, inner_folder
 from dd_jax.store import DistilledSet, save
 from dd_jax.synthetic.joined import joined
 from dd_jax.train.supervision import own_labels
@@ -108,7 +108,7 @@ def progressive(
                         "key": np.asarray(jax.random.key_data(key)).tolist()})
     for stage in range(stages):
         now = recipe if stage == 0 else next_stage(plan, recipe, sets, spec, stage, stages)
-        folder = None if workdir is None else pathlib.Path(workdir) / f"stage_{stage + 1}"
+        folder = None if workdir is None else inner_folder(workdir, f"stage_{stage + 1}")
         found = distill(now, data, key=part_key(key, stage), workdir=folder,
                         artefacts=store, **options)
         new = jax.tree.map(np.asarray, found.synthetic)

@@ -17,13 +17,14 @@ from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import Budget
 from dd_jax.store.artefacts import Artefact, damaged
 from dd_jax.store.atomic import write_atomically
-from dd_jax.store.envelope import header_hash, read_json, sealed
+from dd_jax.store.envelope import header_hash, read_json_file, sealed
 from dd_jax.store.trajectories import normaliser_digest
 from dd_jax.synthetic import Labels
 from dd_jax.types import RealData, Split
 
 _FILE = "accuracies.json"
 _SAID = ("name", "seeds", "read_out")
+_MOST_SECONDS = 1e12
 
 
 def full_baseline(
@@ -85,11 +86,14 @@ def _baseline(
 
 def _open(folder: pathlib.Path) -> Evaluation:
     try:
-        found = read_json((folder / _FILE).read_bytes(), _FILE, fix="make it again")
-        values = np.asarray(found["accuracies"], np.float64)
+        found = read_json_file(folder / _FILE, _FILE, fix="make it again")
         if found.get("sha256") != header_hash(found):
             raise ValueError("it does not match its own hash")
-        return Evaluation(values, float(values.mean()), float(values.std()),
-                          float(found["seconds"]))
+        values, seconds = np.asarray(found["accuracies"], np.float64), float(found["seconds"])
+        if values.ndim != 1 or not values.size or not ((values >= 0) & (values <= 1)).all():
+            raise ValueError("its accuracies are no shares of the test images")
+        if not 0 <= seconds < _MOST_SECONDS:
+            raise ValueError("its seconds are no time")
+        return Evaluation(values, float(values.mean()), float(values.std()), seconds)
     except (OSError, ValueError, KeyError, TypeError, DDJaxError) as error:
         raise damaged(folder, f"its file {_FILE} cannot be read ({error})") from error

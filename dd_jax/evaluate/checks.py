@@ -9,6 +9,7 @@ import numpy as np
 from dd_jax import augment
 from dd_jax.errors import ConfigError, DataError, SetFileError, require_kind, require_whole, told
 from dd_jax.evaluate.build import build_network
+from dd_jax.evaluate.optimizers import check_steps
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import named_classes
 from dd_jax.evaluate.supervision import loss_of
@@ -81,6 +82,7 @@ def check_testable(
         raise DataError("the test data has 0 images, expected at least 1", fix="pass all of it")
     build_network(protocol, distilled.spec)
     augment.by_name(protocol.views.augmentation, distilled.spec.shape)
+    check_steps(protocol.plan.epochs * -(-size // min(size, protocol.plan.batch_size)))
     if protocol.plan.order != "random":
         _check_class_major(distilled, protocol)
         check_order(protocol.plan.order, distilled.spec.num_classes, size=size,

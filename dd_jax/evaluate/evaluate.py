@@ -15,7 +15,7 @@ from dd_jax import augment
 from dd_jax.backend import as_key, map_over, on_cpu, own_dtypes
 from dd_jax.data import normalise
 from dd_jax.data.normalise import Normaliser
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, printable
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.checks import check_seeds, check_split, check_testable, own_protocol
 from dd_jax.evaluate.protocol import Protocol
@@ -104,7 +104,7 @@ def summarise(accuracies: jax.Array, start: float) -> Evaluation:
 def _warn_of_one_class(distilled: DistilledSet) -> None:
     taught = np.unique(distilled.hard_labels)
     if len(taught) == 1 and distilled.spec.num_classes > 1:
-        name = distilled.spec.class_names[int(taught[0])]
+        name = printable(distilled.spec.class_names[int(taught[0])], most=80)
         warnings.warn(f"every label of the set is largest for class {taught[0]} ({name}): networks "
                       "trained on it know no other class", stacklevel=3)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError
+from dd_jax.evaluate.ranges import COUNTER
 from dd_jax.transforms import pull_to_start, restarted_at
 
 
@@ -80,6 +81,17 @@ def directions(settings: Any) -> optax.GradientTransformation:
     return OPTIMIZERS[settings.name](settings)
 
 
+def check_steps(steps: int) -> None:
+    """Refuses a training of more steps than a device can count.
+
+    Raises:
+      ConfigError: as said.
+    """
+    if steps > COUNTER:
+        raise ConfigError(f"the protocol asks for {steps} steps, expected at most {COUNTER}",
+                          fix="pass fewer epochs, or a larger batch_size")
+
+
 def rate_schedule(settings: Any, epochs: int, per_epoch: int) -> optax.Schedule:
     """Learning rate as a function of the step, for `epochs` of `per_epoch` steps each.
 
@@ -88,9 +100,10 @@ def rate_schedule(settings: Any, epochs: int, per_epoch: int) -> optax.Schedule:
       epochs, per_epoch: of the run.
 
     Raises:
-      ConfigError: there are several rates, and not as many as steps.
+      ConfigError: there are several rates, and not as many as steps; or more than can be counted.
     """
     rates, steps = settings.learning_rate, epochs * per_epoch
+    check_steps(steps)
     if not isinstance(rates, tuple):
         return SCHEDULES[settings.schedule](settings, epochs, per_epoch)
     if len(rates) != steps:

@@ -19,7 +19,7 @@ import numpy as np
 
 from dd_jax import augment
 from dd_jax.backend import as_key, own_dtypes
-from dd_jax.errors import SetFileError
+from dd_jax.errors import SetFileError, require_whole
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.checks import check_seeds, check_set, check_testable, own_protocol
 from dd_jax.evaluate.evaluate import (
@@ -113,6 +113,19 @@ def _of_stage(told: Supervision, rows: np.ndarray) -> Supervision:
     return Supervision(_StageTargets(told.targets), told.loss, (jnp.asarray(rows), told.arrays))
 
 
+def _stages(distilled: DistilledSet, asked: int | None) -> int:
+    """In how many stages a set is trained on: as asked, or as its recipe notes."""
+    if asked is not None:
+        require_whole("stages", asked, example=5)
+        return asked
+    noted = distilled.recipe.get("stages", 1)
+    if isinstance(noted, bool) or not isinstance(noted, (int, np.integer)) or noted < 1:
+        raise SetFileError(f"the set's recipe notes the stages {str(noted)[:60]!r}, expected a "
+                           "whole number of at least 1",
+                           fix="pass the number of stages it was made in")
+    return int(noted)
+
+
 def check(
     distilled: DistilledSet,
     test: RealData,
@@ -132,7 +145,7 @@ def check(
       ConfigError, DataError: as `check_testable`; or learned rates that the protocol cannot follow.
     """
     check_set(distilled)
-    stages = distilled.recipe.get("stages", 1) if stages is None else stages
+    stages = _stages(distilled, stages)
     check_testable(distilled, test, protocol, labels=labels)
     count, classes = distilled.synthetic.images.shape[0], distilled.spec.num_classes
     if stages == 1:
@@ -177,7 +190,7 @@ def evaluate_progressive(
     check_seeds(seeds)
     protocol = own_protocol(distilled) if protocol is None else protocol
     key = as_key(key)
-    stages = distilled.recipe.get("stages", 1) if stages is None else stages
+    stages = _stages(distilled, stages)
     if stages == 1:
         return evaluate(distilled, test, protocol=protocol, key=key, seeds=seeds,
                         supervision=supervision)

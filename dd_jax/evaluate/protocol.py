@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dd_jax import nets
-from dd_jax.errors import ConfigError, SetFileError, require_seed, require_whole, unknown
+from dd_jax.errors import ConfigError, SetFileError, unknown
+from dd_jax.evaluate.ranges import check_fields
 from dd_jax.evaluate.settings import (
     FullSettings,
     NetworkSettings,
@@ -55,9 +56,7 @@ class Protocol:
     read_out: ReadOut | None = None
 
     def __post_init__(self):
-        require_whole("protocol seeds", self.seeds)
-        if self.start_seed is not None:
-            require_seed("protocol start_seed", self.start_seed)
+        check_fields(self)
         order, schedule, cutmix = self.plan.order, self.optimizer.schedule, self.views.cutmix
         if order != "random" and (schedule != "constant" or cutmix):
             raise ConfigError(

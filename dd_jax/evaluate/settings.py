@@ -6,9 +6,10 @@ import dataclasses
 
 from dd_jax import kernels, nets
 from dd_jax.augment.table import AUGMENTATIONS
-from dd_jax.errors import ConfigError, require_probability, require_whole, unknown
+from dd_jax.errors import unknown
 from dd_jax.evaluate.optimizers import OPTIMIZERS, SCHEDULES
-from dd_jax.nets.layers import NORMS
+from dd_jax.evaluate.ranges import check_fields
+from dd_jax.nets.layers import INIT_STYLES, NORMS
 from dd_jax.solvers import check_ridge
 from dd_jax.train.losses import LOSSES, cross_entropy
 
@@ -34,9 +35,10 @@ class NetworkSettings:
     first_padding: int | None = None
 
     def __post_init__(self):
+        check_fields(self)
         _require_name("network", self.name, nets.NETWORKS)
         _require_name("normalisation", self.norm, NORMS)
-        _require_sizes(self, ("depth", "width"))
+        _require_name("initialisation", self.init_style, INIT_STYLES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +73,9 @@ class OptimizerSettings:
     def __post_init__(self):
         if isinstance(self.learning_rate, list):  # out of a file
             object.__setattr__(self, "learning_rate", tuple(self.learning_rate))
+        check_fields(self)
         _require_name("optimizer", self.name, OPTIMIZERS)
         _require_name("schedule", self.schedule, SCHEDULES)
-        several = isinstance(self.learning_rate, tuple)
-        rates = self.learning_rate if several else (self.learning_rate,)
-        for label, example, value in (
-            *(("learning_rate", 0.01, rate) for rate in rates), ("pull", 1e-3, self.pull),
-        ):
-            if not 0.0 <= value < float("inf"):
-                raise ConfigError(f"protocol {label} is {value!r}, expected >= 0",
-                                  fix=f"pass for example {label}={example}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +96,8 @@ class PlanSettings:
     order: str = "random"
 
     def __post_init__(self):
+        check_fields(self)
         _require_name("order", self.order, ORDERS)
-        _require_sizes(self, ("epochs", "batch_size"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +113,8 @@ class ViewSettings:
     cutmix: float = 0.0
 
     def __post_init__(self):
+        check_fields(self)
         _require_name("augmentation", self.augmentation, AUGMENTATIONS)
-        require_probability("protocol cutmix", self.cutmix)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +136,8 @@ class SupervisionSettings:
     output_scale: float = 1.0
 
     def __post_init__(self):
+        check_fields(self)
         _require_name("loss", self.loss, PROTOCOL_LOSSES)
-        if not 0.0 < self.output_scale < float("inf"):
-            raise ConfigError(f"protocol output_scale is {self.output_scale!r}, expected > 0",
-                              fix="pass output_scale=1.0 for plain outputs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +152,7 @@ class FullSettings:
     batch_size: int = 256
 
     def __post_init__(self):
-        _require_sizes(self, ("epochs", "batch_size"), prefix="full_")
+        check_fields(self, prefix="full_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +171,7 @@ class ReadOut:
     mode: str = "trace_mean"
 
     def __post_init__(self):
+        check_fields(self)
         check_ridge(self.ridge, self.mode)
         kernels.named(self.kernel, kind=self.kind)
 
@@ -185,8 +179,3 @@ class ReadOut:
 def _require_name(label: str, value: object, valid) -> None:
     if value not in valid:
         raise unknown(label, value, valid)
-
-
-def _require_sizes(settings: object, names: tuple[str, ...], *, prefix: str = "") -> None:
-    for name in names:
-        require_whole(f"protocol {prefix}{name}", getattr(settings, name))

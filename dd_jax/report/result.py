@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from dd_jax.data.places import prove_writable, stands_at
-from dd_jax.errors import ConfigError, DataError
+from dd_jax.errors import ConfigError, DataError, printable
 from dd_jax.store.atomic import write_atomically
+from dd_jax.store.envelope import read_json_file
 from dd_jax.versions import versions
 
 FIELDS = ("method", "data", "ipc", "protocol", "accuracy_mean", "accuracy_std", "networks",
@@ -68,11 +71,31 @@ def build_result(**fields: Any) -> dict[str, Any]:
 def write_result(path: str | pathlib.Path, result: Mapping[str, Any]) -> pathlib.Path:
     """Writes a result as indented JSON, whole or not at all, making the folder; returns the path.
 
+    A number that is not finite becomes null and its name stands under "non_finite"; what JSON does
+    not know becomes text. Hours of work are not lost for one of them.
+
     Raises:
       SetFileError: it cannot be written.
     """
-    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    bad: list[str] = []
+    told = {str(name): _finite(value, str(name), bad) for name, value in result.items()}
+    if bad:
+        told["non_finite"] = bad
+    text = json.dumps(told, indent=2, allow_nan=False, default=str) + "\n"
     return write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _finite(value: Any, name: str, bad: list[str]) -> Any:
+    """The value as JSON can hold it, names of what it cannot added to `bad`."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(part, f"{name}.{key}", bad) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part, f"{name}[{i}]", bad) for i, part in enumerate(value)]
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        bad.append(name)
+        return None
+    return value
 
 
 def check_place(path: str | pathlib.Path) -> None:
@@ -95,19 +118,53 @@ def check_place(path: str | pathlib.Path) -> None:
 
 
 def read_result(path: str | pathlib.Path) -> dict[str, Any]:
-    """Reads a result and checks that it has every field.
+    """Reads a result and checks that it has every field, those of the table as they should be.
 
     Raises:
-      DataError: not JSON, or fields are missing.
+      DataError: not JSON, or fields are missing or hold what they cannot.
     """
     try:
-        result = json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a result file: {error}", fix="write it again") from error
+        result = read_json_file(path, "it", fix="write it again", error=DataError, follow=True)
+    except (FileNotFoundError, DataError) as error:
+        raise DataError(f"{path} is not a result file: {getattr(error, 'message', error)}",
+                        fix="write it again") from error
     missing = [name for name in FIELDS if name not in result]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}", fix="write it again")
+    for name, fits in _KINDS.items():
+        if not fits(result.get(name)):
+            raise DataError(f"{path} has the {name} {str(result.get(name))[:60]!r}, which is none",
+                            fix="write it again")
     return result
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= _MOST
+
+
+def _perhaps(value: Any) -> bool:
+    return value is None or _number(value)
+
+
+def _figure(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and _number(value.get("mean"))
+                             and "std" in value and _perhaps(value["std"]))
+
+
+_MOST = 1e15
+# Field that the table is made of -> whether a value may be it.
+_KINDS = {
+    **dict.fromkeys(("method", "data", "protocol", "device"), _text),
+    **dict.fromkeys(("ipc", "steps", "bytes"), _number),
+    **dict.fromkeys(("accuracy_mean", "accuracy_std", "random_mean", "random_std", "full_mean",
+                     "distill_seconds", "read_out_mean", "read_out_random_mean",
+                     "read_out_random_std"), _perhaps),
+    **dict.fromkeys(("published", "published_read_out"), _figure),
+}
 
 
 def percent(mean: float | None, std: float | None = None) -> str:
@@ -149,13 +206,13 @@ def _load(load: Mapping[str, float] | None) -> str:
 
 def row(result: Mapping[str, Any]) -> tuple[str, ...]:
     """One result as the texts of a table row, in the order of `COLUMNS`; accuracies in percent."""
-    full = result["full_mean"]
+    full, mean = result["full_mean"], result["accuracy_mean"]
     return (
         result["data"], str(result["ipc"]), result["method"], result["protocol"],
-        percent(result["accuracy_mean"], result["accuracy_std"]),
+        percent(mean, result["accuracy_std"]),
         percent(result["random_mean"], result["random_std"]),
         percent(full),
-        "-" if full is None else f"{result['accuracy_mean'] / full:.2f}",
+        "-" if not full or mean is None else f"{mean / full:.2f}",
         _published(result["published"]),
         percent(result.get("read_out_mean")),
         percent(result.get("read_out_random_mean"), result.get("read_out_random_std")),
@@ -178,5 +235,6 @@ def markdown_table(results: Sequence[Mapping[str, Any]]) -> str:
     ordered = sorted(results, key=lambda r: (r["data"], r["ipc"], r["method"], r["protocol"]))
     columns, rows = table(ordered)
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
+    cells = ([printable(cell).replace("|", "\\|") for cell in row] for row in rows)
+    lines += ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join(lines) + "\n"

@@ -24,7 +24,7 @@ from typing import Any, Optional
 import jax
 import numpy as np
 
-from dd_jax.errors import CheckpointError, MissingPackageError, require_whole
+from dd_jax.errors import CheckpointError, MissingPackageError, printable, require_whole
 from dd_jax.run import leaves as disk
 from dd_jax.run.identity import check_identity, full_identity, warn_of_other_conditions
 from dd_jax.types import PyTree
@@ -79,8 +79,8 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Lists the steps that are on disk now, ascending, whether or not they can be read."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(int(match[1]) for path in found
-                      if (match := _STEP.fullmatch(path.name)) and path.is_dir())
+        return sorted(int(match[1]) for path in found if (match := _STEP.fullmatch(path.name))
+                      and path.is_dir() and not path.is_symlink())
 
     def save(self, step: int, state: PyTree) -> None:
         """Saves `state` as the newest checkpoint, reads it back, then drops the oldest ones.
@@ -198,6 +198,8 @@ class Checkpoints:
         """Removes what killed saves and removals left and sets damaged checkpoints aside."""
         for path in self.folder.iterdir():
             if _RUBBLE.fullmatch(path.name):
+                if path.is_symlink():  # not by us; the next save would write where it leads
+                    path.unlink()
                 shutil.rmtree(path, ignore_errors=True)
         for path in map(self._path, self._damaged):
             if path.exists():  # renamed, not deleted: a reader's fault is not proof of bad data
@@ -230,4 +232,4 @@ class Checkpoints:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
+    return printable((str(error) or type(error).__name__).splitlines()[0], most=300)

@@ -8,13 +8,11 @@ from typing import Any
 
 import jax
 
-from dd_jax.errors import CheckpointError, ConfigError
+from dd_jax.backend import switches
+from dd_jax.errors import CheckpointError, ConfigError, printable
 from dd_jax.store.envelope import differences, plain
 from dd_jax.versions import versions
 
-# Each of these changes numbers, not only their last bits.
-SWITCHES = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision",
-            "jax_default_prng_impl")
 _FREE, _TESTED = ("log_every", "evaluation"), "evaluation_"
 
 
@@ -25,8 +23,7 @@ def full_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
       >>> full_identity({"seed": 0})["switches"]["jax_enable_x64"]
       False
     """
-    return {**plain(identity, "identity", error=ConfigError),
-            "switches": {name: getattr(jax.config, name) for name in SWITCHES}}
+    return {**plain(identity, "identity", error=ConfigError), "switches": switches()}
 
 
 def conditions() -> dict[str, Any]:
@@ -69,16 +66,17 @@ def check_identity(
       >>> check_identity({"lr": 0.1, "betas": [0.9]}, {"lr": 0.1, "betas": [0.9]})
     """
     stored, current = shaping(stored), shaping(current)
-    lines = [f"  {name}: {a} in the folder, {b} now" for name, a, b in differences(stored, current)]
-    if lines:
+    found = [f"{name}: {a} in the folder, {b} now" for name, a, b in differences(stored, current)]
+    if found:
         raise CheckpointError(
-            f"{where} belongs to another run:\n" + "\n".join(lines) + "\n",
+            f"{where} belongs to another run: " + "; ".join(found),
             fix="use another folder, or go back to the settings of the folder")
 
 
 def warn_of_other_conditions(stored: Mapping[str, Any]) -> None:
     """Warns if the run goes on under other versions or devices than it was saved with."""
-    changed = [f"{k} {stored.get(k)} -> {v}" for k, v in conditions().items() if stored.get(k) != v]
+    changed = [f"{k} {printable(stored.get(k), most=80)} -> {v}"
+               for k, v in conditions().items() if stored.get(k) != v]
     if changed:
         warnings.warn("the checkpoint was saved under other conditions, the continued run may "
                       "differ in its last bits: " + ", ".join(changed), stacklevel=3)

@@ -8,12 +8,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from dd_jax.errors import SetFileError
+from dd_jax.store import envelope
 from dd_jax.store.atomic import write_atomically
-from dd_jax.store.envelope import MAX_JSON_BYTES, check_depth
 
 
 def parsed(text: bytes) -> dict[str, Any]:
-    """Parses one JSON object of limited size and nesting.
+    """Parses one JSON object within the bounds of `store.envelope.read_json`.
 
     Raises:
       ValueError: with the reason, whatever is wrong with the text.
@@ -22,32 +23,23 @@ def parsed(text: bytes) -> dict[str, Any]:
       >>> parsed(b'{"seconds": 3}')
       {'seconds': 3}
     """
-    if len(text) > MAX_JSON_BYTES:
-        raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
     try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}, expected an object")
-    check_depth(value)
-    return value
+        return envelope.read_json(text, "it", fix="")
+    except SetFileError as error:
+        raise ValueError(error.message) from error
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads a file with one JSON object.
+    """Reads a regular file with one JSON object; a link is refused, a run's folder has none.
 
     Raises:
       FileNotFoundError: it is not there.
       ValueError: it cannot be read or is damaged; the text says why.
     """
     try:
-        with open(path, "rb") as file:
-            return parsed(file.read(MAX_JSON_BYTES + 1))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ValueError(f"it cannot be read ({error.strerror or error})") from error
+        return envelope.read_json_file(path, "it", fix="")
+    except SetFileError as error:
+        raise ValueError(error.message) from error
 
 
 def write_json(path: str | os.PathLike, entry: Mapping[str, Any]) -> None:

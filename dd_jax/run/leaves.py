@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import pathlib
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -120,6 +121,7 @@ def read_manifest(path: pathlib.Path) -> dict[str, Any]:
 
 def read_arrays(path: pathlib.Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
     """Reads all leaves and compares their hashes; any exception means that one is damaged."""
+    _refuse_odd_files(path)
     ocp = _orbax()
     full = {name: 0 for name, shape, _, _ in manifest["leaves"] if 0 not in shape}
     stored: Mapping[str, np.ndarray] = {}
@@ -136,6 +138,15 @@ def read_arrays(path: pathlib.Path, manifest: Mapping[str, Any]) -> list[np.ndar
             raise ValueError(f"the leaf {name or '(root)'} does not match its hash")
         arrays.append(array)
     return arrays
+
+
+def _refuse_odd_files(path: pathlib.Path) -> None:
+    """Raises ValueError for a link, pipe or device in a checkpoint: a reader may wait for ever."""
+    for root, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            mode = os.lstat(os.path.join(root, name)).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ValueError(f"{name} in it is not a regular file")
 
 
 def check_fits(manifest: Mapping[str, Any], like: PyTree, *, where: str) -> None:

@@ -10,7 +10,7 @@ import warnings
 from typing import Any, Optional
 
 from dd_jax.data.places import prove_writable, stands_at
-from dd_jax.errors import CheckpointError, ConfigError, SetFileError, require_kind
+from dd_jax.errors import CheckpointError, ConfigError, SetFileError, printable, require_kind
 from dd_jax.run.jsonfile import read_json, write_json
 
 LOCK_NAME = "run.lock"
@@ -105,7 +105,8 @@ class RunLock:
     def __exit__(self, *exc: Any) -> None:
         if self._lock.is_locked:  # not so in a forked child, which must leave both files alone
             try:
-                (self.path.parent / OWNER_NAME).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it may be a folder, of somebody's making
+                    (self.path.parent / OWNER_NAME).unlink(missing_ok=True)
             finally:
                 self._lock.release()
 
@@ -113,7 +114,8 @@ class RunLock:
         host, before = socket.gethostname(), self._owner()
         if before and before.get("host") != host:
             warnings.warn(f"{self.path.parent} was left locked by pid {before.get('pid')} on "
-                          f"{before.get('host')}; taking it over", stacklevel=3)
+                          f"{printable(before.get('host'), most=100)}; taking it over",
+                          stacklevel=3)
         with contextlib.suppress(SetFileError):  # a full disk: the lock holds without a name
             write_json(self.path.parent / OWNER_NAME, {"pid": os.getpid(), "host": host})
 

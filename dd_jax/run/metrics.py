@@ -6,16 +6,19 @@ configuration write the same file.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import pathlib
+import stat
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from dd_jax.data.files import read_regular
 from dd_jax.errors import CheckpointError, ConfigError
 from dd_jax.run.jsonfile import parsed
 from dd_jax.store.atomic import write_atomically
@@ -51,7 +54,7 @@ class MetricsWriter:
             raise CheckpointError(f"the metrics file {self.path} is a link",
                                   fix="remove the link, or use another folder")
         try:
-            self._file = open(self.path, "ab")
+            self._file = _opened(self.path)
             _cut_partial_line(self.path)
         except OSError as error:
             raise _unusable(self.path, error) from error
@@ -80,7 +83,7 @@ class MetricsWriter:
           SetFileError: the disk is full; the old lines stay.
         """
         kept = bytearray()
-        for number, raw in enumerate(self.path.read_bytes().split(b"\n")[:-1], 1):
+        for number, raw in enumerate(read_regular(self.path).split(b"\n")[:-1], 1):
             entry = _parsed(raw)
             if entry is None:
                 warnings.warn(f"dropped line {number} of {self.path}: it is not a metrics line",
@@ -91,7 +94,7 @@ class MetricsWriter:
         # A new file renamed into place: a kill leaves the old lines or the new ones.
         write_atomically(self.path, lambda file: file.write(kept))
         try:
-            self._file = open(self.path, "ab")
+            self._file = _opened(self.path)
         except OSError as error:
             raise _unusable(self.path, error) from error
 
@@ -146,7 +149,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
       [{'step': 1, 'loss': 0.5}]
     """
     try:
-        raw = pathlib.Path(path).read_bytes()
+        raw = read_regular(path)
     except OSError as error:
         raise _unusable(pathlib.Path(path), error) from error
     return list(_entries(raw, path))
@@ -190,8 +193,19 @@ def _plain(value: Any, name: str) -> tuple[Any, bool]:
     return _plain(array.tolist(), name)
 
 
+def _opened(path: pathlib.Path) -> BinaryIO:
+    """The file, open for appending; a pipe would wait for a reader, a link lead elsewhere."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return open(descriptor, "ab")
+
+
 def _cut_partial_line(path: pathlib.Path) -> None:
-    raw = path.read_bytes()
+    raw = read_regular(path)
     whole = raw.rfind(b"\n") + 1
     if whole < len(raw):
         os.truncate(path, whole)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional
 
-from dd_jax.errors import CheckpointError
+from dd_jax.errors import CheckpointError, SetFileError
 from dd_jax.run.checkpoint import Checkpoints
 from dd_jax.run.identity import check_identity, full_identity
 from dd_jax.run.jsonfile import read_json, write_json
@@ -53,6 +53,19 @@ def claim(folder: str | os.PathLike, identity: Mapping[str, Any]) -> pathlib.Pat
     path = prepare_folder(folder)
     with RunLock(path):
         _claim(path, identity)
+    return path
+
+
+def inner_folder(folder: str | os.PathLike, name: str) -> pathlib.Path:
+    """The path of a folder inside a run's own, such as that of a stage.
+
+    Raises:
+      CheckpointError: it is a link, which may lead out of the run's folder.
+    """
+    path = pathlib.Path(folder) / name
+    if path.is_symlink():
+        raise CheckpointError(f"{path} is a link, expected a folder of the run's own",
+                              fix="remove the link, or use another folder")
     return path
 
 
@@ -111,10 +124,13 @@ class Workdir:
             self.note_time(step)
 
     def note_time(self, step: int) -> None:
-        """Writes down the time spent so far."""
+        """Writes down the time spent so far; warns where that cannot be done."""
         if self.path:
             spent = {"step": step, "seconds": round(time.monotonic() - self._began, 3)}
-            write_json(self.path / _SECONDS, spent)
+            try:
+                write_json(self.path / _SECONDS, spent)
+            except SetFileError as error:  # no reason to end a run, still less a finished one
+                warnings.warn(f"the time of this run is not written down: {error}", stacklevel=3)
 
     def note_failure(
         self, step: int, metrics: Mapping[str, float], rows: Callable[[], Mapping[str, Any]], *,
@@ -135,10 +151,14 @@ class Workdir:
             return ""
         failure = json.loads(format_line(step, metrics))
         fed = {name: array.tolist() for name, array in rows().items()}
-        write_json(self.path / _FAILURE, {
+        told = {
             **failure, "follows_checkpoint": saved, "rows": fed,
             "run": plain(self._identity, "run"), "versions": versions(),
-        })
+        }
+        try:
+            write_json(self.path / _FAILURE, told)
+        except SetFileError as error:  # what is told is why the run ends, not that the disk is full
+            return f"; {_FAILURE} cannot be written ({error.message})"
         return f"; {_FAILURE} holds the step"
 
     def metrics(self, step: int) -> Optional[MetricsWriter]:
@@ -175,7 +195,7 @@ def open_workdir(
 
 def _checkpoints(folder: pathlib.Path, identity: Mapping[str, Any]) -> Checkpoints:
     # Even the number of steps shapes the learning-rate schedule; what is free, `shaping` says.
-    return Checkpoints(folder / "checkpoints", identity=identity)
+    return Checkpoints(inner_folder(folder, "checkpoints"), identity=identity)
 
 
 def _started(folder: pathlib.Path) -> bool:

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dd_jax.backend import own_dtypes
+from dd_jax.backend import SWITCHES, own_dtypes, switches
 from dd_jax.data import fingerprint
 from dd_jax.data.places import stands_at
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.store.atomic import PathLike, write_atomically
-from dd_jax.store.envelope import canonical, header_hash, plain, read_json, sealed
+from dd_jax.store.envelope import canonical, header_hash, plain, read_json_file, sealed
 from dd_jax.types import RealData
 from dd_jax.versions import versions
 
@@ -33,6 +33,7 @@ FOLDER_VARIABLE = "DD_JAX_ARTEFACTS"
 DEFAULT_FOLDER = pathlib.Path("runs") / "artefacts"
 _KIND = re.compile(r"[A-Za-z]\w*")
 _NAME = re.compile(r"[A-Za-z]\w*-[0-9a-f]{24}")
+_FILE = re.compile(r"(?!\.)[^/\\\x00]{1,255}")  # in the artefact's folder, nowhere else
 _log = logging.getLogger("dd_jax")
 
 
@@ -76,11 +77,13 @@ class Artefact:
         return self._address(fingerprint(data))
 
     def identity(self, data_hash: str) -> dict[str, Any]:
-        """What the address is the hash of."""
+        """What the address is the hash of; JAX's switches only where they are not as it comes."""
+        odd = {name: now for name, now in switches().items() if now != SWITCHES[name]}
         return {
             "format": FORMAT, "kind": self.kind, "settings": plain(dict(self.settings), "settings"),
             "data": data_hash, "seed": self.seed,
             "needs": {name: need._address(data_hash) for name, need in self.needs.items()},
+            **({"switches": odd} if odd else {}),
         }
 
     def _address(self, data_hash: str) -> str:
@@ -288,7 +291,10 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _own_file(path: pathlib.Path) -> bool:
     """Whether it is a file, and no link to one: a link may be changed where nobody looks."""
-    return path.is_file() and not path.is_symlink()
+    try:
+        return path.is_file() and not path.is_symlink()
+    except OSError:  # a name that no file system can hold
+        return False
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
@@ -300,8 +306,9 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     if not _own_file(path / MANIFEST):
         raise damaged(path, f"its {MANIFEST} is no file")
     try:
-        manifest = read_json((path / MANIFEST).read_bytes(), MANIFEST, fix="make it again")
-        whole = isinstance(manifest.get("files"), dict)
+        manifest = read_json_file(path / MANIFEST, MANIFEST, fix="make it again")
+        whole = isinstance(manifest.get("files"), dict) and all(
+            map(_FILE.fullmatch, manifest["files"]))
     except (OSError, SetFileError) as error:
         raise damaged(path, f"its {MANIFEST} cannot be read ({error})") from error
     if not whole or manifest.get("sha256") != header_hash(manifest):
@@ -343,7 +350,7 @@ def _entry(path: pathlib.Path) -> Entry:
             settings = _read_manifest(path)["identity"]["settings"]
         except (CheckpointError, KeyError, TypeError):
             pass
-    return Entry(path.name, size, finished, settings)
+    return Entry(path.name, size, finished, settings if isinstance(settings, dict) else {})
 
 
 def damaged(path: pathlib.Path, problem: str) -> CheckpointError:

@@ -29,7 +29,8 @@ def write_atomically(path: PathLike, write: Callable[[BinaryIO], object]) -> pat
       The path.
 
     Raises:
-      SetFileError: the folder cannot be written, the path is a folder, or the disk is full.
+      SetFileError: the folder cannot be written, the path is a folder, a pipe or a device, or the
+        disk is full.
 
     Example:
       >>> import pathlib, tempfile
@@ -38,11 +39,11 @@ def write_atomically(path: PathLike, write: Callable[[BinaryIO], object]) -> pat
       b'abc'
     """
     path = pathlib.Path(path)
-    if path.is_dir():
-        raise SetFileError(f"{path} is a folder, expected a file name", fix="add a file name")
-    # Not tempfile.mkstemp: that makes files private to the user, whatever the umask says.
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    temporary = None
     try:
+        _check_target(path)
+        # Not tempfile.mkstemp: that makes files private to the user, whatever the umask says.
+        temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             write(file)
@@ -56,9 +57,18 @@ def write_atomically(path: PathLike, write: Callable[[BinaryIO], object]) -> pat
             fix="choose a folder that exists, is writable and has room",
         ) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return path
+
+
+def _check_target(path: pathlib.Path) -> None:
+    """Refuses to put a file in the place of what is none; a link is replaced, not followed."""
+    if path.is_dir():
+        raise SetFileError(f"{path} is a folder, expected a file name", fix="add a file name")
+    if path.exists() and not path.is_file() and not path.is_symlink():
+        raise SetFileError(f"{path} is not a regular file", fix="choose another name")
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

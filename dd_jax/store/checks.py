@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dd_jax.data.normalise import Normaliser
+from dd_jax.data.normalise import LEAST_STD, MOST_STD, Normaliser
 from dd_jax.errors import SetFileError, nearest
 from dd_jax.store.label_store import check_record
 from dd_jax.store.record import DistilledSet
@@ -186,11 +186,40 @@ def _check_normaliser(normaliser: Normaliser, spec: DataSpec) -> None:
                 f"for images of shape {tuple(spec.shape)}",
                 fix=_FITTED,
             )
-    if np.asarray(normaliser.std).min() <= 0:
+    std = np.asarray(normaliser.std)
+    largest = max(float(np.abs(array).max()) for array in (std, np.asarray(normaliser.mean)))
+    if std.min() < LEAST_STD or largest > MOST_STD:
         raise SetFileError(
-            f"normaliser.std has the value {np.asarray(normaliser.std).min()}, expected above 0",
+            f"normaliser.std has the value {std.min()}, and with the mean it goes up to {largest}: "
+            f"expected deviations above 0, in single precision {LEAST_STD:g} to {MOST_STD:g}",
             fix=_FITTED,
         )
+    if (normaliser.whiten is None) != (normaliser.unwhiten is None) or not _inverse(
+            normaliser.whiten, normaliser.unwhiten):
+        raise SetFileError("normaliser.unwhiten is not the inverse of normaliser.whiten",
+                           fix=_FITTED)
+
+
+def _inverse(whiten: Any, unwhiten: Any) -> bool:
+    """Whether two matrices [d, d] undo each other, up to the rounding of their entries.
+
+    Tried on a few vectors, which takes d^2 operations where their product takes d^3:
+    |v W U - v| <= (1e-3 + 3e-7 |W|_F |U|_F) |v|, the second part a bound of the rounding.
+    """
+    if whiten is None:
+        return True
+    whiten, unwhiten = np.asarray(whiten), np.asarray(unwhiten)
+    vectors = np.random.default_rng(0).normal(size=(4, len(whiten)))
+    found = _times(_times(vectors, whiten), unwhiten)
+    sizes = [np.sqrt(np.einsum("ij,ij->", m, m, dtype=np.float64)) for m in (whiten, unwhiten)]
+    most = 1e-3 + 3e-7 * float(np.prod(sizes))
+    return bool(np.linalg.norm(found - vectors) <= most * np.linalg.norm(vectors))
+
+
+def _times(vectors: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """vectors @ matrix in float64, a copy of which would take much memory, in blocks of rows."""
+    return sum(vectors[:, i : i + 256] @ matrix[i : i + 256].astype(np.float64)
+               for i in range(0, len(matrix), 256))
 
 
 def _positive(value: Any) -> bool:

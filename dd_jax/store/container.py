@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from dd_jax.data.files import decoded_limit, held_bytes
 from dd_jax.errors import SetFileError
 from dd_jax.store.atomic import PathLike
 from dd_jax.store.envelope import MAX_JSON_BYTES, canonical, header_hash, read_json
@@ -222,12 +223,12 @@ def _unreadable(error: OSError) -> SetFileError:
 
 def _check_start(path: pathlib.Path, max_bytes: int) -> int:
     """Refuses what is no regular file, too long, foreign, or has a long header; gives its size."""
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        if path.exists() and not path.is_dir():
-            found = "is not a regular file"
-        raise SetFileError(f"{found}, expected a distilled-set file", fix="check the path")
     try:
+        if not path.is_file():
+            found = "is a folder" if path.is_dir() else "does not exist"
+            if path.exists() and not path.is_dir():
+                found = "is not a regular file"
+            raise SetFileError(f"{found}, expected a distilled-set file", fix="check the path")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
@@ -235,6 +236,8 @@ def _check_start(path: pathlib.Path, max_bytes: int) -> int:
                     f"has {size} bytes, more than the cap of {max_bytes}",
                     fix="pass a larger max_bytes to load if you trust the file",
                 )
+            if size > decoded_limit(held_bytes(file, size)):
+                raise SetFileError(f"has {size} bytes that are nearly all holes", fix=_AGAIN)
             start = file.read(16)
             file.seek(max(0, size - 1))
             end = file.read(1)

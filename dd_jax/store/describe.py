@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dd_jax.data.normalise import to_tensors
+from dd_jax.errors import printable
 from dd_jax.store.record import DistilledSet, LabelStore, array_bytes
 
 _WIDTH = 14
@@ -21,8 +22,8 @@ def summary(distilled: DistilledSet) -> str:
       distilled: the set.
 
     Returns:
-      Lines of "name  value"; text from the file is shortened and stripped of control
-      characters, because a file may come from anyone and the lines go to a terminal.
+      Lines of "name  value"; text from the file is shortened and its control characters
+      escaped, because a file may come from anyone and the lines go to a terminal.
 
     Example:
       >>> from dd_jax.data.normalise import identity
@@ -121,5 +122,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _cell(value: Any, width: int = _CELL) -> str:
-    text = "".join(c if c.isprintable() else " " for c in str(value))
-    return text if len(text) <= width else text[: width - 3] + "..."
+    return printable(value, most=width)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from dd_jax.data.files import open_regular
 from dd_jax.errors import DDJaxError, SetFileError
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_DEPTH = 64
+MAX_VALUES = 2**20  # an empty dictionary takes twenty times the bytes of its text
 MAX_DIGITS = 40  # of a whole number; a 64-bit key has 20
 
 _ABSENT = object()
@@ -118,8 +121,8 @@ def read_json(
       A dict of plain values, nested at most `MAX_DEPTH` deep, its numbers finite.
 
     Raises:
-      SetFileError: or `error`: too long, not JSON, nested too deep, a name that occurs twice, or a
-        number that is not finite or has more than `MAX_DIGITS` digits.
+      SetFileError: or `error`: too long, not JSON, nested too deep, a name that occurs twice, more
+        values than `MAX_VALUES`, or a number that is not finite or has too many digits.
 
     Example:
       >>> read_json('{"a": 1}', "the card", fix="write it again")
@@ -130,6 +133,8 @@ def read_json(
     try:
         # bytes go through str here, since json.loads would also guess UTF-16 and UTF-32
         text = text.decode() if isinstance(text, bytes) else text
+        if sum(map(text.count, ",[{")) > MAX_VALUES:
+            raise ValueError(f"it holds more than {MAX_VALUES} values")
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant,
                            parse_int=_whole, parse_float=_finite)
         check_depth(value)
@@ -138,6 +143,36 @@ def read_json(
     if not isinstance(value, dict):
         raise error(f"{what} is a {type(value).__name__}, expected an object", fix=fix)
     return value
+
+
+def read_json_file(
+    path: str | os.PathLike,
+    what: str,
+    *,
+    fix: str,
+    error: type[DDJaxError] = SetFileError,
+    follow: bool = False,
+) -> dict[str, Any]:
+    """Reads a regular file that holds one JSON object, within the bounds of `read_json`.
+
+    Args:
+      path: the file.
+      what, fix, error: as for `read_json`.
+      follow: whether the file may be a link: for a path that the user gave, and no other.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      SetFileError: or `error`: as `read_json`, or it cannot be read.
+    """
+    try:
+        with open_regular(path, follow=follow) as file:
+            text = file.read(MAX_JSON_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{what} cannot be read ({reason})", fix=fix) from problem
+    return read_json(text, what, fix=fix, error=error)
 
 
 def check_depth(value: Any) -> None:
@@ -218,5 +253,3 @@ def _same(a: Any, b: Any) -> bool:
 def _text(value: Any) -> str:
     text = "(absent)" if value is _ABSENT else repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-

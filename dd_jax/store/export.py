@@ -316,6 +316,9 @@ def _clear_folder(folder: pathlib.Path, overwrite: bool) -> None:
                 f"{folder} is not empty", fix="pass overwrite=True or choose another folder"
             )
         for sub in found:
+            if sub.is_symlink() and _OWN_FOLDER.fullmatch(sub.name):
+                raise SetFileError(f"{sub} is a link, and images would be written where it leads",
+                                   fix="remove it or choose another folder")
             if sub.is_dir() and not sub.is_symlink() and _OWN_FOLDER.fullmatch(sub.name):
                 for file in sub.iterdir():
                     if _OWN_FILE.fullmatch(file.name):

@@ -21,6 +21,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.data.files import decoded_limit
 from dd_jax.data.normalise import Normaliser, from_tensors, to_tensors
 from dd_jax.data.places import stands_at
 from dd_jax.errors import DDJaxError, SetFileError, require_kind
@@ -128,13 +129,14 @@ def save(path: PathLike, distilled: DistilledSet) -> pathlib.Path:
     return write_atomically(path, lambda file: file.write(blob))
 
 
-def load(path: PathLike, *, max_bytes: int = container.MAX_FILE_BYTES) -> DistilledSet:
+def load(path: PathLike, *, max_bytes: int | None = None) -> DistilledSet:
     """Reads a distilled set; never executes, and trusts nothing that it can check.
 
     Args:
       path: a file that `save` wrote, in this or an older version.
-      max_bytes: refuse longer files before reading them, longer label stores, and stored forms that
-        show more images or whose decoding needs more memory than this.
+      max_bytes: refuse longer files before reading them, longer label stores, and sets that show
+        more images or whose decoding needs more memory than this; by default files above 16 GiB,
+        and sets that take many times the bytes of their file.
 
     Returns:
       The set, its arrays on the default device; its label store checked and left in its file.
@@ -145,15 +147,18 @@ def load(path: PathLike, *, max_bytes: int = container.MAX_FILE_BYTES) -> Distil
     """
     stands_at(path, error=SetFileError)
     try:
-        tensors, card = container.unpack(path, max_bytes=max_bytes)
+        longest = container.MAX_FILE_BYTES if max_bytes is None else max_bytes
+        tensors, card = container.unpack(path, max_bytes=longest)
         _check_version(card)
         container.check_hashes(tensors, card)
         for version in range(card["format_version"], FORMAT_VERSION):
             card, tensors = _MIGRATIONS[version](card, tensors)
+        if max_bytes is None:
+            max_bytes = decoded_limit(array_bytes(tensors.values()))
         distilled = _assemble(tensors, card, max_bytes)
         if distilled.label_store is not None:
             found = label_store.found_beside(distilled, pathlib.Path(path).parent,
-                                             max_bytes=max_bytes)
+                                             max_bytes=longest)
             distilled = dataclasses.replace(distilled, label_store=found)
         return distilled
     except SetFileError as error:
@@ -227,6 +232,7 @@ def _assemble(
         label_store=None if beside is None else label_store.read_record(beside),
         **{name: card[name] for name in same},
     )
+    _check_shown(distilled, max_bytes)
     validate(distilled)
     if _version(distilled) > card["format_version"]:
         raise SetFileError(f"says that it has format version {card['format_version']}, but holds "
@@ -238,6 +244,16 @@ def _assemble(
     return dataclasses.replace(
         distilled, label_scale=float(card["label_scale"]),
         synthetic=SyntheticSet(*(None if a is None else jnp.asarray(a) for a in synthetic)))
+
+
+def _check_shown(distilled: DistilledSet, max_bytes: int) -> None:
+    """Refuses class numbers and pixels that take more memory than this as a network sees them."""
+    images, classes = distilled.synthetic.images, distilled.spec.num_classes
+    rows = images.shape[0] if images.ndim else 0
+    shown = 4 * (images.size + (rows * classes if distilled.label_kind == "classes" else 0))
+    if shown > max(max_bytes, array_bytes(distilled.synthetic)):
+        raise SetFileError(f"takes {shown} bytes as a network sees it, more than the cap of "
+                           f"{max_bytes}", fix="pass a larger max_bytes if you trust the file")
 
 
 def _plain_set(own: dict[str, np.ndarray]) -> SyntheticSet:

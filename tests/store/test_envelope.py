@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
-from dd_jax.store.envelope import MAX_DEPTH, canonical, differences, header_hash, plain, read_json
+from dd_jax.store.envelope import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    canonical,
+    differences,
+    header_hash,
+    plain,
+    read_json,
+)
 
 
 def test_equal_values_have_one_text():
@@ -98,3 +106,11 @@ def test_json_that_is_fine():
     assert read_json(text, "x", fix="") == read_json(text.encode(), "x", fix="") == expected
     deep = canonical(nested(MAX_DEPTH - 2))
     assert canonical(read_json(deep, "x", fix="")) == deep
+
+
+def test_values_are_counted_before_they_are_made():
+    """A megabyte and a half of empty objects would be fifty of memory, and sixteen five hundred."""
+    text = b'{"a":[' + b"{}," * (MAX_VALUES // 2) + b"0]}"
+    with pytest.raises(SetFileError, match=f"more than {MAX_VALUES} values"):
+        read_json(text, "the card", fix="")
+    assert len(read_json(text.replace(b"{},", b"1,"), "x", fix="")["a"]) == MAX_VALUES // 2 + 1
