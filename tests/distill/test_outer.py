@@ -87,10 +87,8 @@ def test_a_population_equals_separate_runs(tiny_recipe, toy):
     d, _ = start(tiny_recipe("frepo"), toy)
 
     def one(seed):
-        state = d.init(jax.random.key(seed), toy)
-        for _ in range(3):
-            state, metrics = d.step(state, d.fetch(toy, d.sample(state, toy)))
-        return d.decode(state).images, metrics["loss"]
+        state, metrics, _ = d.run(d.init(jax.random.key(seed), toy), toy, 3, length=3)
+        return d.decode(state).images, metrics["loss"][-1]
 
     images, losses = jax.jit(jax.vmap(one))(jnp.arange(3))
     assert len(set(np.asarray(losses).tolist())) == 3

@@ -81,7 +81,8 @@ def test_a_recipe_refuses_them_when_it_is_built(protocol, method, change, said):
 
 
 def test_the_official_evaluation_of_ncfm():
-    protocol = methods.recipe("ncfm", members.toy_data()).evaluation
+    protocol = methods.recipe("ncfm", members.toy_data(), width=2, depth=1, bank=1,
+                              bank_steps=1).evaluation
     by = protocol.optimizer
     assert (by.name, by.weight_decay, by.schedule, by.learning_rate) == ("adamw", 0.01, "fifths",
                                                                          1e-3)

@@ -36,7 +36,8 @@ print("equal")
 
 
 def test_four_devices_equal_one():
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    env = {**os.environ, "XLA_FLAGS": " ".join([
+        os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]),
            "JAX_PLATFORMS": "cpu"}
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     done = subprocess.run([sys.executable, "-c", CODE], env=env, cwd=root, capture_output=True,

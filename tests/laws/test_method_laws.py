@@ -147,7 +147,7 @@ def test_the_readme_has_the_table_of_methods():
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_is_finite(name):
     """Of an untrained teacher or expert, where there is one."""
-    quick = {"wmdd": dict(teacher_epochs=0)}
+    quick = {"wmdd": dict(teacher_epochs=0, teacher="convnet"), "krr_st": dict(teacher="convnet")}
     made = plan(name, **quick.get(name, {})).then(
         lambda recipe: dataclasses.replace(recipe, steps=min(recipe.steps, 1)))
     losses = []

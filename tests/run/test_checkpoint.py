@@ -455,32 +455,42 @@ def test_running_out_of_memory_is_not_taken_for_damage(tmp_path, monkeypatch):
 
 # --- kill -9 -------------------------------------------------------------------------------------
 
-CHILD = textwrap.dedent("""
+# Imports once and forks: what is killed is a process of its own all the same.
+NURSERY = textwrap.dedent("""
     import os, signal, sys
     import numpy as np
     from dd_jax.run.checkpoint import Checkpoints
-    folder, mode, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    armed, events = False, 0
-    def hook(event, args):
-        global events
-        if not armed:
-            return
-        if mode == "rmtree" and event == "shutil.rmtree":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if mode == "remove" and event == "os.remove" and args[1] != -1:  # in the middle of rmtree
-            events += 1
-            if events > at:
+    def saves(folder, mode, at):
+        armed, events = False, 0
+        def hook(event, args):
+            nonlocal events
+            if not armed:
+                return
+            if mode == "rmtree" and event == "shutil.rmtree":
                 os.kill(os.getpid(), signal.SIGKILL)
-        if mode == "event" and event in ("open", "os.mkdir", "os.rename"):
-            events += 1
-            if events >= at:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
-    checkpoints = Checkpoints(folder, identity={"run": 1})
-    for step in range(1, 10_000):
-        armed = step == 3
-        checkpoints.save(step, {"x": np.full(40_000, step, np.float32), "n": np.int32(step)})
-        print(step, flush=True)
+            if mode == "remove" and event == "os.remove" and args[1] != -1:  # within rmtree
+                events += 1
+                if events > at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            if mode == "event" and event in ("open", "os.mkdir", "os.rename"):
+                events += 1
+                if events >= at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        checkpoints = Checkpoints(folder, identity={"run": 1})
+        told = open(folder + ".told", "w")
+        for step in range(1, 10_000):
+            armed = step == 3
+            checkpoints.save(step, {"x": np.full(40_000, step, np.float32), "n": np.int32(step)})
+            print(step, file=told, flush=True)
+    for line in sys.stdin:
+        folder, mode, at = line.split("\\t")
+        child = os.fork()
+        if not child:
+            saves(folder, mode, int(at))
+            os._exit(1)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """)
 
 
@@ -488,8 +498,8 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
-def start_child(folder, mode, at=0) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), mode, str(at)],
+def nursery() -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", NURSERY], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, text=True, env=child_environment())
 
 
@@ -508,27 +518,26 @@ def check_after_kill(folder, finished: int):
 
 
 def test_f1_f2_kill_at_chosen_and_random_moments(tmp_path):
-    chosen = [("event", n) for n in (1, 6, 11, 16)] + [
-        ("rmtree", 0), ("remove", 3)]
+    chosen = [("event", n) for n in (1, 6, 11, 16)] + [("rmtree", 0), ("remove", 3)]
     draw = random.Random(1)
-    # In two groups, so that a small machine is not swamped.
-    for group in (chosen[:3], chosen[3:], [("never", i) for i in range(3)]):
-        children = []
-        for mode, at in group:
+    with nursery() as children:
+        for mode, at in [*chosen, *(("never", i) for i in range(3))]:
             folder = tmp_path / f"{mode}{at}"
-            children.append((folder, mode, start_child(folder, mode, at)))
-        for folder, mode, child in children:
+            children.stdin.write(f"{folder}\t{mode}\t{at}\n")
+            children.stdin.flush()
+            child = int(children.stdout.readline())
             if mode == "never":
-                limit = time.monotonic() + 60  # not by reading a line, which swallows the next ones
+                limit = time.monotonic() + 60
                 while not (folder / "step_00000001").exists() and time.monotonic() < limit:
                     time.sleep(0.01)
                 time.sleep(draw.uniform(0.0, 0.3))
-                child.kill()
-            out = child.communicate(timeout=120)[0].split()
-            assert child.returncode == -signal.SIGKILL
-            finished = int(out[-1]) if out else 0
+                os.kill(child, signal.SIGKILL)
+            assert int(children.stdout.readline()) == -signal.SIGKILL
+            told = folder.with_name(f"{folder.name}.told").read_text().split()
+            finished = int(told[-1]) if told else 0
             step = check_after_kill(folder, finished)
             if mode in ("rmtree", "remove"):
                 assert step == 3  # renamed, not yet cleaned up: the newest is used
             elif mode == "event":
                 assert finished == 2
+        children.stdin.close()
