@@ -224,7 +224,7 @@ def test_published_numbers_are_those_of_a_name_and_a_number_of_channels():
         own = data.standardise(real).std
         fitted = data.normalisers(normaliser, real)
         assert fitted.kind == "standardise"
-        return np.asarray(fitted.std).round(4).tolist(), np.array_equal(fitted.std, own)
+        return np.asarray(fitted.std, np.float64).round(4).tolist(), np.array_equal(fitted.std, own)
 
     assert std("cifar10", 3) == ([0.2023, 0.1994, 0.2010], False)
     assert std("cifar100", 3) == ([0.2673, 0.2564, 0.2762], False)

@@ -150,7 +150,7 @@ def test_on_a_cpu_all_sets_are_tested_for_the_same_steps(method):
 
 
 def test_the_length_of_a_test_is_what_was_asked_for():
-    real = called("fashion_mnist", classes=10)
+    real = called("fashion_mnist", count=500, classes=10)
 
     def epochs(protocol="cpu", **changes):
         return site("dm", real, protocol, 50, **changes).protocol("dc").plan.epochs

@@ -15,17 +15,18 @@ from dd_jax.data.fetch import fetch, in_model_space
 
 @functools.cache
 def real():
-    """Two classes of Fashion-MNIST, 64 images of each."""
+    """Two classes of Fashion-MNIST, 64 images of each at half the resolution."""
     split = data.load_embedded().train
     rows = np.asarray(split.class_rows)[[0, 9], :64].reshape(-1)
     with jax.ensure_compile_time_eval():
-        return data.from_arrays(np.asarray(split.images)[rows], np.repeat([0, 1], 64))
+        return data.from_arrays(np.asarray(split.images)[rows][:, ::2, ::2], np.repeat([0, 1], 64))
 
 
 def first_update(method, *, ipc, width, rate):
     """The mean length of a stored image's first step, over some networks; no momentum is in it."""
+    queue = dict(queue_capacity=4, queue_batch_size=4) if method == "idm" else {}
     recipe = methods.recipe(method, real(), protocol="cpu", ipc=ipc, width=width, batch_size=16,
-                            augmentation="none")
+                            augmentation="none", **queue)
 
     def length(key):
         params = recipe.parameterization.init(key, recipe.start(real(), key))
@@ -40,7 +41,7 @@ def first_update(method, *, ipc, width, rate):
         slope = jax.grad(loss)(params["images"])
         return jnp.mean(jnp.sqrt(jnp.sum(slope**2, axis=(1, 2, 3))))
 
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = jax.random.split(jax.random.key(0), 2)
     return rate * float(jnp.mean(jax.jit(lambda keys: jax.lax.map(length, keys))(keys)))
 
 
