@@ -23,6 +23,7 @@ ENCAPSULATED = (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n%%EndComments
 def little(monkeypatch):
     """Nothing may decode to more than 3,000 bytes, or twice those of its file."""
     monkeypatch.setattr(files, "FREE_BYTES", 3000)
+    monkeypatch.setattr(files, "FREE_PACKED", 3000)
     monkeypatch.setattr(files, "MAX_RATIO", 2)
 
 
