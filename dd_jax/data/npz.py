@@ -91,7 +91,7 @@ def _check_members(archive: zipfile.ZipFile, path: str, size: int, max_bytes: in
             fix="keep such a set as .npy files and pass numpy.load(..., mmap_mode='r')",
         )
     if total > packed_limit(size):
-        raise DataError(f"{path}: declares {total} bytes in a file of {size}, which cannot be meant",
+        raise DataError(f"{path}: declares {total} bytes in a file of {size}, too much to be meant",
                         fix=_AGAIN)
     return members
 
