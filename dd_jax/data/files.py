@@ -20,6 +20,7 @@ PathLike = Union[str, pathlib.Path]
 MAX_BYTES = 4 * 2**30
 MAX_RATIO = 250  # bytes out of one: photographs give 20, plain drawings 200, deflate 1,032 at most
 FREE_BYTES = 64 * 2**20  # that may come out of however little
+FREE_PACKED = 8 * 2**20  # the same of an archive: labels take many times their bytes when counted
 _STEP = 2**20
 _MAX_EXTENTS = 4096  # pieces between the holes of one file
 
@@ -32,6 +33,16 @@ def decoded_limit(held: int) -> int:
       (True, True)
     """
     return max(FREE_BYTES, MAX_RATIO * held)
+
+
+def packed_limit(held: int) -> int:
+    """How many bytes may come out of a compressed file of so many.
+
+    Example:
+      >>> packed_limit(10) == FREE_PACKED
+      True
+    """
+    return max(FREE_PACKED, MAX_RATIO * held)
 
 
 def open_regular(path: PathLike, *, follow: bool = True) -> BinaryIO:

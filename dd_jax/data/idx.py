@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from dd_jax.data.files import MAX_BYTES, PathLike, checked_file, decoded_limit, read_limited
+from dd_jax.data.files import MAX_BYTES, PathLike, checked_file, packed_limit, read_limited
 from dd_jax.errors import DataError
 
 # Third byte of the magic number -> element type; idx is big-endian throughout.
@@ -49,7 +49,7 @@ def read_idx(path: PathLike, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
             if not packed:
                 return _decode(stream, str(path), max_bytes)
             with gzip.GzipFile(fileobj=stream) as unpacked:
-                return _decode(unpacked, str(path), min(max_bytes, decoded_limit(size)))
+                return _decode(unpacked, str(path), min(max_bytes, packed_limit(size)))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged or truncated file ({error})", fix=_AGAIN) from None
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.lib import format as npy
 
-from dd_jax.data.files import MAX_BYTES, PathLike, checked_file, decoded_limit, read_limited
+from dd_jax.data.files import MAX_BYTES, PathLike, checked_file, packed_limit, read_limited
 from dd_jax.data.split import split_from_arrays, stratified_rows
 from dd_jax.errors import ConfigError, DataError, told
 from dd_jax.types import Split
@@ -91,8 +91,9 @@ def _check_members(archive: zipfile.ZipFile, path: str, size: int, max_bytes: in
             f"{path}: declares {total} bytes, above the limit of {max_bytes}",
             fix="keep such a set as .npy files and pass numpy.load(..., mmap_mode='r')",
         )
-    if total > decoded_limit(size):
-        raise DataError(f"{path}: declares {total} bytes in a file of {size}", fix=_AGAIN)
+    if total > packed_limit(size):
+        raise DataError(f"{path}: declares {total} bytes in a file of {size}, too much to be meant",
+                        fix=_AGAIN)
     return members
 
 

@@ -92,7 +92,7 @@ def test_the_stages_of_a_foreign_recipe(stages, toy):
     made = tiny(recipe={"stages": stages})
     by = protocol("x", network="mlp", width=4)
     for test in (evaluate.check, evaluate.evaluate_progressive):
-        key = {} if test is evaluate.check else {"key": None}
+        key = {} if test is evaluate.check else {"key": 0}
         with pytest.raises(SetFileError):
             test(made, toy, protocol=by, **key)
     if stages != 10**39:

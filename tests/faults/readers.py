@@ -143,7 +143,7 @@ def _spoilt_set(rng: random.Random, base: SetBase) -> bytes:
 
 
 def _sets(rng: random.Random, folder: pathlib.Path, bases: Bases) -> Case:
-    base = rng.choice(bases.stored if rng.random() < 0.03 else bases.sets)
+    base = rng.choice(bases.stored if rng.random() < 0.01 else bases.sets)
     raw = spoilt_bytes(rng, base.raw) if rng.random() < 0.3 else _spoilt_set(rng, base)
     path, look = folder / "a.safetensors", rng.random()
     path.write_bytes(raw)
@@ -154,7 +154,7 @@ def _sets(rng: random.Random, folder: pathlib.Path, bases: Bases) -> Case:
         made = store.load(path)
         store.summary(made)
         _ = made.cost_bytes, made.ipc, made.hard_labels, made.stored_bytes
-        if look < 0.1:
+        if look < 0.03:
             store.as_numpy(made)
         if look > 0.3:
             Protocol.from_plain(made.evaluation)
