@@ -44,11 +44,22 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
+class _ToStderr(logging.StreamHandler):
+    """Writes to what stderr is at the time, which callers of `main` may have replaced."""
+
+    def __init__(self):
+        logging.Handler.__init__(self)
+
+    
+    def stream(self):
+        return sys.stderr
+
+
 def _show_log() -> None:
     """What the library reports, such as how a kernel is cut into blocks, goes to stderr."""
     logger = logging.getLogger("dd_jax")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _ToStderr()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
