@@ -178,8 +178,9 @@ class Run:
     def _save(self, state, step: int, begun: float) -> None:
         seconds = self.clock() - begun
         self.current["whole"] = save_state(self.folder / STATE, state)
-        self.current |= {"to": step, "seconds": round(seconds, 1),
-                         "steps_per_second": (step - self.current["from"]) / max(seconds, 1e-9)}
+        done = step - self.current["from"]
+        self.current.update({"to": step, "seconds": round(seconds, 1),
+                             "steps_per_second": done / max(seconds, 1e-9)})
         self.progress["step"] = step
         self.keep()
 

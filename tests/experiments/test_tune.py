@@ -12,7 +12,8 @@ from dd_jax.errors import ConfigError, DataError, NonFiniteError
 from experiments import tune
 
 # Settings that run in a second.
-TINY = ("width=2", "depth=1", "evaluation_width=2", "batch_size=4", "evaluation_epochs=20")
+TINY = ("width=2", "depth=1", "evaluation_width=2", "batch_size=4", "evaluation_epochs=20",
+        "augmentation=none")
 
 
 @pytest.fixture(scope="module")
