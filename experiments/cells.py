@@ -36,7 +36,7 @@ class Cell(NamedTuple):
 
     Attributes:
       method: by its name.
-      ipc: images per class.
+      ipc: images per class, in one stage of a method that has several.
       variant: a name in `VARIANTS`.
     """
 
@@ -53,6 +53,7 @@ class Cell(NamedTuple):
 CELLS = (
     *(Cell(method, ipc) for ipc in (1, 10) for method in METHODS), Cell("krr_st", 10),
     *(Cell("podd", ipc) for ipc in (0.3, 0.5, 1)),
+    Cell("pdd", 2),  # for each of its five stages
     *(Cell(method, 1, variant) for method in ("frepo", "dm")
       for variant in ("_flipped", "_representative")),
     *(Cell(method, 50) for method in AT_FIFTY),
@@ -116,11 +117,13 @@ def planned(cell: Cell, data, protocol: str) -> Planned:
       ConfigError, DataError: what the run itself would refuse.
     """
     settings = methods.preset(cell.method, protocol, cell.ipc)
-    recipe = stood_in(methods.plan_with(cell.method, settings, data))
+    plan = methods.plan_with(cell.method, settings, data)
+    recipe = stood_in(plan)
     d = dd.distillation(recipe)
     like = jax.eval_shape(d.init, jax.random.key(0), data.train)
     shown = jax.eval_shape(d.decode, like).images.shape[0]
-    return Planned(as_json(dataclasses.asdict(settings)), recipe.evaluation, recipe.steps, shown,
+    return Planned(as_json(dataclasses.asdict(settings)), recipe.evaluation,
+                   recipe.steps * plan.stages, shown * plan.stages,
                    recipe.labels.kind == "representations")
 
 

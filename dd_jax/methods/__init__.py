@@ -55,7 +55,7 @@ def plan(
       >>> sorted(plan("wmdd", real, protocol="cpu").needs)
       ['targets', 'teacher']
     """
-    method, train = get(name), data.train if isinstance(data, Split) else data
+    method, train = get(name), training_part(data)
     settings = preset(method, protocol, ipc, data=train.spec.name, **changes)
     return plan_with(method, settings, train)
 

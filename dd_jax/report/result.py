@@ -155,6 +155,11 @@ def _figure(value: Any) -> bool:
                              and "std" in value and _perhaps(value["std"]))
 
 
+def _loads(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and _number(value.get("before"))
+                             and _number(value.get("most")))
+
+
 _MOST = 1e15
 # Field that the table is made of -> whether a value may be it.
 _KINDS = {
@@ -162,7 +167,8 @@ _KINDS = {
     **dict.fromkeys(("ipc", "steps", "bytes"), _number),
     **dict.fromkeys(("accuracy_mean", "accuracy_std", "random_mean", "random_std", "full_mean",
                      "distill_seconds", "read_out_mean", "read_out_random_mean",
-                     "read_out_random_std"), _perhaps),
+                     "read_out_random_std", "evaluate_seconds", "test_steps"), _perhaps),
+    "load": _loads,
     **dict.fromkeys(("published", "published_read_out"), _figure),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 
 import jax
@@ -123,7 +124,7 @@ def test_another_runs_folder_is_refused_before_anything_is_made(
     assert ("settings.steps: 2 in the folder, 3 now" in str(error.value)) == ("settings" in other)
     with pytest.raises(CheckpointError, match=said):
         dd.distill.progressive(plan, toy, stages=2, workdir=tmp_path / "run")
-    (tmp_path / "block_1").symlink_to(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "block_1")
     with pytest.raises(CheckpointError, match=said):
         dd.distill.boosted(lambda n: plan, toy, blocks=2, workdir=tmp_path)
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}

@@ -10,6 +10,7 @@ from dd_jax import methods
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate import protocol
 from dd_jax.methods import METHODS
+from dd_jax.methods.families.budgets import evaluation_steps
 from dd_jax.types import Split
 from experiments import cells
 from experiments.cells import CELLS, Cell, Planned
@@ -19,7 +20,7 @@ from tests.laws import members
 def test_every_method_has_a_cell_and_every_cell_one_name():
     assert {cell.method for cell in CELLS} == set(METHODS)
     assert len({cell.name for cell in CELLS}) == len(CELLS)
-    assert {cell.ipc for cell in CELLS} == {0.3, 0.5, 1, 10, 50}
+    assert {cell.ipc for cell in CELLS} == {0.3, 0.5, 1, 2, 10, 50}
 
 
 def test_cells_are_chosen_by_name():
@@ -50,7 +51,7 @@ def test_what_a_cell_will_cost_is_known_without_running_it(name, steps, shown):
     assert today.shown == shown and not today.linear
     assert today.steps == (settings.steps if name == "dm" else settings.iterations)
     assert today.budget.networks == 5
-    assert today.budget.test_steps >= settings.evaluation_epochs
+    assert today.budget.test_steps >= evaluation_steps(1)
 
 
 def test_stand_ins_take_the_place_of_what_would_have_to_be_computed():

@@ -41,7 +41,6 @@ def test_links_in_the_place_of_small_files(tmp_path):
         (tmp_path / name).symlink_to("/dev/zero")
     with pytest.warns(UserWarning, match="seconds.json is damaged"):
         assert seconds_spent(tmp_path) == 0.0
-    (tmp_path / "set.safetensors").touch()
     with pytest.warns(UserWarning, match="run.json is damaged"):
         with open_workdir(tmp_path, RUN) as work:
             work.note_time(1)
