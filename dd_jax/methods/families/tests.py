@@ -11,10 +11,10 @@ from dd_jax.methods.frame import Rate, Settings, Site, Whole, one_of
 # Steps that a network is trained on a distilled set of this many images (FRePo's code).
 _FREPO_STEPS = {10: 1000, 100: 2000, 200: 20000, 400: 5000, 500: 5000, 1000: 10000,
                 2000: 40000, 5000: 40000}
-# The largest stable learning rate of a network of width w is near 2 STABLE_RATE / w for KIP's loss:
-# 2 n K (1 + momentum) / lambda_max of the empirical tangent kernel was 0.98 / w to 2.6 / w on 50
-# standardised Fashion-MNIST images, for widths 32 to 128 and two initialisations of each.
-STABLE_RATE = 0.5
+# The largest stable learning rate of a network of width w is at least 2 STABLE_RATE / w for KIP's
+# loss: 2 n K (1 + momentum) / lambda_max of the empirical tangent kernel was 0.93 / w to 1.43 / w
+# on 50 standardised Fashion-MNIST images, for widths 32 and 64 and two initialisations of each.
+STABLE_RATE = 0.45
 
 
 def frepo_test(at: Site, *, width: int, steps: int | None, flip: bool, **options: Any) -> Protocol:
