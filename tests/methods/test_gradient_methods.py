@@ -243,7 +243,7 @@ def test_idc_by_channels(shape, rate, distance, train, monkeypatch):
                                        rtol=2e-2)
     wanted = dict(distance=distance, batch_size=64, most=128, train_rows=train)
     assert {name: asked[name] for name in wanted} == wanted
-    assert recipe.objective.turns == 2
+    assert recipe.objective.turns == 2  # one step for each class
     assert recipe.steps == 2000 * 100 * 2
 
 
