@@ -189,7 +189,7 @@ def experts(perceptrons, tmp_path_factory):
     ("mtt", dict(expert_batch_size=32), "batch_size is 16 there, 32 asked for"),
     ("mtt", dict(expert_epochs=4), "epochs is 3 there, 4 asked for"),
     ("mtt", dict(expert_rate=0.01), "learning_rate is 0.1 there, 0.01 asked for"),
-    ("mtt", dict(augmentation="dsa"), "augmentation is False there, True asked for"),
+    ("mtt", dict(augmentation="dsa"), "augmentation is .none. there, .dsa. asked for"),
     ("att", dict(expert_batch_size=512), "batch_size is 16 there, 512 asked for"),
     ("ftd", {}, "rule is None there, .*sharpness_aware"),
     ("datm", {}, "rule is None there, .*sharpness_aware"),
