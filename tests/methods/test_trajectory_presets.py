@@ -7,11 +7,12 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import dd_jax as dd
-from dd_jax import methods
+from dd_jax import methods, nets
 from dd_jax.cli.options import method_command
 from dd_jax.data import from_arrays
 from dd_jax.distill import complete
@@ -148,6 +149,31 @@ def test_presets_for_two_cores_keep_what_is_a_method_s_own(name):
                 small.expert_rate) == (1000, 25, 30, 0.02, 0.05)
 
 
+def moved(**changes):
+    """How far the images are from their start after 50 steps, relative to it.
+
+    Experts go down the gradient, about as far as the student can follow half of the way.
+    """
+    data, network = members.toy_data(), nets.convnet(members.SPEC, depth=1, width=8)
+    plan = methods.plan("mtt", data, protocol="cpu", ipc=10, width=8, depth=1,
+                        augmentation="none", **changes)
+    recipe = plan.build({"experts": members.Walks(network, epochs=5)})
+    d = dd.distillation(recipe)
+    state = first = jax.jit(d.init)(jax.random.key(0), data)
+    step = jax.jit(d.step)
+    for _ in range(50):
+        state, _ = step(state, d.fetch(data, d.sample(state, data)))
+    images = first.params["images"]
+    return float(jnp.linalg.norm(state.params["images"] - images) / jnp.linalg.norm(images))
+
+
+def test_images_of_mtt_move_on_two_cores():
+    """They hardly do at the rates that are for thirty times the steps."""
+    official = methods.preset("mtt", "official", 10)
+    rates = dict(image_rate=official.image_rate, rate=official.rate)
+    assert moved(**rates) < 0.05 < 0.1 < moved() < 1.5
+
+
 @pytest.fixture(scope="module")
 def perceptrons():
     with pytest.MonkeyPatch.context() as patch:
@@ -168,7 +194,7 @@ def experts(perceptrons, tmp_path_factory):
     ("mtt", dict(expert_batch_size=32), "batch_size is 16 there, 32 asked for"),
     ("mtt", dict(expert_epochs=4), "epochs is 3 there, 4 asked for"),
     ("mtt", dict(expert_rate=0.01), "learning_rate is 0.1 there, 0.01 asked for"),
-    ("mtt", dict(augmentation="dsa"), "augmentation is 'none' there, 'dsa' asked for"),
+    ("mtt", dict(augmentation="dsa"), "augmentation is .none. there, .dsa. asked for"),
     ("att", dict(expert_batch_size=512), "batch_size is 16 there, 512 asked for"),
     ("ftd", {}, "rule is None there, .*sharpness_aware"),
     ("datm", {}, "rule is None there, .*sharpness_aware"),
