@@ -48,7 +48,7 @@ class _ToStderr(logging.StreamHandler):
     def __init__(self):
         logging.Handler.__init__(self)
 
-    
+    @property
     def stream(self):
         return sys.stderr
 
