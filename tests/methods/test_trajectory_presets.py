@@ -171,7 +171,8 @@ def test_images_of_mtt_move_on_two_cores():
     """They hardly do at the rates that are for thirty times the steps."""
     official = methods.preset("mtt", "official", 10)
     rates = dict(image_rate=official.image_rate, rate=official.rate)
-    assert moved(**rates) < 0.05 < 0.1 < moved() < 1.5
+    now = moved()
+    assert now > 0.1 and now > 5 * moved(**rates)
 
 
 @pytest.fixture(scope="module")
