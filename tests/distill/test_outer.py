@@ -12,6 +12,7 @@ import pytest
 
 from dd_jax.distill import distillation
 from dd_jax.errors import ConfigError
+from dd_jax.types import Objective
 
 METHODS = ["frepo", "dm"]
 
@@ -49,6 +50,18 @@ def test_state_is_stable_and_holds_no_key(name, tiny_recipe, toy):
     assert described(state) == described(after)
     for leaf in jax.tree.leaves(state):
         assert not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def test_the_objective_advances_on_the_set_after_the_step(tiny_recipe, toy):
+    def sum_of_squares(synthetic, state, batch, key):
+        return jnp.sum(synthetic.images**2), {}
+
+    remembers = Objective(sum_of_squares, init=lambda key, synthetic: synthetic.images,
+                          advance=lambda synthetic, state, batch, key: synthetic.images)
+    d, state = start(dataclasses.replace(tiny_recipe("dm"), objective=remembers), toy)
+    after, _ = jax.jit(d.step)(state, d.fetch(toy, d.sample(state, toy)))
+    assert not same(state.objective, after.objective)
+    assert same(after.objective, d.decode(after).images)
 
 
 @pytest.mark.parametrize("name", METHODS)
