@@ -61,6 +61,12 @@ def test_permuted_batches_are_those_of_batch_plan():
     np.testing.assert_array_equal(permuted(3)(key, 7, 5), batch_plan(key, 7, 3, 5))
 
 
+def test_every_pass_has_an_order_of_its_own():
+    passes = np.asarray(batch_plan(jax.random.key(3), 24, 6, 12)).reshape(3, 24)
+    assert all(sorted(rows) == list(range(24)) for rows in passes.tolist())
+    assert len({tuple(rows) for rows in passes.tolist()}) == 3
+
+
 def test_a_student_takes_its_plan_and_knows_its_place():
     learner = student(NETWORK, steps=3, plan=stored_order(2, 1))
     inputs = learner.plan(jax.random.key(0), 4)
