@@ -52,16 +52,20 @@ def test_state_is_stable_and_holds_no_key(name, tiny_recipe, toy):
         assert not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def test_the_objective_advances_on_the_set_after_the_step(tiny_recipe, toy):
+def test_the_objective_advances_on_the_set_after_the_step_by_a_key_of_its_own(tiny_recipe, toy):
     def sum_of_squares(synthetic, state, batch, key):
-        return jnp.sum(synthetic.images**2), {}
+        return jnp.sum(synthetic.images**2), {"drawn": jax.random.uniform(key)}
 
-    remembers = Objective(sum_of_squares, init=lambda key, synthetic: synthetic.images,
-                          advance=lambda synthetic, state, batch, key: synthetic.images)
+    def remembered(synthetic, state, batch, key):
+        return synthetic.images, jax.random.uniform(key)
+
+    remembers = Objective(sum_of_squares, advance=remembered,
+                          init=lambda key, synthetic: remembered(synthetic, None, None, key))
     d, state = start(dataclasses.replace(tiny_recipe("dm"), objective=remembers), toy)
-    after, _ = jax.jit(d.step)(state, d.fetch(toy, d.sample(state, toy)))
-    assert not same(state.objective, after.objective)
-    assert same(after.objective, d.decode(after).images)
+    after, metrics = jax.jit(d.step)(state, d.fetch(toy, d.sample(state, toy)))
+    images, drawn = after.objective
+    assert not same(state.objective[0], images) and same(images, d.decode(after).images)
+    assert len({float(drawn), float(metrics["drawn"]), float(state.objective[1])}) == 3
 
 
 @pytest.mark.parametrize("name", METHODS)
