@@ -139,7 +139,7 @@ def method_command(command: str, words: Sequence[str]) -> tuple[Method, Command]
         raise ConfigError(f"{command} got no method",
                           fix="name one of: " + ", ".join(sorted(METHODS)))
     method = get(words[0])
-    program = f"python -m dd_jax {command} {method.name}"
+    program = f"python -m dd_jax {command} {words[0]}"  # a file of one's own by its path
     kind = Command[with_help(method.settings)]
     # Twice: protocol, budget and data that the first reading finds set the second's defaults.
     # Help waits for the second, so that it shows the defaults that would be used.
