@@ -86,18 +86,6 @@ def shortened_test(protocol: Protocol, share: float, *, full: bool = False) -> P
     return protocol.varied(**short)
 
 
-def steps_of_test(protocol: Protocol, images: int) -> int:
-    """Optimizer steps of a network that is trained on so many images.
-
-    Example:
-      >>> from dd_jax.evaluate import protocol
-      >>> steps_of_test(protocol("dc", epochs=10, batch_size=64), 100)
-      20
-    """
-    return protocol.plan.epochs * -(-images // min(images, protocol.plan.batch_size))
-
-
-
 def exceeds(found: Budget, wanted: Budget) -> list[str]:
     """In what one budget is above another, in words; empty where it is in nothing.
 

@@ -19,7 +19,7 @@ from dd_jax import methods
 from dd_jax.distill.plan import Plan
 from dd_jax.errors import DDJaxError, unknown
 from dd_jax.evaluate import Protocol
-from experiments.budgets import Budget, steps_of_test
+from experiments.budgets import Budget
 
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
            "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d", "mtt", "ftd", "tesla",
@@ -102,7 +102,7 @@ class Planned(NamedTuple):
     @property
     def budget(self) -> Budget:
         """What it will cost."""
-        return Budget(self.steps, steps_of_test(self.protocol, self.shown), self.protocol.seeds)
+        return Budget(self.steps, self.protocol.steps(self.shown), self.protocol.seeds)
 
 
 def planned(cell: Cell, data, protocol: str) -> Planned:
@@ -162,7 +162,7 @@ def cost(result: Mapping[str, Any], today: Planned) -> Budget:
     """What a result has cost; test steps of older ones from their test, where it can be read."""
     steps, test = result.get("test_steps"), _test(result)
     if steps is None and test is not None:
-        steps = steps_of_test(test, today.shown)
+        steps = test.steps(today.shown)
     return Budget(result.get("steps"), steps, result.get("networks"))
 
 

@@ -27,7 +27,6 @@ from dd_jax.run.jsonfile import read_json, write_json
 from dd_jax.store import read_arrays, read_card, write_arrays
 from dd_jax.store.record import DistilledSet
 from dd_jax.synthetic import stored_bytes
-from experiments.budgets import steps_of_test
 
 STATE, PROGRESS, SET = "state.safetensors", "progress.json", "set.safetensors"
 WHOLE_BYTES = 15 * 2**20
@@ -265,6 +264,6 @@ def figures(run: Run, distilled: DistilledSet, protocol: evaluate.Protocol) -> d
         accuracy_mean=float(own.mean()), accuracy_std=float(own.std()), networks=len(own),
         accuracies=own.tolist(), random_mean=float(random.mean()), random_std=float(random.std()),
         full_mean=float(full.mean()) if len(full) else None, evaluate_seconds=round(seconds, 1),
-        test_steps=steps_of_test(protocol, distilled.synthetic.images.shape[0]),
+        test_steps=protocol.steps(distilled.synthetic.images.shape[0]),
         distill_seconds=round(sum(p.get("seconds", 0.0) for p in run.progress["pieces"]), 1),
         steps=run.progress["step"], pool_made_anew_at=run.progress["anew"])

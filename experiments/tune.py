@@ -42,7 +42,7 @@ from dd_jax.report.result import device_name, git_commit, percent, write_result
 from dd_jax.run.jsonfile import read_json
 from dd_jax.store.artefacts import ArtefactStore
 from dd_jax.versions import versions
-from experiments.budgets import part, shortened, shortened_test, steps_of_test
+from experiments.budgets import part, shortened, shortened_test
 from experiments.cells import as_json
 from experiments.table import RESULTS, TUNING
 
@@ -152,7 +152,7 @@ def tested(distilled, recipe: dd.Recipe, data, options: Options) -> dict[str, An
                                               seeds=options.networks)
     return dict(accuracy_mean=found.mean, accuracy_std=found.std,
                 accuracies=found.accuracies.tolist(), test_seconds=round(found.seconds, 1),
-                test_steps=steps_of_test(short, distilled.synthetic.images.shape[0]))
+                test_steps=short.steps(distilled.synthetic.images.shape[0]))
 
 
 def distilled_point(recipe: dd.Recipe, data, seed: int) -> tuple[Any, dict[str, Any]]:

@@ -82,7 +82,7 @@ def check_testable(
         raise DataError("the test data has 0 images, expected at least 1", fix="pass all of it")
     build_network(protocol, distilled.spec)
     augment.by_name(protocol.views.augmentation, distilled.spec.shape)
-    check_steps(protocol.plan.epochs * -(-size // min(size, protocol.plan.batch_size)))
+    check_steps(protocol.steps(size))
     if protocol.plan.order != "random":
         _check_class_major(distilled, protocol)
         check_order(protocol.plan.order, distilled.spec.num_classes, size=size,

@@ -79,6 +79,15 @@ class Protocol:
                    for name, values in groups.items()}
         return dataclasses.replace(self, **own, **changed)
 
+    def steps(self, images: int) -> int:
+        """Steps of the optimizer for a network that is trained on so many images.
+
+        Example:
+          >>> protocol("dc", epochs=10, batch_size=64).steps(100)
+          20
+        """
+        return self.plan.epochs * -(-images // min(images, self.plan.batch_size))
+
     def plain(self) -> dict[str, Any]:
         """Nested dictionaries of plain values, for files; "read_out" only where there is one."""
         values = dataclasses.asdict(self)

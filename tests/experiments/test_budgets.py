@@ -7,7 +7,7 @@ import pytest
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate import protocol
 from dd_jax.methods import preset
-from experiments.budgets import Budget, exceeds, shortened, shortened_test, steps_of_test
+from experiments.budgets import Budget, exceeds, shortened, shortened_test
 
 
 @pytest.mark.parametrize("method,length,warm", [
@@ -47,7 +47,7 @@ def test_no_share(share):
 
 @pytest.mark.parametrize("images,steps", [(10, 30), (64, 30), (65, 60), (500, 240)])
 def test_steps_of_a_test(images, steps):
-    assert steps_of_test(protocol("t", epochs=30, batch_size=64), images) == steps
+    assert protocol("t", epochs=30, batch_size=64).steps(images) == steps
 
 
 def test_a_larger_budget_is_told_by_name():
