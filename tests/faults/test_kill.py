@@ -179,7 +179,8 @@ def killed_often(root: pathlib.Path, data: str, settings: list[str], kills: int)
     patterns = [*MOMENTS.values()] if staged else ["metrics.jsonl", "set.safetensors"]
     early, late = kills // 2, kills - kills // 2
     for _ in range(early):
-        killed(parts, data, settings, pattern="", after=random_after.uniform(0.0, min(length / 2, 15.0)))
+        killed(parts, data, settings, pattern="",
+               after=random_after.uniform(0.0, min(length / 2, 15.0)))
     for kill in range(late):
         killed(parts, data, settings, pattern=patterns[kill * len(patterns) // late],
                after=random_after.uniform(0.0, 0.6))
