@@ -198,7 +198,9 @@ def distill(
         restored = folder.restore(like)
         stepper = Stepper(d, real, from_host=from_host)
         step, state = restored or (0, _first_state(recipe, d, stepper, key, real))
-        if step < recipe.steps and not stepper.ended(state):
+        over = step == recipe.steps or stepper.ended(state)
+        repeated = over and folder.has_set()
+        if not over:
             with memory_told(recipe, stepper):
                 report_memory(recipe, stepper, state, real, from_host=from_host,
                               quiet=show_progress is False)
@@ -209,7 +211,8 @@ def distill(
         finished = _finished(recipe, d, state, real, key)
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
-            folder.note_time(int(state.step))
+            if not repeated:
+                folder.note_time(int(state.step))
         return finished
 
 
