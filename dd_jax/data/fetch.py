@@ -46,8 +46,11 @@ def refusals_told() -> Iterator[None]:
       DDJaxError: what the store said, in place of the runtime's error.
     """
     _refusals.clear()
-    logger = logging.getLogger("jax._src.callback")  # prints tracebacks of what it passes on
-    logger.addFilter(_is_no_refusal)
+    # JAX logs a traceback of what it passes on.
+    last = [logging.lastResort] if logging.lastResort else []
+    handlers = [*logging.getLogger("jax").handlers, *logging.root.handlers, *last]
+    for handler in handlers:
+        handler.addFilter(_is_no_refusal)
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -55,7 +58,8 @@ def refusals_told() -> Iterator[None]:
             raise
         raise _refusals.pop() from error
     finally:
-        logger.removeFilter(_is_no_refusal)
+        for handler in handlers:
+            handler.removeFilter(_is_no_refusal)
 
 
 class _Reading:
