@@ -131,7 +131,7 @@ BAD = [
     ("mtt", "rate", -0.1, "rate is -0.1"),
     ("mtt", "rate", 0.0, "rate is 0"),
     ("mtt", "rate_rate", -1e-5, "rate_rate is -1e-05"),
-    ("mtt", "span", 4, "segments of 4 epochs.*have 3"),
+    ("mtt", "span", 4, "need experts of 4 epochs, and these have 3"),
     ("mtt", "start", "rael", "'rael'.*'real'"),
     ("ncfm", "alpha", 1.5, ""),
     ("ncfm", "bank_steps", 0, ""),
