@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -44,6 +45,8 @@ class Recipe:
         last.
       finalise: (set, data, key) -> set, applied once to the finished set, such as a relabelling.
       citation: how to cite the paper, BibTeX.
+      notes: JSON-able; what the set's file tells beside the settings, such as the rows of chosen
+        images. No part of a run's identity.
     """
 
     method: str
@@ -60,6 +63,7 @@ class Recipe:
     best_so_far: BestSoFar | None = None
     finalise: Callable[[SyntheticSet, RealData, jax.Array], SyntheticSet] | None = None
     citation: str = ""
+    notes: Mapping[str, Any] = MappingProxyType({})
 
     def __post_init__(self):
         require_whole("steps", self.steps, least=0, example=100)

@@ -317,7 +317,7 @@ def package(
     noted = {"shown_images": int(synthetic.images.shape[0])}
     if stored_bytes is not None:
         noted["stored_bytes"] = int(stored_bytes)
-    noted |= notes or {}
+    noted |= {**recipe.notes, **(notes or {})}
     return DistilledSet(
         synthetic=_packed(synthetic, recipe.labels.kind),
         normaliser=recipe.normaliser,

@@ -128,6 +128,15 @@ class Recording(NamedTuple):
         return own_dtypes()(lambda trained, keys, epoch: of(held, normaliser, trained, keys,
                                                             jnp.int32(epoch)))
 
+    def train(
+        self, data: RealData, normaliser: Normaliser, key: jax.Array, epochs: int
+    ) -> PyTree:
+        """The variables of one network that was trained for so many epochs."""
+        trained, train = self.begin(key[None]), self.trainer(data, normaliser)
+        for epoch in range(epochs):
+            trained = train(trained, key[None], epoch)
+        return jax.tree.map(lambda x: x[0], trained.variables)
+
     def look(self, trained: Trained, data: RealData, normaliser: Normaliser) -> Dynamics:
         """`Dynamics` [S, N] of networks as they are now; NumPy."""
         return look_at(self._look, trained.variables, data, normaliser, axis=1)
