@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dd_jax.data import gather
 from dd_jax.distill.needs import teacher
 from dd_jax.distill.selection_needs import chosen, dynamics, features
 from dd_jax.errors import ConfigError
@@ -99,7 +100,7 @@ class Selection(Tested):
 
         def finalise(synthetic, data: RealData, key):
             if data.images.dtype == jnp.uint8:
-                synthetic = synthetic._replace(images=np.asarray(data.images)[rows])
+                synthetic = synthetic._replace(images=gather(data, rows)[0])
             return synthetic if (weights == 1).all() else synthetic._replace(weights=weights)
 
         notes = {"rows": rows.tolist(), "ipc": float(self.per_class(at.data))}

@@ -41,7 +41,7 @@ def start_needs(
     if name not in OF_FEATURES:
         return {}
     return {NEED: chosen(name, OF_FEATURES[name](), data, Budget(ipc),
-                         settings={"features": "pixels"}, needs={"normaliser": normaliser})}
+                         settings={}, needs={"normaliser": normaliser})}
 
 
 def rows_start(
