@@ -16,7 +16,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dd_jax.select.greedy import directions
+from dd_jax.select.greedy_choices import directions
 from dd_jax.select.rules import unweighted
 from dd_jax.select.selector import Chosen
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dd_jax.errors import unknown
 from dd_jax.select import facility_location as locations
-from dd_jax.select import greedy, rules
+from dd_jax.select import greedy_choices, rules
 from dd_jax.select.medoids import medoids
 from dd_jax.select.selector import Selector
 from dd_jax.types import RealData
@@ -44,19 +44,19 @@ def random() -> Selector:
 
 
 def herding() -> Selector:
-    """The mean of the chosen follows the mean of all, see `greedy.herding`."""
-    return _of_features(greedy.herding)
+    """The mean of the chosen follows the mean of all, see `greedy_choices.herding`."""
+    return _of_features(greedy_choices.herding)
 
 
 def k_center(first: str = "mean") -> Selector:
-    """Each is the farthest from the chosen, see `greedy.k_center`.
+    """Each is the farthest from the chosen, see `greedy_choices.k_center`.
 
     Raises:
       ConfigError: `first` is neither "mean" nor "random".
     """
     if first not in ("mean", "random"):
         raise unknown("first image", first, ("mean", "random"))
-    return _of_features(partial(greedy.k_center, first=first), drawn=first == "random")
+    return _of_features(partial(greedy_choices.k_center, first=first), drawn=first == "random")
 
 
 def k_means(iterations: int = 10) -> Selector:
@@ -70,8 +70,8 @@ def facility_location(block: int | None = None) -> Selector:
 
 
 def graph_cut(weight: float = 1.0) -> Selector:
-    """Like all and unlike the chosen, see `greedy.graph_cut`."""
-    return _of_features(partial(greedy.graph_cut, weight=weight))
+    """Like all and unlike the chosen, see `greedy_choices.graph_cut`."""
+    return _of_features(partial(greedy_choices.graph_cut, weight=weight))
 
 
 def moderate() -> Selector:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax.select import greedy, rules
+from dd_jax.select import greedy_choices, rules
 from dd_jax.select.facility_location import facility_location
 from dd_jax.select.medoids import medoids
 from dd_jax.solvers.k_means import k_means
@@ -18,9 +18,9 @@ from tests.select import reference_selection as slow
 
 KEY = jax.random.key(0)
 CHOICES = {
-    "herding": (greedy.herding, slow.herding),
-    "k_center": (greedy.k_center, slow.k_center),
-    "graph_cut": (greedy.graph_cut, lambda p, n: slow.plain_greedy(slow.graph_cut, p, n)),
+    "herding": (greedy_choices.herding, slow.herding),
+    "k_center": (greedy_choices.k_center, slow.k_center),
+    "graph_cut": (greedy_choices.graph_cut, lambda p, n: slow.plain_greedy(slow.graph_cut, p, n)),
     "facility_location": (facility_location,
                           lambda p, n: slow.plain_greedy(slow.facility_location, p, n)),
 }
