@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -63,7 +62,7 @@ class Recipe:
     best_so_far: BestSoFar | None = None
     finalise: Callable[[SyntheticSet, RealData, jax.Array], SyntheticSet] | None = None
     citation: str = ""
-    notes: Mapping[str, Any] = MappingProxyType({})
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         require_whole("steps", self.steps, least=0, example=100)

@@ -95,7 +95,7 @@ def herding(points: jax.Array, valid: jax.Array, count: int, key: jax.Array | No
     Example:
       >>> points = jnp.array([[0.0], [1.0], [2.0], [9.0]])
       >>> herding(points, jnp.ones(4, bool), 3).rows.tolist()
-      [2, 3, 0]
+      [2, 1, 3]
 
     Source: Welling, Herding Dynamical Weights to Learn, ICML 2009.
     """
