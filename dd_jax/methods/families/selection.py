@@ -53,6 +53,7 @@ class Selection(Tested):
       short: where a class has fewer images than it is asked for: "refuse", "fewer" (all that it
         has) or "others" (the missing ones are of other classes).
       choice_seed: of what a selector draws, whatever the run's seed is.
+      normaliser: a name in `data.normalisers`.
     """
 
     total: Whole | None = None
