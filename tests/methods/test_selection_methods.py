@@ -65,7 +65,7 @@ def test_budgets(changes, counts, store):
     assert held.tolist() == counts if counts else held.sum() == 5
     assert found.ipc == size / 2
     settings = methods.preset("random", "cpu", 1, **changes)
-    assert settings.per_class(members.toy_data()) == size / 2
+    assert settings.images_per_class(members.toy_data()) == size / 2
 
 
 def test_unequal_classes(store):

@@ -70,7 +70,7 @@ class Selection(Tested):
         ipc = self.ipc if self.total is None and self.share is None else None
         return Budget(ipc, self.total, self.share, self.within, self.short)
 
-    def per_class(self, data: RealData) -> float:
+    def images_per_class(self, data: RealData) -> float:
         size, classes = int(counts_of(self.budget(), data).sum()), data.spec.num_classes
         return size // classes if size % classes == 0 else size / classes
 
@@ -104,7 +104,7 @@ class Selection(Tested):
                 synthetic = synthetic._replace(images=gather(data, rows)[0])
             return synthetic if (weights == 1).all() else synthetic._replace(weights=weights)
 
-        notes = {"rows": rows.tolist(), "ipc": float(self.per_class(at.data))}
+        notes = {"rows": rows.tolist(), "ipc": float(self.images_per_class(at.data))}
         if at.data.images.dtype == jnp.uint8:  # a byte a value, and a class number for each image
             notes["stored_bytes"] = len(rows) * (math.prod(at.spec.shape) + 4)
         return dict(

@@ -71,7 +71,7 @@ class Settings:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True)(cls)
 
-    def per_class(self, data: RealData) -> float:
+    def images_per_class(self, data: RealData) -> float:
         """Images per class in one stage; `ipc`, unless other settings say how many."""
         return self.ipc
 
@@ -202,7 +202,7 @@ class Site:
     @property
     def images(self) -> int:
         """How many images the set stores."""
-        return round(self.settings.per_class(self.data) * self.classes, 6)
+        return round(self.settings.images_per_class(self.data) * self.classes, 6)
 
     @property
     def normaliser(self) -> Normaliser:
