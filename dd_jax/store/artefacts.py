@@ -176,7 +176,8 @@ class ArtefactStore:
             self._make(artefact, data, data_hash, path, needs, show_progress)
         _check_files(path)
         try:
-            value = artefact.open(path)
+            with own_dtypes():  # as it was made
+                value = artefact.open(path)
         except (CheckpointError, SetFileError) as error:
             if "--remove" in error.fix:
                 raise

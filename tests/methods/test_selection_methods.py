@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -127,3 +128,12 @@ def test_a_start_of_chosen_images_runs_and_one_of_scores_is_unknown(store):
 def test_defaults_of_scores_are_hardest_first():
     assert {methods.preset(name).order for name in NAMES
             if issubclass(methods.METHODS[name].settings, OfDynamics)} == {"top"}
+
+
+def test_choices_are_the_same_where_jax_is_told_to_take_float64(store):
+    rows = made("herding", store, ipc=2).recipe["rows"]
+    with jax.enable_x64(True):
+        assert made("herding", store, ipc=2).recipe["rows"] == rows
+        assert len(set(made("herding", store, ipc=4).recipe["rows"])) == 8
+        other = ArtefactStore(store.folder.parent / "float64")
+        assert made("herding", other, ipc=2).recipe["rows"] == rows
