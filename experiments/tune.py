@@ -4,7 +4,8 @@
     python -m experiments.tune mtt --ipc 10 --scan image_rate=100,300,1000 --scan inner_steps=20,40
 
 To be run from the checkout's root. Every point of the grid is a run with `share` of the preset's
-steps, and `share` of the steps of its test; scanned numbers of steps are those of the whole budget.
+steps, and `test_share` of the steps of its test; scanned numbers of steps are those of the whole
+budget.
 For each it tells the loss at both ends, how far the images have moved, the accuracy of two
 networks, and once for each test its ceiling: one network trained on all real images under the whole
 test.
@@ -47,7 +48,7 @@ from experiments.cells import as_json
 from experiments.table import RESULTS, TUNING
 
 # What a point is the measurement of; points that agree in these are the same.
-IDENTITY = ("settings", "protocol", "data", "share", "networks", "seed")
+IDENTITY = ("settings", "protocol", "data", "share", "test_share", "networks", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Options:
       method: by its name.
       scan: NAME=VALUE,VALUE,... of a setting; several make a grid.
       ipc, protocol, data, seed: as for a run.
-      share: of the preset's steps, and of its test's.
+      share: of the preset's steps.
+      test_share: of its test's; the same by default.
       networks: tested at each point.
       full: also the ceiling of each test, made once and kept with the artefacts.
       artefacts: folder of what is made from the real data once.
@@ -72,6 +74,7 @@ class Options:
     data: str = "fashion_mnist"
     seed: int = 0
     share: float = 0.1
+    test_share: float | None = None
     networks: int = 2
     full: bool = True
     artefacts: pathlib.Path = pathlib.Path("runs/artefacts")
@@ -139,11 +142,12 @@ def ends(losses: Sequence[float]) -> tuple[float, float]:
 def tested(distilled, recipe: dd.Recipe, data, options: Options) -> dict[str, Any]:
     """Accuracies of a few networks under a share of the recipe's test."""
     key = jax.random.key(options.seed + 1)
-    short = shortened_test(recipe.evaluation, options.share)
+    share = options.share if options.test_share is None else options.test_share
+    short = shortened_test(recipe.evaluation, share)
     if recipe.labels.kind == "representations":
         budget = evaluate.BUDGETS[options.protocol]
         budget = dataclasses.replace(budget, seeds=options.networks, tune_steps=0,
-                                     probe_steps=part(budget.probe_steps, options.share))
+                                     probe_steps=part(budget.probe_steps, share))
         found = evaluate.evaluate_transfer(
             distilled.trainable(), data, normaliser=recipe.normaliser, protocol=short, key=key,
             budget=budget).probe
@@ -235,6 +239,7 @@ def fill(options: Options) -> list[dict[str, Any]]:
         settings = shortened(whole, options.share)
         point = {"changes": changes, "settings": as_json(dataclasses.asdict(settings)),
                  "protocol": options.protocol, "data": options.data, "share": options.share,
+                 "test_share": options.test_share,
                  "networks": options.networks, "seed": options.seed}
         wanted.append((point, methods.plan_with(method, settings, data)))
     path = options.out / f"{method.name}_ipc{ipc}.json"

@@ -1,7 +1,8 @@
 """The command line: one thin dispatcher; errors are one line and an exit code, never a traceback.
 
-Exit codes: 0 done, 2 bad input, 3 a run that stopped being finite, 75 stopped by a signal (run the
-same command again to continue).
+Exit codes: 0 done, 2 bad input, 3 a run that stopped being finite, 75 stopped by SIGTERM or Ctrl-C
+wherever it was (run the same command again to continue), 128 + the signal's number when it came
+twice.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from dd_jax.cli.messages import plain_warnings, told_here
+from dd_jax.cli.stop import Stopped
 from dd_jax.errors import DDJaxError, NonFiniteError, RunStopped, unknown
+from dd_jax.run.stop import EXIT_NON_FINITE, EXIT_STOPPED
 from dd_jax.versions import __version__
 
 _COMMANDS = {
@@ -90,6 +93,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except DDJaxError as error:
         print(told_here(error, words), file=sys.stderr)
         return _exit_code(error)
+    except Stopped as stop:
+        print(f"RunStopped: {stop}", file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -100,6 +106,4 @@ def main(words: Sequence[str] | None = None) -> int:
 def _exit_code(error: DDJaxError) -> int:
     if not isinstance(error, (NonFiniteError, RunStopped)):
         return 2
-    from dd_jax.run.stop import EXIT_NON_FINITE, EXIT_STOPPED
-
     return EXIT_STOPPED if isinstance(error, RunStopped) else EXIT_NON_FINITE

@@ -156,7 +156,7 @@ def bank(
 
     def make(data: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
         one = jax.jit(train)
-        with StopSignals() as stop:
+        with StopSignals("stopping after this network") as stop:
             for i, part in enumerate(parts):
                 if (folder / part).exists():
                     continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -96,7 +97,8 @@ def complete(
       plan: of a method; a complete recipe is returned as it is.
       data: the real training set.
       artefacts: the store or its folder; by default DD_JAX_ARTEFACTS or runs/artefacts.
-      show_progress: of what has to be made; by default when there is somebody to see it.
+      show_progress: of what has to be made, which is told on stderr before it begins; False is
+        silent.
 
     Returns:
       A `Recipe` whose settings name the address of every need under "needs".
@@ -112,9 +114,11 @@ def complete(
         return plan.build({})
     store, have = as_store(artefacts), {}
     _try_out(plan, data, store)
-    with StopSignals() as stop:
+    with StopSignals("stopping after what is being made here") as stop:
         for name, need in plan.needs.items():
-            have[name] = store.get(need, data, show_progress=show_progress)
+            have[name] = store.get(
+                need, data, show_progress=show_progress,
+                stop=functools.partial(stop.check, "while another process makes what is needed"))
             stop.check(f"after {name} was there, which is kept")
     recipe = plan.build(have)
     return dataclasses.replace(recipe, settings={**recipe.settings, "needs": plan.addresses(data)})

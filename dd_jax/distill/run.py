@@ -14,7 +14,7 @@ import numpy as np
 
 from dd_jax.backend import as_key, own_dtypes
 from dd_jax.data import as_index, fingerprint, training_part
-from dd_jax.data.fetch import is_stored
+from dd_jax.data.fetch import is_stored, refusals_told
 from dd_jax.distill.best_so_far import best_notes
 from dd_jax.distill.outer import Distillation, DistillState, all_finite, distillation
 from dd_jax.distill.plan import Plan, check_plan, complete, refuse_other_run, store_beside
@@ -167,7 +167,8 @@ def distill(
       The `DistilledSet`, also saved as workdir/set.safetensors.
 
     Raises:
-      ConfigError, CheckpointError: before anything compiles.
+      ConfigError, CheckpointError: before anything compiles; the latter also where a stored
+        expert turns out to be damaged.
       NonFiniteError: loss, gradient or parameters stopped being finite; the state before is saved,
         and non_finite.json says what that step was fed with.
       DeviceMemoryError: the device is out of memory; the last checkpoint is kept.
@@ -190,13 +191,16 @@ def distill(
     recipe = complete(plan, real, artefacts=store_beside(artefacts, workdir),
                       show_progress=show_progress)
     identity = identity_of(recipe, real, key, log_every)
-    with open_workdir(workdir, identity) as folder, StopSignals() as stop, own_dtypes():
+    with (open_workdir(workdir, identity) as folder, StopSignals() as stop, own_dtypes(),
+          refusals_told()):
         d = distillation(recipe)
         like, from_host = _checked_state(d, key, real)
         restored = folder.restore(like)
         stepper = Stepper(d, real, from_host=from_host)
         step, state = restored or (0, _first_state(recipe, d, stepper, key, real))
-        if step < recipe.steps and not stepper.ended(state):
+        over = step == recipe.steps or stepper.ended(state)
+        repeated = over and folder.has_set()
+        if not over:
             with memory_told(recipe, stepper):
                 report_memory(recipe, stepper, state, real, from_host=from_host,
                               quiet=show_progress is False)
@@ -207,7 +211,8 @@ def distill(
         finished = _finished(recipe, d, state, real, key)
         if folder.path is not None:
             save(folder.path / "set.safetensors", finished)
-            folder.note_time(int(state.step))
+            if not repeated:
+                folder.note_time(int(state.step))
         return finished
 
 

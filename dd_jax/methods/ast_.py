@@ -21,16 +21,17 @@ from typing import Annotated
 import optax
 
 from dd_jax.errors import ConfigError
-from dd_jax.methods.families.trajectory import ZCA, Trajectories, narrow, row
-from dd_jax.methods.frame import Rate, Site, Whole, one_of, with_rate
+from dd_jax.methods.families import by_data
+from dd_jax.methods.families.experts import Smooth
+from dd_jax.methods.families.trajectory import narrow
+from dd_jax.methods.frame import Rate, Site, Whole, one_of
 from dd_jax.objectives.trajectory_loss import WAYPOINT_WEIGHTS, balanced_rates, waypoints
 from dd_jax.objectives.trajectory_matching import trajectory_matching
-from dd_jax.train.expert_rules import smooth
 from dd_jax.train.expert_starts import representative_start
 
 
-class AST(Trajectories):
-    """Settings of AST, those in `Trajectories` and:
+class AST(Smooth):
+    """Settings of AST, those in `Smooth` and:
 
     Attributes:
       waypoint_weights: of the points on the way, "aggregate" or "adaptive".
@@ -38,32 +39,18 @@ class AST(Trajectories):
       balanced: the student's loss is larger where its segment starts late.
       representative_start: images start as representatives; False: as `start` says.
       student_momentum: of the student's SGD.
-      penalty: of the experts' input gradients.
-      expert_momentum, expert_decay: of their SGD.
-      expert_drop: epochs after which its rate drops to 0.6 and its momentum begins anew.
     """
 
     inner_steps: Whole = 30
     max_start: Whole = 20
     rate_rate: Rate = 1e-6
-    expert_rate: Rate = 0.003
     waypoint_weights: Annotated[str, one_of(WAYPOINT_WEIGHTS, "waypoint weights")] = "aggregate"
     shake: Rate = 1.0
     balanced: bool = True
     representative_start: bool = True
     student_momentum: Rate = 0.9
-    penalty: Rate = 2.0
-    expert_momentum: Rate = 0.9
-    expert_decay: Rate = 1e-3
-    expert_drop: Whole = 27
 
-    for_data = {
-        "cifar10": {1: dict(normaliser=ZCA)},
-        "cifar100": {1: row(20, 3, 20, 1000.0, 1e-5, normaliser=ZCA),
-                     10: row(20, 2, 30, 1000.0, 1e-5, batch_size=128),
-                     50: row(80, 2, 40, 1000.0, 1e-5, batch_size=700)},
-        "tiny_imagenet": {1: row(10, 2, 10, 1e4, 1e-4)},
-    }
+    for_data = by_data.AST
     presets = {
         "official": {},
         # Its own rates; momentum takes the student three times as far as MTT's.
@@ -77,13 +64,8 @@ class AST(Trajectories):
     def student_optimizer(self) -> optax.GradientTransformation:
         return optax.trace(self.student_momentum)
 
-    def training(self) -> dict:
-        full = min(self.expert_drop, self.expert_epochs)
-        dropped = self.expert_epochs - full
-        return dict(rule=smooth(penalty=self.penalty),
-                    learning_rate=[self.expert_rate] * full + [0.6 * self.expert_rate] * dropped,
-                    momentum=self.expert_momentum, weight_decay=self.expert_decay,
-                    restart=full if dropped else None)
+    def expert_start(self):
+        return representative_start if self.representative_start else None
 
     def check(self, at: Site) -> None:
         super().check(at)
@@ -97,11 +79,3 @@ class AST(Trajectories):
             loss=waypoints(self.waypoint_weights),
             rate_schedule=balanced_rates(self.max_start) if self.balanced else None,
         )
-
-    def build(self, at: Site) -> dict:
-        fields = super().build(at)
-        if self.representative_start:
-            segments = self.segments(at, waypoints=True)
-            fields["start"] = with_rate(representative_start(
-                segments, at.convnet(), normaliser=at.normaliser, ipc=self.ipc), self.rate)
-        return fields

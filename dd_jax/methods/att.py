@@ -9,7 +9,8 @@ and the nearest step is looked for among all (there only below a distance of 10,
 
 from __future__ import annotations
 
-from dd_jax.methods.families.trajectory import ZCA, Trajectories, narrow, row
+from dd_jax.methods.families import by_data
+from dd_jax.methods.families.trajectory import Trajectories, narrow
 from dd_jax.methods.frame import Decay, Site, Whole
 from dd_jax.objectives.trajectory_loss import nearest
 from dd_jax.objectives.trajectory_matching import trajectory_matching
@@ -25,17 +26,7 @@ class ATT(Trajectories):
     expert_batch_size: Whole = 512
     average: Decay = 0.999
 
-    for_data = {
-        "cifar10": {1: dict(normaliser=ZCA), 50: {}},
-        "cifar100": {
-            1: row(50, 4, 20, 500.0, 1e-5, normaliser=ZCA, average=0.9995, steps=3000),
-            10: row(20, 2, 40, 1000.0, 1e-5, average=0.9995, steps=200_000),
-            50: row(80, 2, 40, 1000.0, 1e-5, normaliser=ZCA, average=0.999, steps=100_000,
-                    batch_size=1200)},
-        "tiny_imagenet": {
-            1: row(30, 2, 10, 1e4, 1e-4, average=0.999, steps=10_000),
-            10: row(20, 2, 40, 1e4, 1e-5, 1e-4, average=0.999, steps=80_000)},
-    }
+    for_data = by_data.ATT
     presets = {
         "official": {
             1: dict(inner_steps=80, span=4, max_start=2, rate_rate=1e-7, steps=6000,

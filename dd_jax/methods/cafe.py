@@ -21,17 +21,8 @@ from __future__ import annotations
 import optax
 
 from dd_jax.errors import ConfigError
-from dd_jax.methods.frame import (
-    Normalisation,
-    NormedConvNets,
-    Pixels,
-    Rate,
-    Site,
-    Start,
-    Tested,
-    Views,
-    Whole,
-)
+from dd_jax.methods.frame import NormedConvNets, Pixels, Site, Tested
+from dd_jax.methods.frame.fields import Normalisation, Rate, Start, Views, Whole
 from dd_jax.objectives.layer_matching import layer_matching
 from dd_jax.objectives.matching import require_several_classes
 from dd_jax.pools.plateau import plateau_pool

@@ -21,16 +21,8 @@ import optax
 
 from dd_jax import pools
 from dd_jax.errors import require_whole
-from dd_jax.methods.frame import (
-    Norm,
-    Normalisation,
-    NormedConvNets,
-    Pixels,
-    Rate,
-    Site,
-    Tested,
-    Whole,
-)
+from dd_jax.methods.frame import NormedConvNets, Pixels, Site, Tested
+from dd_jax.methods.frame.fields import Norm, Normalisation, Rate, Whole
 from dd_jax.objectives import attention, distribution_matching
 from dd_jax.types import DataSpec
 

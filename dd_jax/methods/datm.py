@@ -14,26 +14,18 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from dd_jax.methods.families.trajectory import ZCA, narrow, row
-from dd_jax.methods.frame import Rate, Seed, Site, Whole, with_rate
-from dd_jax.methods.ftd import Flat
+from dd_jax.methods.families import by_data
+from dd_jax.methods.families.experts import Flat
+from dd_jax.methods.families.trajectory import narrow
+from dd_jax.methods.frame import Rate, Seed, Site, Whole
 from dd_jax.synthetic import Labels, pixels
 from dd_jax.train.expert_starts import classified_start
 from dd_jax.train.segments import StartEpochs
 from dd_jax.transforms import skipped_above
 
 _LEAST = 1e-12  # of a label's probability: experts' logits are kept as they are
-
-
-def _row(*numbers: float, **others: Any) -> dict[str, Any]:
-    """A row for other data than CIFAR-10: whitened, from epoch 0 on without growth, unless said."""
-    usual = dict(batch_size=None, label_rate=10.0, threshold=1.0, min_start=0, first_max_start=None,
-                 growth_steps=0)
-    return row(*numbers, **{**usual, **others}, normaliser=ZCA)
 
 
 class DATM(Flat):
@@ -60,19 +52,7 @@ class DATM(Flat):
     label_rate: Rate = 2.0
     threshold: Rate = 1.0
 
-    for_data = {
-        "cifar10": {1: dict(normaliser=ZCA)},
-        "cifar100": {
-            1: _row(40, 3, 20, 1000.0, 1e-5, first_max_start=10, growth_steps=1000),
-            10: _row(80, 2, 50, 1000.0, 1e-5, batch_size=1000, first_max_start=30,
-                     growth_steps=2000),
-            50: _row(80, 2, 70, 1000.0, 1e-5, batch_size=1000, min_start=20),
-            100: _row(80, 2, 70, 50.0, 1e-5, batch_size=1000, min_start=30)},
-        "tiny_imagenet": {
-            1: _row(40, 2, 20, 1e4, 1e-4, first_max_start=15, growth_steps=2000),
-            10: _row(40, 2, 50, 100.0, 1e-4, batch_size=500, min_start=10),
-            50: _row(20, 2, 70, 100.0, 1e-4, batch_size=1000, min_start=40)},
-    }
+    for_data = by_data.DATM
     presets = {
         "official": {
             1: dict(batch_size=10, max_start=4, rate_rate=1e-7, label_rate=5.0, threshold=1.1),
@@ -99,11 +79,9 @@ class DATM(Flat):
         return {name: skipped_above(each, self.threshold)
                 for name, each in {**super().optimizers(), "labels": labels}.items()}
 
+    def expert_start(self):
+        return classified_start if self.classified else None
+
     def build(self, at: Site) -> dict:
-        fields = dict(super().build(at), parameterization=pixels(labels="soft", least=_LEAST),
-                      labels=Labels("probabilities"), evaluation=self.test(at, batch_size=128))
-        if self.classified:
-            start = classified_start(self.segments(at), at.convnet(), normaliser=at.normaliser,
-                                     ipc=self.ipc)
-            fields["start"] = with_rate(start, self.rate)
-        return fields
+        return dict(super().build(at), parameterization=pixels(labels="soft", least=_LEAST),
+                    labels=Labels("probabilities"), evaluation=self.test(at, batch_size=128))

@@ -18,18 +18,8 @@ from __future__ import annotations
 import optax
 
 from dd_jax import pools
-from dd_jax.methods.frame import (
-    GradientDistance,
-    Normalisation,
-    NormedConvNets,
-    Pixels,
-    Rate,
-    Site,
-    Start,
-    Tested,
-    Views,
-    Whole,
-)
+from dd_jax.methods.frame import NormedConvNets, Pixels, Site, Tested
+from dd_jax.methods.frame.fields import GradientDistance, Normalisation, Rate, Start, Views, Whole
 from dd_jax.objectives import gradient_matching
 
 LOOPS = {1: dict(uses=1, epochs=1), 10: dict(uses=10, epochs=50), 20: dict(uses=20, epochs=25),

@@ -30,16 +30,8 @@ from dd_jax import pools
 from dd_jax.distill.needs import bank
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.methods.families.unrolling import Unrolling
-from dd_jax.methods.frame import (
-    LearnedRate,
-    Rate,
-    Seed,
-    Site,
-    Start,
-    Whole,
-    one_of,
-    with_rate,
-)
+from dd_jax.methods.frame import Site, with_rate
+from dd_jax.methods.frame.fields import LearnedRate, Rate, Seed, Start, Whole, one_of
 from dd_jax.methods.frame.settings import method_name
 from dd_jax.objectives import unrolled
 from dd_jax.pools.bank import bank_pool

@@ -15,15 +15,8 @@ from __future__ import annotations
 import optax
 
 from dd_jax import pools
-from dd_jax.methods.frame import (
-    Normalisation,
-    NormedConvNets,
-    Pixels,
-    Rate,
-    Site,
-    Tested,
-    Whole,
-)
+from dd_jax.methods.frame import NormedConvNets, Pixels, Site, Tested
+from dd_jax.methods.frame.fields import Normalisation, Rate, Whole
 from dd_jax.objectives import mean_embedding
 
 

@@ -15,25 +15,10 @@ Differs from the official code: as MTT does, see `methods.mtt`; and
 
 from __future__ import annotations
 
-from dd_jax.methods.families.trajectory import ZCA, Trajectories, narrow, row
-from dd_jax.methods.frame import Decay, Rate, Site
-from dd_jax.train.expert_rules import sharpness_aware
-
-
-class Flat(Trajectories):
-    """Settings of experts in flat valleys.
-
-    Attributes:
-      radius: of the experts' perturbation, relative to the size of each parameter.
-      share: how much of the plain gradient's part that is orthogonal to the perturbed one is taken
-        away; 0 is adaptive sharpness-aware minimisation.
-    """
-
-    radius: Rate = 0.01
-    share: Rate = 0.3
-
-    def training(self) -> dict:
-        return dict(rule=sharpness_aware(rho=self.radius, a=self.share))
+from dd_jax.methods.families import by_data
+from dd_jax.methods.families.experts import Flat
+from dd_jax.methods.families.trajectory import narrow
+from dd_jax.methods.frame import Decay, Site
 
 
 class FTD(Flat):
@@ -45,17 +30,7 @@ class FTD(Flat):
 
     average: Decay = 0.999
 
-    for_data = {
-        "cifar10": {1: dict(normaliser=ZCA)},
-        "cifar100": {
-            1: row(40, 3, 20, 1000.0, 1e-5, normaliser=ZCA, share=1.0, average=0.9995),
-            10: row(20, 2, 40, 1000.0, 1e-5, normaliser=ZCA, share=1.0, average=0.9995),
-            50: row(80, 2, 40, 1000.0, 1e-5, normaliser=ZCA, share=1.0, average=0.999,
-                    batch_size=1000)},
-        "tiny_imagenet": {
-            1: row(30, 2, 10, 1e4, 1e-4, share=1.0, average=0.999),
-            10: row(20, 2, 40, 1e4, 1e-4, share=1.0, average=0.999, batch_size=500)},
-    }
+    for_data = by_data.FTD
     presets = {
         "official": {
             1: dict(inner_steps=50, max_start=2, rate_rate=1e-7, average=0.9999),

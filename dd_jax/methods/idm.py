@@ -3,15 +3,11 @@
 DM with images of four parts, with networks from a queue of all degrees of training, and with the
 cross-entropy of the synthetic images under the same network, the more the better that network is.
 
-Differs from the official code:
+Differs from the official code: as `families.formed` says; and
   - the defaults are the arguments that the authors publish for CIFAR-10, not those of the script;
-  - a set is the last one, not the one of the best test accuracy over time; training accuracies are
-    forgotten every `forget` iterations, where the script evaluates;
-  - the images that a network is trained on are drawn without replacement within an iteration, and
-    shown images are ordered image after image (there patch after patch);
+  - training accuracies are forgotten every `forget` iterations, where the script evaluates;
+  - the images that a network is trained on are drawn without replacement within an iteration;
   - CIFAR-100 and Tiny-ImageNet, which have other arguments, take those of CIFAR-10;
-  - preset "cpu" steps once for all classes; "official" once per class and step, as there, where a
-    class moves on by its momentum while the others have their turn;
   - "ipc=1" with factor 1 takes any real images, not the script's list of easy ones.
 """
 

@@ -67,7 +67,6 @@ class LinBa(Unrolling):
         sizes = dict(bases=self.bases, downsample=self.downsample, per_class=self.own_bases)
         rows = address_rows(self.ipc, at.spec.shape, classes=at.classes, **sizes)
         network, augmentation = at.convnet(), at.augmentation()
-
         batch_size = min(self.batch_size, int(at.data.class_counts.min()))
 
         def objective(adjoint: str):

@@ -3,17 +3,12 @@
 Class by class, features of random networks on real and shown images agree in all moments, as a
 kernel of them sees it; stored as IDC stores them, SGD on the pixels.
 
-Differs from the official code:
+Differs from the official code: as `families.formed` says; and
   - the authors' repository holds no code in the state that is known: batches, numbers of shown
     images, loop and rates are those of public repositories that were derived from it, and
     "official" is what these say; their networks are tested after 1,500 epochs, here after 1,000;
-  - the images live in model space; SGD, its rate and the range [0, 1] are those of pixels all the
-    same, and images are cut to the range after every step;
   - the settings of the other kernels' rates are not published: the rate given here is that of the
-    Gaussian one;
-  - preset "cpu" steps once for all classes; "official" once per class and step, as there, where a
-    class moves on by its momentum while the others have their turn;
-  - the accuracy is that of the last epoch of the last set, not the best one seen on the test set.
+    Gaussian one.
 """
 
 from __future__ import annotations

@@ -19,21 +19,14 @@ Differs from the official code:
 
 from __future__ import annotations
 
-from dd_jax.methods.families.trajectory import ZCA, Trajectories, narrow, row
+from dd_jax.methods.families import by_data
+from dd_jax.methods.families.trajectory import Trajectories, narrow
 
 
 class MTT(Trajectories):
     """Settings of MTT, see `Trajectories`; "official" follows the data."""
 
-    for_data = {
-        "cifar10": {1: dict(normaliser=ZCA), 50: {}},
-        "cifar100": {1: row(20, 3, 20, 1000.0, 1e-5, normaliser=ZCA),
-                     10: row(20, 2, 20, 1000.0, 1e-5),
-                     50: row(80, 2, 40, 1000.0, 1e-5, normaliser=ZCA, batch_size=125)},
-        "tiny_imagenet": {1: row(10, 2, 10, 1e4, 1e-4),
-                          10: row(20, 2, 40, 1e4, 1e-4, batch_size=200),
-                          50: row(20, 2, 40, 1e4, 1e-4, batch_size=300)},
-    }
+    for_data = by_data.MTT
     presets = {
         "official": {
             1: dict(inner_steps=50, max_start=2, rate_rate=1e-7),

@@ -5,9 +5,7 @@ Characteristic functions of normalised features of real and shown images agree, 
 somewhere between their random start and their end after training on real images; and the trained
 ends recognise the shown images (calibration). Every stored image shows factor^2 images, as in IDC.
 
-Differs from the official code:
-  - the images live in model space; AdamW acts on pixels in [0, 1] all the same, and images are cut
-    to the range after every step (there once per iteration);
+Differs from the official code: as `families.formed` says; and
   - the calibration's network is drawn on its own (there the trained end of the pair that the
     matching uses);
   - a learned sampler ascends once per iteration by the sum over classes, with features computed
@@ -20,8 +18,7 @@ Differs from the official code:
   - a class smaller than the real batch is gone through again (the official code takes fewer);
   - networks of the bank are trained on random batches (there on passes over the set);
   - preset "cpu" takes one step for all classes, of matching and calibration together; "official"
-    one for every class and term, as there;
-  - evaluation: the accuracy of the last epoch, not the best one on the test set.
+    one for every class and term, as there.
 """
 
 from __future__ import annotations
@@ -32,17 +29,8 @@ import optax
 
 from dd_jax.distill.needs import bank
 from dd_jax.methods.families.formed import Formed
-from dd_jax.methods.frame import (
-    ConvNets,
-    Rate,
-    Seed,
-    Share,
-    Site,
-    Tested,
-    Views,
-    Whole,
-    one_of,
-)
+from dd_jax.methods.frame import ConvNets, Site, Tested
+from dd_jax.methods.frame.fields import Rate, Seed, Share, Views, Whole, one_of
 from dd_jax.objectives import weighted_sum
 from dd_jax.objectives.alternating import alternating
 from dd_jax.objectives.characteristic import characteristic_function

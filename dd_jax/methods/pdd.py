@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from dd_jax.methods.families.trajectory import ZCA, Trajectories, row
+from dd_jax.methods.families import by_data
+from dd_jax.methods.families.trajectory import Trajectories
 from dd_jax.methods.frame import Rate, Site, Whole
 from dd_jax.train.student import Student
 
@@ -31,12 +32,7 @@ class PDD(Trajectories):
     evaluation_epochs: Whole = 1503  # 501 for each of five stages, see `evaluate.equal_budget`
 
     stages = 5
-    for_data = {
-        "cifar10": {1: dict(normaliser=ZCA)},
-        "cifar100": {1: row(20, 3, 20, 1000.0, 1e-5, normaliser=ZCA),
-                     10: row(20, 2, 20, 1000.0, 1e-5, normaliser=ZCA, batch_size=512)},
-        "tiny_imagenet": {1: row(20, 2, 20, 1e4, 1e-4, batch_size=64, expert_epochs=24)},
-    }
+    for_data = by_data.PDD
     presets = {
         "official": {10: dict(inner_steps=30, max_start=15, rate_rate=1e-5)},
         # Experts of every stage are trained anew: few, for the epochs that segments lie in.

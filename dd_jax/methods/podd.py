@@ -21,18 +21,13 @@ Differs from the official code:
 from __future__ import annotations
 
 from dd_jax.data import check_classes
+from dd_jax.methods.families import by_data
 from dd_jax.methods.families.windowed import Windowed
 from dd_jax.methods.frame import Site, Whole
 from dd_jax.synthetic import Labels, class_start, poster
 from dd_jax.synthetic.class_order import class_grid, class_order, mean_image_distances
 from dd_jax.synthetic.poster_layout import patch_counts, poster_shape
 from dd_jax.train.plans import permuted
-
-
-def _published(rows: int, columns: int) -> dict:
-    """Patches along the sides of the published posters, which are for 0.9 images per class."""
-    return dict(rows=lambda ipc: rows if ipc == 0.9 else None,
-                columns=lambda ipc: columns if ipc == 0.9 else None)
 
 
 class PoDD(Windowed):
@@ -58,15 +53,9 @@ class PoDD(Windowed):
     ordered: bool = True
     evaluation_steps: Whole = 2000
 
-    for_data = {
-        "cifar100": {0: dict(_published(20, 20), patch_batch=50, batch_size=2000, window=100,
-                             inner_steps=300, labels="learned")},
-        "tiny_imagenet": {0: dict(_published(20, 40), patch_batch=30, batch_size=500, window=100,
-                                  inner_steps=300, labels="learned", depth=3, inner_rate=5e-4,
-                                  image_rate=5e-4, label_rate=5e-4)},
-    }
+    for_data = by_data.PODD
     presets = {
-        "official": {0: dict(_published(6, 16), patch_batch=96)},
+        "official": {0: dict(by_data.patches(6, 16), patch_batch=96)},
         "cpu": {0: dict(steps=500, batch_size=256, window=12, inner_steps=36, hold=1, rows=None,
                         columns=None, inner_rate=3e-3, image_rate=0.02, label_rate=0.01,
                         normaliser="standardise", augmentation="none", labels="learned",

@@ -20,14 +20,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError
+from dd_jax.methods.families import by_data
 from dd_jax.methods.families.windowed import Windowed
 from dd_jax.methods.frame import Site, Start, Whole
 from dd_jax.synthetic import Labels, pixels
 from dd_jax.train import class_rows
-
-# On sets of many classes, of which an inner step takes a part.
-_MANY = dict(per_class=1, classes=50, labels="learned", image_rate=3e-4, label_rate=3e-4,
-             normaliser="standardise")
 
 
 class RaTBPTT(Windowed):
@@ -47,15 +44,7 @@ class RaTBPTT(Windowed):
     classes: Whole | None = None
     unit_norm: bool = True
 
-    for_data = {
-        "cifar100": {
-            1: dict(window=90, inner_steps=130, window_mode="last", labels="learned",
-                    image_rate=3e-4, label_rate=3e-4),
-            10: dict(window=100, inner_steps=300, per_class=1, labels="learned")},
-        "tiny_imagenet": {1: dict(window=100, inner_steps=300, **_MANY, batch_size=1000)},
-        "imagenet": {1: dict(window=80, inner_steps=280, window_mode="last", **_MANY,
-                             batch_size=1500)},
-    }
+    for_data = by_data.RAT_BPTT
     presets = {
         "official": {},  # of CIFAR-10 at ten images per class
         "cpu": {0: dict(batch_size=256, hold=1, per_class=2, classes=None, inner_rate=3e-3,

@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.data.fetch import fetch
-from dd_jax.methods.families.trajectory import ZCA, Trajectories, narrow, row
+from dd_jax.methods.families import by_data
+from dd_jax.methods.families.trajectory import Trajectories, narrow
 from dd_jax.methods.families.unrolling import AdjointName
 from dd_jax.methods.frame import Site, Whole
 from dd_jax.methods.mtt import MTT
@@ -52,21 +53,12 @@ class TESLA(Trajectories):
     soft_labels: bool = False
     compared: bool = False
 
-    for_data = {
-        **MTT.for_data,
-        "cifar10": {10: dict(normaliser=ZCA), 50: {}},
-        "cifar100": {**MTT.for_data["cifar100"],
-                     50: row(80, 2, 40, 500.0, 1e-5, normaliser=ZCA, batch_size=125)},
-        "imagenet": {1: row(10, 3, 10, 5000.0, 1e-4, batch_size=100, soft_labels=True,
-                            expert_count=50)},
-    }
+    for_data = by_data.TESLA
     presets = {
         # Beyond 1 they are MTT's.
         "official": {
-            1: dict(inner_steps=50, max_start=5, rate_rate=1e-7, image_rate=500.0),
-            10: dict(inner_steps=30, max_start=20, rate_rate=1e-5, rate=0.001),
-            50: dict(inner_steps=30, max_start=40, rate_rate=1e-5, rate=0.001, image_rate=1000.0),
-        },
+            **MTT.presets["official"],
+            1: dict(inner_steps=50, max_start=5, rate_rate=1e-7, image_rate=500.0)},
         "cpu": narrow(one=dict(max_start=3)),
     }
 

@@ -35,17 +35,8 @@ from dd_jax.backend import in_chunks
 from dd_jax.data import grey, identity
 from dd_jax.distill.needs import arrays, teacher
 from dd_jax.methods.families.teachers import Taught
-from dd_jax.methods.frame import (
-    Norm,
-    Rate,
-    Seed,
-    Share,
-    Site,
-    Tested,
-    Whole,
-    above_zero,
-    one_of,
-)
+from dd_jax.methods.frame import Site, Tested
+from dd_jax.methods.frame.fields import Norm, Rate, Seed, Share, Whole, above_zero, one_of
 from dd_jax.objectives.barycentre_matching import DISTANCES, barycentre_matching
 from dd_jax.synthetic import Labels, class_start
 from dd_jax.train.class_targets import class_targets

@@ -10,6 +10,20 @@ The inner problem is a strictly convex quadratic, so its derivative is implicit:
 for psi = (X_s, Y_s, tau). Both systems with H are solved by a few Adam steps, or by conjugate
 gradients. The implicit part is scaled down, leaf by leaf, to at most the norm of the direct part.
 
+Differs from the official code:
+  - the inner loss is collapsed analytically (see `linearised`), at a fraction of the work; the
+    ridge system is float64 throughout (an option there, for the solve);
+  - every inner run of Adam starts with a new state. There it goes on from that of the network's
+    training in the pool, so the iterates are the same for new networks only: at an age of 40 the
+    first step is 0.64 rates, and in 20 steps the frozen weights drift by 8.5 rates of the pool;
+  - the last layer's kernel is no part of the tangent, neither in the inner problem nor in the
+    adjoint system, as in the paper (the code masks it in the inner optimizer, which lets a tiny
+    ascent step through, and keeps it in the adjoint system);
+  - the solver's rate for v is searched for with the synthetic set in place of a real batch;
+  - one in ten inner runs is watched, by repeating it, when their rate is adapted (there all);
+  - gradients are of the whole synthetic set and the whole real batch: no sub-sampling of either,
+    which the official scripts have for CIFAR-100 with 50 per class, Tiny-ImageNet and ImageNet.
+
 Source: Loo et al., Dataset Distillation with Convexified Implicit Gradients, ICML 2023.
 """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -26,7 +27,8 @@ from dd_jax.store.trajectories import (
     remove_unfinished,
 )
 from dd_jax.store.trajectory_file import DTYPES, write_expert
-from dd_jax.train.experts import check_training, train_expert
+from dd_jax.train.experts import check_training, expert_training, train_expert
+from dd_jax.train.fit import Fitted
 from dd_jax.types import Network, RealData
 
 _TOGETHER = 10  # experts per program on an accelerator
@@ -78,7 +80,8 @@ def train_experts(
       ConfigError: a setting that cannot be.
       CheckpointError: the folder holds other experts or a damaged one, or is in use.
       NonFiniteError: an expert diverged.
-      RunStopped: SIGINT or SIGTERM came; the experts so far are kept.
+      RunStopped: SIGINT or SIGTERM came, which is seen after each epoch; the experts so far are
+        kept, the one in training begins anew.
 
     Example:
       >>> import tempfile
@@ -102,32 +105,68 @@ def train_experts(
     described = _described(settings, notes, key)
     description = describe(network, data, normaliser=normaliser, training=described)
 
-    with RunLock(prepare_folder(folder)), StopSignals() as stop:
+    with RunLock(prepare_folder(folder)), StopSignals("stopping after this epoch") as stop:
         remove_unfinished(folder)
         wanted = {**description, "dtype": dtype, "epochs": settings["epochs"]}
         missing = _missing(folder, count, wanted)
+        trained = _trainer(network, data, normaliser, settings)
+        ready, epochs = count - len(missing), settings["epochs"]
 
-        @jax.jit
-        def trained(data: RealData, normaliser: Normaliser, keys: jax.Array) -> jax.Array:
-            def one(key: jax.Array) -> jax.Array:
-                return train_expert(network, data, normaliser=normaliser, key=key, **settings)
+        def between(done: int) -> None:
+            shown.update(ready * epochs + len(turn) * done)
+            stop.check(f"after {ready} of {count} experts, which are kept; the next had "
+                       f"{done} of {epochs} epochs and begins anew")
 
-            return map_over(one, keys)
-
-        start = count - len(missing)
-        with progress(count, start=start, enabled=show_progress, description="experts") as shown:
-            for done in range(0, len(missing), together):
-                turn = missing[done:done + together]
+        with progress(count * epochs, start=ready * epochs, enabled=show_progress, unit="epoch",
+                      description=f"{count} experts") as shown:
+            for first in range(0, len(missing), together):
+                turn = missing[first:first + together]
                 # A last turn that is not full repeats an expert: another size would be compiled.
-                turn_keys = jnp.stack([jax.random.fold_in(key, i)
-                                       for i in turn + turn[-1:] * (together - len(turn))])
-                for i, trajectory in zip(turn, np.asarray(trained(data, normaliser, turn_keys))):
+                keys = jnp.stack([jax.random.fold_in(key, i)
+                                  for i in turn + turn[-1:] * (together - len(turn))])
+                for i, trajectory in zip(turn, trained(keys, between)):
                     write_expert(folder, i, trajectory, description=description, dtype=dtype)
-                ready = start + done + len(turn)
-                shown.update(ready)
+                ready += len(turn)
+                shown.update(ready * epochs)
                 if ready < count:
                     stop.check(f"after {ready} of {count} experts, which are kept")
     return open_trajectories(folder)
+
+
+def _trainer(
+    network: Network, data: RealData, normaliser: Normaliser, settings: Mapping[str, Any]
+) -> Callable[[jax.Array, Callable[[int], None]], np.ndarray]:
+    """(keys [n], between) -> trajectories [n, E + 1, P] of experts that are trained side by side.
+
+    Between two epochs it calls `between(epochs done)`, which may end the training by an error.
+    """
+    training, epochs = expert_training(network, **settings), settings["epochs"]
+
+    def with_row(fitted: Fitted) -> tuple[Fitted, jax.Array]:
+        return fitted, training.flat(fitted.variables)
+
+    @jax.jit
+    def begin(data: RealData, keys: jax.Array):
+        return map_over(lambda key: with_row(training.begin(data, key)), keys)
+
+    # The count is traced: a loop of one epoch would be another program, with other last bits.
+    @functools.partial(jax.jit, donate_argnames="experts")
+    def go_on(data, normaliser, keys, experts: Fitted, number: jax.Array, count: jax.Array):
+        return map_over(
+            lambda one: with_row(training.go_on(data, normaliser, *one, number, count)),
+            (keys, experts))
+
+    def trained(keys: jax.Array, between: Callable[[int], None]) -> np.ndarray:
+        experts, row = begin(data, keys)
+        rows = [np.asarray(row)]
+        for number in range(epochs):
+            if number:
+                between(number)
+            experts, row = go_on(data, normaliser, keys, experts, jnp.int32(number), jnp.int32(1))
+            rows.append(np.asarray(row))
+        return np.stack(rows, axis=1)
+
+    return trained
 
 
 def check_trained(

@@ -26,7 +26,8 @@ class Progress(Protocol):
 
 @contextlib.contextmanager
 def progress(
-    total: int, *, start: int = 0, enabled: Optional[bool] = None, description: str = ""
+    total: int, *, start: int = 0, enabled: Optional[bool] = None, description: str = "",
+    unit: str = "step",
 ) -> Iterator[Progress]:
     """Shows how far a run is: a bar on a terminal or in a notebook, else a line now and then.
 
@@ -37,6 +38,7 @@ def progress(
       start: the step that a resumed run starts from.
       enabled: False shows nothing; None and True pick the display by where stderr goes.
       description: a short title.
+      unit: what is counted.
 
     Yields:
       An object with `update(step, **metrics)`; metrics are scalars, numbers or arrays.
@@ -48,7 +50,8 @@ def progress(
     with contextlib.ExitStack() as stack:
         show = None
         if enabled is not False:
-            show = _bar(stack, total, start, description) or _lines(total, start, description)
+            show = (_bar(stack, total, start, description, unit)
+                    or _lines(total, start, description, unit))
         yield _Shown(safe_callback(show))
 
 
@@ -99,7 +102,7 @@ def _nothing() -> None:
 
 
 def _bar(
-    stack: contextlib.ExitStack, total: int, start: int, description: str
+    stack: contextlib.ExitStack, total: int, start: int, description: str, unit: str
 ) -> Optional[Callable[..., None]]:
     """A rich progress bar, or None where a package or a place to draw is missing."""
     try:
@@ -130,12 +133,12 @@ def _bar(
         if step >= total or clock.due(_REDRAW_SECONDS):
             rate = clock.rate(step)
             # The bar itself keeps a sliding window for the time that is left.
-            bar.update(task, completed=step, rate=f"{rate:.3g} steps/s", metrics=_shown(metrics))
+            bar.update(task, completed=step, rate=f"{rate:.3g} {unit}s/s", metrics=_shown(metrics))
 
     return show
 
 
-def _lines(total: int, start: int, description: str) -> Callable[..., None]:
+def _lines(total: int, start: int, description: str, unit: str) -> Callable[..., None]:
     clock = _Clock(start)
     title = f"{description}: " if description else ""
 
@@ -145,7 +148,7 @@ def _lines(total: int, start: int, description: str) -> Callable[..., None]:
         rate = clock.rate(step)
         left = f", {_duration((total - step) / rate)} left" if rate > 0 and step < total else ""
         text = _shown(metrics)
-        sys.stderr.write(f"{title}step {step}/{total}, {rate:.3g} steps/s{left}"
+        sys.stderr.write(f"{title}{unit} {step}/{total}, {rate:.3g} {unit}s/s{left}"
                          f"{', ' + text if text else ''}\n")
         sys.stderr.flush()
 

@@ -30,6 +30,9 @@ class StopSignals:
     In a notebook or at the Python prompt a second Ctrl-C raises KeyboardInterrupt instead, which
     leaves the user's session alive.
 
+    Args:
+      doing: what is told of the first signal.
+
     Attributes:
       requested: True after the first signal; look at it between steps.
       signal_name: "SIGTERM" or "SIGINT" after the first signal, else None.
@@ -40,7 +43,8 @@ class StopSignals:
       False
     """
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str = "saving and stopping after this step") -> None:
+        self._doing = doing
         self.requested = False
         self.signal_name: Optional[str] = None
         self._old: dict[int, Any] = {}
@@ -76,7 +80,7 @@ class StopSignals:
             os.close(end)
         self._pipe = None
         if self.signal_name is not None and isinstance(around, StopSignals):
-            around._note(signal.Signals[self.signal_name])
+            around._take_over(signal.Signals[self.signal_name], ending=exc[0] is not None)
 
     def check(self, when: str) -> None:
         """Raises RunStopped, "stopped by SIGTERM " and `when`, after the first signal."""
@@ -103,8 +107,7 @@ class StopSignals:
                 seen += 1
                 self._note(number)
                 if seen == 1:
-                    _say(f"{self.signal_name}: saving and stopping after this step; "
-                         "send it again to stop at once\n")
+                    self._tell()
                 elif not (number == signal.SIGINT and _interactive()):
                     os._exit(128 + number)
 
@@ -115,6 +118,13 @@ class StopSignals:
         self._note(number)
         if again and number == signal.SIGINT and _interactive():
             raise KeyboardInterrupt
+
+    def _tell(self) -> None:
+        _say(f"{self.signal_name}: {self._doing}; send it again to stop at once\n")
+
+    def _take_over(self, number: int, *, ending: bool) -> None:
+        """Takes a signal that a block within got; `ending`: an error leaves that block."""
+        self._note(number)
 
     def _note(self, number: int) -> None:
         if not self.requested:

@@ -123,6 +123,10 @@ class Workdir:
             self._checkpoints.save(step, state)
             self.note_time(step)
 
+    def has_set(self) -> bool:
+        """Whether a run has come to its end here, after which its time is not counted on."""
+        return self.path is not None and (self.path / _SET).exists()
+
     def note_time(self, step: int) -> None:
         """Writes down the time spent so far; warns where that cannot be done."""
         if self.path:

@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from dd_jax.data.places import stands_at
 from dd_jax.errors import CheckpointError, ConfigError, SetFileError
 from dd_jax.store.atomic import PathLike, write_atomically
 from dd_jax.store.envelope import canonical, header_hash, plain, read_json_file, sealed
+from dd_jax.store.lock import locked
 from dd_jax.types import RealData
 from dd_jax.versions import versions
 
@@ -31,6 +33,7 @@ FORMAT = 1
 MANIFEST = "artefact.json"
 FOLDER_VARIABLE = "DD_JAX_ARTEFACTS"
 DEFAULT_FOLDER = pathlib.Path("runs") / "artefacts"
+OTHERS = "made by another"
 _KIND = re.compile(r"[A-Za-z]\w*")
 _NAME = re.compile(r"[A-Za-z]\w*-[0-9a-f]{24}")
 _FILE = re.compile(r"(?!\.)[^/\\\x00]{1,255}")  # in the artefact's folder, nowhere else
@@ -90,6 +93,13 @@ class Artefact:
         return hashlib.sha256(canonical(self.identity(data_hash)).encode()).hexdigest()[:24]
 
 
+class _Asked(NamedTuple):
+    """How `ArtefactStore.get` was asked: see there."""
+
+    show_progress: bool | None
+    stop: Callable[[], None] | None
+
+
 class Entry(NamedTuple):
     """One artefact as it lies in a store.
 
@@ -98,12 +108,39 @@ class Entry(NamedTuple):
       bytes: of its files.
       finished: whether it was made to its end.
       settings: that made it; empty where it is not finished or not readable.
+      data: name of the real data, or the first digits of their hash, which older ones hold alone.
+      seed: of what was made; None where that is not known.
     """
 
     name: str
     bytes: int
     finished: bool
     settings: Mapping[str, Any]
+    data: str = ""
+    seed: int | None = None
+
+
+class Got(NamedTuple):
+    """How an artefact came to whoever asked for it, which `str` says in a line.
+
+    Attributes:
+      name: of its folder.
+      how: "made", "reused", or "made by another" process that was waited for.
+      seconds: that it took.
+
+    Example:
+      >>> str(Got("experts-0a", "made by another", 61.2))
+      'experts-0a: waited 61.2 s, made by another'
+    """
+
+    name: str
+    how: str
+    seconds: float
+
+    def __str__(self) -> str:
+        if self.how == OTHERS:
+            return f"{self.name}: waited {self.seconds:.1f} s, {self.how}"
+        return f"{self.name}: {self.how} in {self.seconds:.1f} s"
 
 
 class ArtefactStore:
@@ -115,7 +152,7 @@ class ArtefactStore:
 
     Attributes:
       folder: the same, absolute.
-      report: [(name, "made" or "reused", seconds), ...] of what this object was asked for.
+      report: [Got, ...] of what this object was asked for.
 
     Example:
       >>> import tempfile, numpy as np
@@ -132,10 +169,11 @@ class ArtefactStore:
     def __init__(self, folder: PathLike | None = None):
         chosen = folder or os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER
         self.folder = pathlib.Path(chosen).absolute()
-        self.report: list[tuple[str, str, float]] = []
+        self.report: list[Got] = []
 
     def get(
-        self, artefact: Artefact, data: RealData, *, show_progress: bool | None = None
+        self, artefact: Artefact, data: RealData, *, show_progress: bool | None = None,
+        stop: Callable[[], None] | None = None,
     ) -> Any:
         """What the artefact holds: opened where it was made before, otherwise made now.
 
@@ -144,7 +182,8 @@ class ArtefactStore:
         Args:
           artefact: what is wanted.
           data: the real set that it is computed from.
-          show_progress: of its making; by default when there is somebody to see it.
+          show_progress: of its making, which is told on stderr before it begins; False is silent.
+          stop: called while another process makes it; its error ends the waiting.
 
         Raises:
           CheckpointError: the stored files are damaged; they are made again only when asked, by
@@ -152,7 +191,7 @@ class ArtefactStore:
         """
         if artefact.make is None:
             return artefact.value
-        return self._get(artefact, data, fingerprint(data), show_progress)
+        return self._get(artefact, data, fingerprint(data), _Asked(show_progress, stop))
 
     def has(self, artefact: Artefact, data: RealData) -> bool:
         """Whether the artefact would be opened and not made.
@@ -163,17 +202,16 @@ class ArtefactStore:
         name = f"{artefact.kind}-{artefact.address(data)}"
         return artefact.make is None or _finished(self.folder / name, artefact)
 
-    def _get(self, artefact: Artefact, data: RealData, data_hash: str, show_progress) -> Any:
+    def _get(self, artefact: Artefact, data: RealData, data_hash: str, asked: _Asked) -> Any:
         if artefact.make is None:
             return artefact.value
-        start = time.perf_counter()
+        start, how = time.perf_counter(), "reused"
         name = f"{artefact.kind}-{artefact._address(data_hash)}"
         path = self.folder / name
-        made = not _finished(path, artefact)
-        if made:
-            needs = {key: self._get(need, data, data_hash, show_progress)
+        if not _finished(path, artefact):
+            needs = {key: self._get(need, data, data_hash, asked)
                      for key, need in artefact.needs.items()}
-            self._make(artefact, data, data_hash, path, needs, show_progress)
+            how = self._make(artefact, data, data_hash, path, needs, asked)
         _check_files(path)
         try:
             with own_dtypes():  # as it was made
@@ -182,31 +220,32 @@ class ArtefactStore:
             if "--remove" in error.fix:
                 raise
             raise damaged(path, error.message) from error
-        seconds = time.perf_counter() - start
-        how = "made" if made else "reused"
-        self.report.append((name, how, seconds))
-        _log.info("%s: %s (%.1f s)", name, how, seconds)
+        self.report.append(Got(name, how, time.perf_counter() - start))
+        _log.info("%s", self.report[-1])
         return value
 
-    def _make(self, artefact, data, data_hash, path, needs, show_progress) -> None:
+    def _make(self, artefact, data, data_hash, path, needs, asked: _Asked) -> str:
         import jax
 
-        # Locked against a second maker; the system drops the lock of a process that dies.
-        with locked(path, waiting=f"another process is making {path.name}: waiting for it"):
+        with locked(path, wait=True, stop=asked.stop):
             if _finished(path, artefact):
-                return
+                return OTHERS
             path.mkdir(parents=True, exist_ok=True)
             for left in path.glob(".*.tmp"):  # by a killed process
                 left.unlink(missing_ok=True)
+            if asked.show_progress is not False:
+                print(_beginning(path, artefact), file=sys.stderr)
             key = jax.random.fold_in(jax.random.key(artefact.seed), _consumer(artefact.kind))
             with own_dtypes():
-                artefact.make(data, key, path, needs, show_progress=show_progress)
+                artefact.make(data, key, path, needs, show_progress=asked.show_progress)
             # That of fewer parts has stood until now: what it lists was whole all the time.
             manifest = {
                 "identity": artefact.identity(data_hash), "versions": versions(),
+                "data": data.spec.name,
                 "files": {file.name: file.stat().st_size for file in _files(path)},
             }
             write_atomically(path / MANIFEST, lambda file: file.write(sealed(manifest)))
+        return "made"
 
     def entries(self) -> list[Entry]:
         """All artefacts of the store, finished or not, by name; nothing else that lies there.
@@ -231,7 +270,7 @@ class ArtefactStore:
         if name not in {entry.name for entry in self.entries()}:
             raise CheckpointError(f"{self.folder} holds no artefact {name!r}",
                                   fix="list them by: python -m dd_jax artefacts")
-        with locked(self.folder / name, timeout=0):
+        with locked(self.folder / name):
             # First: what a kill leaves of it shall not be taken for a damaged one.
             with contextlib.suppress(OSError):
                 (self.folder / name / MANIFEST).unlink()
@@ -254,29 +293,11 @@ class ArtefactStore:
         return gone
 
 
-def locked(path: pathlib.Path, *, timeout: float = -1, waiting: str = ""):
-    """A lock beside `path` for a `with` block; -1 waits for whoever holds it, and says so.
-
-    Raises:
-      CheckpointError: somebody else holds it when `timeout` seconds have passed, or the folder
-        cannot be written.
-    """
-    import filelock
-
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if timeout == 0:
-            raise CheckpointError(f"{path} is being made by another process",
-                                  fix="wait until it has finished") from None
-        _log.warning("%s", waiting)
-        return lock.acquire(timeout=timeout)
-    except OSError as error:
-        raise CheckpointError(f"artefacts cannot be written in {path.parent} "
-                              f"({error.strerror or error})",
-                              fix="name a folder that is writable") from error
+def _beginning(path: pathlib.Path, artefact: Artefact) -> str:
+    """What is going to be made, how many of it, and where."""
+    missing = sum(not (path / part).exists() for part in artefact.parts)
+    count = f", {missing} of {len(artefact.parts)} files," if artefact.parts else ""
+    return f"making {path.name}{count} in {path.parent}"
 
 
 def _consumer(kind: str) -> int:
@@ -340,18 +361,20 @@ def _check_files(path: pathlib.Path) -> None:
 
 
 def _entry(path: pathlib.Path) -> Entry:
-    size, finished, settings = 0, (path / MANIFEST).exists(), {}
+    size, finished, known = 0, (path / MANIFEST).exists(), {}
     for file in path.rglob("*"):
         try:
             size += file.lstat().st_size if _own_file(file) else 0
         except FileNotFoundError:  # it is being made, or removed
             continue
     if finished:
-        try:
-            settings = _read_manifest(path)["identity"]["settings"]
-        except (CheckpointError, KeyError, TypeError):
-            pass
-    return Entry(path.name, size, finished, settings if isinstance(settings, dict) else {})
+        with contextlib.suppress(CheckpointError):
+            known = _read_manifest(path)
+    made = known.get("identity")
+    made = made if isinstance(made, dict) else {}
+    settings, data = made.get("settings"), known.get("data") or str(made.get("data", ""))[:8]
+    return Entry(path.name, size, finished, settings if isinstance(settings, dict) else {},
+                 str(data), made.get("seed"))
 
 
 def damaged(path: pathlib.Path, problem: str) -> CheckpointError:

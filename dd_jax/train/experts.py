@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,10 @@ from jax.flatten_util import ravel_pytree
 
 from dd_jax.data import Normaliser, require_on_device
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
-from dd_jax.train.batches import permuted_epochs
+from dd_jax.train.batches import Batches, permuted_epochs
 from dd_jax.train.built import require_built
 from dd_jax.train.expert_rules import ExpertRule
-from dd_jax.train.fit import augmented, fit
+from dd_jax.train.fit import Fitted, augmented, fit
 from dd_jax.train.teachers import real_images
 from dd_jax.transforms import restarted_at
 from dd_jax.types import Augmentation, Network, PyTree, RealData
@@ -131,31 +132,82 @@ def train_expert(
     check_training(network, data, epochs=epochs, batch_size=batch_size, momentum=momentum,
                    learning_rate=learning_rate, weight_decay=weight_decay, restart=restart,
                    augmentation=augmentation, rule=rule, start=start)
+    training = expert_training(
+        network, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        momentum=momentum, weight_decay=weight_decay, restart=restart, augmentation=augmentation,
+        rule=rule)
+
+    @jax.jit
+    def run(data: RealData, normaliser: Normaliser, key: jax.Array, start: PyTree) -> jax.Array:
+        begun = training.begin(data, key, start)
+        rows = training.go_on(data, normaliser, key, begun, 0, epochs, watch=training.flat).watched
+        return jnp.concatenate([training.flat(begun.variables)[None], rows])
+
+    return run(data, normaliser, key, start)
+
+
+class ExpertTraining(NamedTuple):
+    """The training of an expert in pieces; the same bits for any pieces whose counts are traced.
+
+    Attributes:
+      begin: (data, key, start) -> the network before its first epoch, a `Fitted`; a new network
+        where `start` is None.
+      go_on: (data, normaliser, key, fitted, first, count, watch=None) -> the network `count` epochs
+        later, of which the next is number `first`; both [] int32 and traced, or plain numbers.
+      flat: (variables) -> parameters [P].
+    """
+
+    begin: Callable[..., Fitted]
+    go_on: Callable[..., Fitted]
+    flat: Callable[[PyTree], jax.Array]
+
+
+def expert_training(
+    network: Network,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float | Sequence[float],
+    momentum: float,
+    weight_decay: float,
+    restart: int | None,
+    augmentation: Augmentation | None,
+    rule: ExpertRule | None,
+) -> ExpertTraining:
+    """What `train_expert` does with the same arguments, as functions to be traced."""
     rates = np.broadcast_to(np.asarray(learning_rate, np.float32), (epochs,))
-    batches = permuted_epochs(data.labels.shape[0], batch_size, epochs)
+
+    def optimizer(steps: int) -> optax.GradientTransformation:
+        velocity = optax.trace(momentum) if momentum else optax.identity()
+        if restart is not None:
+            velocity = restarted_at(velocity, restart * steps)
+        return optax.chain(
+            optax.add_decayed_weights(weight_decay), velocity,
+            optax.scale_by_learning_rate(lambda step: jnp.asarray(rates)[step // steps]))
 
     def flat(variables: PyTree) -> jax.Array:
         return ravel_pytree(variables["params"])[0]
 
-    @jax.jit
-    def run(data: RealData, normaliser: Normaliser, key: jax.Array, start: PyTree) -> jax.Array:
+    def batches(data: RealData, count: int | jax.Array) -> Batches:
+        return permuted_epochs(data.labels.shape[0], batch_size, count)
+
+    def begin(data: RealData, key: jax.Array, start: PyTree | None = None) -> Fitted:
         if start is None:
             start = network.init(jax.random.fold_in(key, _NETWORK))["params"]
         variables = {"params": jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), start)}
-        velocity = optax.trace(momentum) if momentum else optax.identity()
-        if restart is not None:
-            velocity = restarted_at(velocity, restart * batches.steps)
-        optimizer = optax.chain(
-            optax.add_decayed_weights(weight_decay), velocity,
-            optax.scale_by_learning_rate(lambda step: jnp.asarray(rates)[step // batches.steps]))
-        fitted = fit(
-            network, variables, take=real_images(data, normaliser), batches=batches,
-            optimizer=optimizer, key=jax.random.fold_in(key, _EPOCH),
-            views=augmented(augmentation), gradient=rule and rule.gradient, watch=flat,
-        )
-        return jnp.concatenate([flat(variables)[None], fitted.watched])
+        state = optimizer(batches(data, 1).steps).init(variables["params"])
+        return Fitted(variables, state, jnp.zeros((), jnp.float32))
 
-    return run(data, normaliser, key, start)
+    def go_on(data, normaliser, key, fitted: Fitted, first, count, watch=None) -> Fitted:
+        taken = batches(data, count)
+        return fit(
+            network, fitted.variables, take=real_images(data, normaliser), batches=taken,
+            optimizer=optimizer(taken.steps), key=jax.random.fold_in(key, _EPOCH), first=first,
+            state=fitted.optimizer, views=augmented(augmentation), watch=watch,
+            gradient=rule and rule.gradient,
+        )
+
+    return ExpertTraining(begin, go_on, flat)
 
 
 def check_training(

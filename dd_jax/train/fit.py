@@ -97,6 +97,7 @@ def fit(
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     state: PyTree | None = None,
+    first: int | jax.Array = 0,
     views: Callable | None = None,
     supervision: Supervision | None = None,
     weights: jax.Array | None = None,
@@ -120,6 +121,7 @@ def fit(
       optimizer: of the parameters; a schedule of the rate belongs to it.
       key: PRNG key of orders, views and targets.
       state: of the optimizer, where a training goes on; a new one by default.
+      first: number of the first epoch, where a training goes on.
       views: (key, images, labels) -> (images, labels), see `augmented`.
       supervision: targets and loss; cross-entropy to the labels by default.
       weights: [M] by which the images of the set count in the mean of a batch.
@@ -187,10 +189,11 @@ def fit(
 
     start = Fitted(variables, state, jnp.zeros((), jnp.float32))
     if watch is None:
-        return _repeated(one_epoch, batches.epochs, start)
+        return _repeated(lambda epoch, fitted: one_epoch(first + epoch, fitted), batches.epochs,
+                         start)
 
     def watched(fitted, epoch):
-        fitted = one_epoch(epoch, fitted)
+        fitted = one_epoch(first + epoch, fitted)
         return fitted, watch(fitted.variables)
 
     fitted, seen = jax.lax.scan(watched, start, jnp.arange(batches.epochs, dtype=jnp.int32))

@@ -19,6 +19,7 @@ from dd_jax.data.fetch import fetch
 from dd_jax.errors import CheckpointError, NonFiniteError, RunStopped
 from dd_jax.run.workdir import Workdir
 from dd_jax.store.trajectories import describe, open_trajectories, write_expert
+from dd_jax.store.trajectory_file import open_expert
 from dd_jax.train import student
 from dd_jax.transforms.rate_space import in_rate_space
 from dd_jax.types import Batch, HostRows
@@ -159,3 +160,18 @@ def test_f33_an_exploding_student_ends_the_run_with_the_state_before(
         assert step == len(seen) - 1 == int(state.step)
         for leaf in jax.tree.leaves((state.params, state.average, state.optimizer)):
             assert np.all(np.isfinite(leaf))
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_rows_that_are_damaged_after_they_were_opened_are_named(
+    on_device, build, toy, toy_on_host, tmp_path, caplog
+):
+    """In the words of the store that found it, not of the program that asked for it."""
+    write_walks(tmp_path, toy)
+    opened = build(tmp_path)  # of which headers alone are read
+    for path in tmp_path.iterdir():
+        offset, whole = open_expert(path).offset, path.read_bytes()
+        path.write_bytes(whole[:offset] + bytes(len(whole) - offset))
+    with pytest.raises(CheckpointError, match="is damaged: row . is not what was written"):
+        run(opened, toy if on_device else toy_on_host)
+    assert not caplog.records  # and without a traceback of another thread

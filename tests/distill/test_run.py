@@ -90,7 +90,9 @@ def test_a_finished_run_is_not_repeated(tiny_recipe, toy, tmp_path):
     seen = []
     options = dict(workdir=tmp_path, log_every=1, callbacks=[lambda step, m: seen.append(step)])
     first = run(tiny_recipe("dm"), toy, **options)
+    spent = (tmp_path / "seconds.json").read_bytes()
     second = run(tiny_recipe("dm"), toy, **options)
+    assert (tmp_path / "seconds.json").read_bytes() == spent
     assert seen == [1, 2, 3, 4, 5, 6]
     np.testing.assert_array_equal(images(first), images(second))
 

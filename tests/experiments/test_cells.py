@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from dd_jax import methods
+from dd_jax.data import load_embedded
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate import protocol
 from dd_jax.methods import METHODS
@@ -52,6 +53,27 @@ def test_what_a_cell_will_cost_is_known_without_running_it(name, steps, shown):
     assert today.steps == (settings.steps if name == "dm" else settings.iterations)
     assert today.budget.networks == 5
     assert today.budget.test_steps >= evaluation_steps(1)
+
+
+# Networks whose training is part of the set or of the method, so that the test is theirs.
+OWN_TEST = {
+    "dd": "a step for each of the set's rates", "soft_label_dd": "as dd",
+    "label_distillation": "for about as long as a network serves", "rat_bptt": "the loop's steps",
+    "podd": "as rat_bptt", "linba": "passes over what the bases show",
+    "krr_st": "pre-training, before a linear probe", "pdd": "passes over what five stages have",
+}
+SHORT = {"frepo": 600, "rcig": 600, "kip": 600, "label_solve": 600}  # three minutes
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_embedded()
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(OWN_TEST)))
+def test_ten_images_of_a_class_are_tested_for_a_thousand_steps_or_told_here(method, embedded):
+    planned = cells.planned(Cell(method, 10), embedded, "cpu")
+    assert planned.budget.test_steps >= SHORT.get(method, 1000)
 
 
 def test_stand_ins_take_the_place_of_what_would_have_to_be_computed():

@@ -111,7 +111,7 @@ def test_a_scan_goes_on_where_it_was_stopped(file, tmp_path, monkeypatch):
     assert not ceilings
     tune.fill(dataclasses.replace(asked, full=True))
     assert len(calls) == 4 and len(ceilings) == 3
-    for change in (dict(share=0.2), dict(networks=3), dict(seed=1)):
+    for change in (dict(share=0.2), dict(test_share=1.0), dict(networks=3), dict(seed=1)):
         before = len(calls)
         tune.fill(dataclasses.replace(asked, **change))
         assert len(calls) > before, "another share, seed or number of networks is another point"

@@ -59,7 +59,6 @@ KINDS = {
     "float64": Kind(x64=True),
     "faint images": Kind(change=lambda x: np.float32(x / 255e4)),
 }
-QUICK = {"wmdd": dict(teacher_epochs=0)}
 
 
 def data_of(kind: Kind):
@@ -83,7 +82,7 @@ def outcome(method: str, kind: str) -> str:
         warnings.simplefilter("ignore")
         try:
             data = data_of(KINDS[kind])
-            plan = tiny.plan(method, data, **QUICK.get(method, {})).then(one_step)
+            plan = tiny.plan(method, data, **tiny.UNTAUGHT.get(method, {})).then(one_step)
             done = dd.distill(plan, data, show_progress=False, log_every=1, callbacks=[
                 lambda step, metrics: losses.append(metrics["loss"])])
         except DDJaxError as error:

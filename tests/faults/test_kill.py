@@ -1,6 +1,6 @@
 """kill -9 at random moments, then the same command again: the same file, bit for bit.
 
-Run as a program for more moments and a larger run: `python -m tests.faults.test_kill 10`.
+Run as a program for more moments, in a run of each of five families: see `main`.
 """
 
 from __future__ import annotations
@@ -152,13 +152,54 @@ def test_sigterm_saves_and_exits_with_75(tmp_path):
     assert list((tmp_path / "run" / "checkpoints").glob("step_*"))
 
 
+# Of each family one, small; `loop` is what is there once its loop runs.
+TESTED = ["--evaluation-width", "4", "--evaluation-epochs", "300", "--seeds", "2"]
+LOOP = ["--width", "4", "--depth", "1", "--save-every", "10", "--log-every", "5"]
+FAMILIES = {
+    "frepo": ["frepo", *LOOP, "--batch-size", "8", "--steps", "300", "--evaluation-width", "4",
+              "--evaluation-steps", "300", "--seeds", "2"],
+    "dc": ["dc", *LOOP, "--batch-size", "8", "--networks", "100", *TESTED],
+    "dm": ["dm", *LOOP, "--batch-size", "8", "--steps", "300", *TESTED],
+    "mtt": STAGED,
+    "rat_bptt": ["rat_bptt", *LOOP, "--batch-size", "8", "--steps", "100", *TESTED],
+}
+
+
+def killed_often(root: pathlib.Path, data: str, settings: list[str], kills: int) -> bool:
+    """Kills a run at random moments of its whole length, and compares all it leaves.
+
+    Half of the moments count from the start of the command; the others from what `MOMENTS` names,
+    in turn, since later starts go on far from the beginning.
+    """
+    random_after, whole, parts = random.Random(kills), root / "whole", root / "killed"
+    begun = time.monotonic()
+    finish(whole, data, settings)
+    length = time.monotonic() - begun
+    staged = "--stages" in settings
+    patterns = [*MOMENTS.values()] if staged else ["metrics.jsonl", "set.safetensors"]
+    early, late = kills // 2, kills - kills // 2
+    for _ in range(early):
+        killed(parts, data, settings, pattern="",
+               after=random_after.uniform(0.0, min(length / 2, 15.0)))
+    for kill in range(late):
+        killed(parts, data, settings, pattern=patterns[kill * len(patterns) // late],
+               after=random_after.uniform(0.0, 0.6))
+    finish(parts, data, settings)
+    same = figures(parts) == figures(whole) and all(
+        made(parts, pattern) == made(whole, pattern)
+        for pattern in ("set.safetensors", "metrics.jsonl"))
+    experts = "expert_*.safetensors"
+    return same and made(artefacts_of(parts), experts) == made(artefacts_of(whole), experts)
+
+
+def main(kills: int, names: list[str]) -> None:
+    """`python -m tests.faults.test_kill 20 dm mtt`: twenty moments of each; all by default."""
+    for name in names or FAMILIES:
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            same = killed_often(root, toy_file(root), FAMILIES[name], kills)
+            print(f"{name}: {kills} kills, {'bit for bit equal' if same else 'DIFFERENT'}")
+
+
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    large = ["frepo", "--no-evaluate", "--steps", "900", "--save-every", "20", "--batch-size", "64"]
-    with tempfile.TemporaryDirectory() as name:
-        root = pathlib.Path(name)
-        uninterrupted = finish(root / "whole", "embedded", large)
-        # From the start of the program, through the first step, to some saves later.
-        continued = kill_and_continue(root / "killed", "embedded", large, kills=count,
-                                      window=(1.0, 9.0), seed=int(time.time()))
-        print("bit for bit equal" if continued == uninterrupted else "DIFFERENT")
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, sys.argv[2:])

@@ -27,7 +27,7 @@ from dd_jax.methods.frame.fields import check_fields
 from dd_jax.methods.frame.settings import Settings
 from dd_jax.methods.frame.table import readme_table
 from tests.laws import members
-from tests.methods.tiny import TINY, plan
+from tests.methods.tiny import TINY, UNTAUGHT, plan
 
 ROOT = pathlib.Path(methods.__file__).parents[2]
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "presets.json"
@@ -150,8 +150,7 @@ def test_the_readme_has_the_table_of_methods():
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_is_finite(name):
     """Of an untrained teacher or expert, where there is one."""
-    quick = {"wmdd": dict(teacher_epochs=0, teacher="convnet"), "krr_st": dict(teacher="convnet")}
-    made = plan(name, **quick.get(name, {})).then(
+    made = plan(name, **UNTAUGHT.get(name, {})).then(
         lambda recipe: dataclasses.replace(recipe, steps=min(recipe.steps, 1)))
     losses = []
     done = dd.distill(made, members.toy_data(), key=0, show_progress=False, log_every=1,

@@ -80,6 +80,9 @@ TINY = {
                  evaluation_epochs=5),
 }
 
+# Changes of these by which a teacher is small, or as it starts.
+UNTAUGHT = {"wmdd": dict(teacher_epochs=0, teacher="convnet"), "krr_st": dict(teacher="convnet")}
+
 
 def plan(name, data=None, **changes):
     """The plan of a method on toy images with tiny settings, and changes of these."""

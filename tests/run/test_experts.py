@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -18,6 +19,7 @@ from dd_jax.errors import CheckpointError, ConfigError, RunStopped
 from dd_jax.run import experts as filling
 from dd_jax.run.experts import train_experts
 from dd_jax.train.expert_rules import sharpness_aware
+from dd_jax.train.experts import train_expert
 from tests.laws import members
 
 # The process ends while the second expert has its bytes on the disk, but not yet its name.
@@ -81,6 +83,29 @@ def test_a_signal_stops_between_experts(tmp_path, monkeypatch):
     with pytest.raises(RunStopped, match="SIGTERM after 1 of 3 experts.*again to continue"):
         train(tmp_path)
     assert sorted(contents(tmp_path)) == ["expert_00000.safetensors"]
+
+
+def test_a_signal_stops_between_epochs(tmp_path, monkeypatch):
+    class Asks:
+        def update(self, step, **metrics):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(filling, "progress", lambda *_, **__: contextlib.nullcontext(Asks()))
+    with pytest.raises(RunStopped, match="after 0 of 3 experts.*had 1 of 2 epochs and begins anew"):
+        train(tmp_path)
+    assert not contents(tmp_path)
+
+
+def test_epoch_by_epoch_gives_the_bits_of_all_at_once_and_is_told(toy, tmp_path, capsys):
+    settings = dict(epochs=3, batch_size=24, learning_rate=(0.1, 0.2, 0.1), momentum=0.9, restart=1,
+                    weight_decay=0.01, rule=sharpness_aware(),
+                    normaliser=dd_data.standardise(toy))
+    found = train(tmp_path, count=2, **settings)
+    assert "2 experts: epoch 6/6, " in capsys.readouterr().err
+    network = nets.mlp(members.SPEC, width=4, depth=2)
+    wanted = [train_expert(network, toy, key=jax.random.fold_in(jax.random.key(5), i), **settings)
+              for i in range(2)]
+    np.testing.assert_array_equal(found.read(np.arange(2)[:, None], np.arange(4)), wanted)
 
 
 def test_several_at_once_equal_one_by_one(whole, tmp_path):

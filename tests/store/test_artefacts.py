@@ -21,8 +21,10 @@ import pytest
 from dd_jax import nets
 from dd_jax.data import from_arrays
 from dd_jax.distill.needs import arrays, bank, experts, normaliser_of, teacher
+from dd_jax.distill.plan import Plan, complete
 from dd_jax.errors import CheckpointError, ConfigError, RunStopped
-from dd_jax.store.artefacts import MANIFEST, Artefact, ArtefactStore, locked
+from dd_jax.store.artefacts import MANIFEST, Artefact, ArtefactStore, Got
+from dd_jax.store.lock import locked
 from tests.laws import members
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -281,7 +283,7 @@ def test_what_kill_9_interrupts_goes_on_where_it_was(toy, tmp_path):
         there = {path: path.stat().st_mtime_ns
                  for path in (folder / entry.name).glob("*.safetensors")}
         assert not entry.finished and len(there) == at - 1
-        with locked(folder / entry.name, timeout=0):  # the lock went with the process
+        with locked(folder / entry.name):  # the lock went with the process
             pass
         store.get(kinds[name](3), toy)
         whole.get(kinds[name](3), toy)
@@ -307,8 +309,12 @@ print(store.get(tests.means(compute=slow), members.toy_data())["mean"], store.re
 def test_of_two_that_ask_at_once_one_makes_it_and_the_other_waits(toy, store, tmp_path):
     children = [start(SLOW, store.folder, tmp_path / "log") for _ in "ab"]
     told = [child.communicate(timeout=200) for child in children]
-    assert [out.split()[0] for out, _ in told] == ["3.0", "3.0"], told
+    assert sorted(out for out, _ in told) == ["3.0 made\n", "3.0 made by another\n"], told
     assert (tmp_path / "log").read_text() == "made\n"
+    maker = 0 if told[0][0] == "3.0 made\n" else 1
+    waiter = 1 - maker
+    assert "making mean-" in told[maker][1] and "making mean-" not in told[waiter][1]
+    assert f"is being made by pid {children[maker].pid} on " in told[waiter][1]
     # Threads of one process as well.
     made = []
 
@@ -325,15 +331,39 @@ def test_of_two_that_ask_at_once_one_makes_it_and_the_other_waits(toy, store, tm
     assert len(made) == 1
 
 
+def test_whoever_waits_can_be_stopped(toy, store):
+    path = store.folder / f"mean-{means().address(toy)}"
+    plan = Plan({"mean": means()}, lambda have: None)
+    with locked(path):
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        with pytest.raises(RunStopped, match="SIGTERM while another process makes"):
+            complete(plan, toy, artefacts=store)
+    assert store.entries() == [] and not path.with_name(f".{path.name}.owner").exists()
+    assert str(Got("a", "made by another", 61.2)) == "a: waited 61.2 s, made by another"
+
+
+def test_what_is_made_is_told_unless_it_shall_not(toy, store, capsys):
+    store.get(walkers(1), toy)
+    store.get(walkers(3), toy)
+    made = store.report[0].name
+    told = capsys.readouterr().err
+    for text in ("1 of 1 files", "2 of 3 files"):
+        assert f"making {made}, {text}, in {store.folder}\n" in told
+    store.get(walkers(4), toy, show_progress=False)
+    store.get(walkers(4), toy)
+    assert capsys.readouterr().err == ""
+
+
 def test_prune_removes_what_is_unfinished_and_nobody_makes(toy, store):
     for seed in range(3):
         store.get(means(seed=seed), toy)
     finished, left, busy = (store.folder / entry.name for entry in store.entries())
     for folder in (left, busy):
         (folder / MANIFEST).unlink()
-    with locked(busy, timeout=0):
+    with locked(busy):
         assert [entry.name for entry in store.prune()] == [left.name]
-        with pytest.raises(CheckpointError, match="is being made by another process"):
+        with pytest.raises(CheckpointError, match="is being made by pid"):
             store.remove(busy.name)
     assert [entry.name for entry in store.entries()] == [finished.name, busy.name]
     entry = store.entries()[0]

@@ -1,4 +1,14 @@
-"""The stored form and the order of steps that IDC introduced and several later papers took over."""
+"""The stored form and the order of steps that IDC introduced and several later papers took over.
+
+Differs from the official codes of IDC, IDM, M3D and NCFM:
+  - the images live in model space; but for IDM's, the optimizer, its rate and the range [0, 1] are
+    those of pixels all the same, and images are cut to the range after every step (in IDC's code
+    once per network, in NCFM's once per iteration);
+  - shown images come image after image (in IDC's and IDM's codes patch after patch);
+  - preset "cpu" steps once for all classes; "official" once per class and step, as there, where a
+    class moves on by its momentum while the others have their turn;
+  - the accuracy is that of the last epoch of the last set, not the best one seen on the test set.
+"""
 
 from __future__ import annotations
 

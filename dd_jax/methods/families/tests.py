@@ -1,4 +1,13 @@
-"""The tests of sets that kernel regression methods share: FRePo's, and KIP's own."""
+"""The tests of sets that kernel regression methods share: FRePo's, and KIP's own.
+
+Differs from the official codes:
+  - FRePo's test reports the networks' own weights at the last step. Of sets of more than 500 images
+    its batches are permutations (the published script repeats the set in its stored order);
+  - in RCIG's, networks train on the set itself, with random mirroring as part of the augmentation
+    (there mirror images are appended too, so the set is twice what it is said to be). It is the
+    test with augmentation, for the nominal number of steps (the one without is not offered; its
+    loop runs 2.5 times as long as it says, at the schedule's floor).
+"""
 
 from __future__ import annotations
 

@@ -10,41 +10,15 @@ import optax
 
 from dd_jax.distill.needs import experts, given_experts
 from dd_jax.methods.families.unrolling import Differentiated
-from dd_jax.methods.frame import (
-    ConvNets,
-    LearnedRate,
-    Pixels,
-    Rate,
-    Seed,
-    Site,
-    Tested,
-    Whole,
-    with_rate,
-)
+from dd_jax.methods.frame import ConvNets, Pixels, Site, Tested, with_rate
+from dd_jax.methods.frame.fields import LearnedRate, Rate, Seed, Whole
 from dd_jax.objectives.trajectory_matching import trajectory_matching
 from dd_jax.store.artefacts import Artefact
 from dd_jax.store.trajectories import open_trajectories
 from dd_jax.train.segments import Segments, StartEpochs, check_starts
 from dd_jax.train.student import Student, student
 from dd_jax.transforms import in_rate_space
-from dd_jax.types import Network, Objective
-
-# The whitening of the authors: raw pixels, a constant beside the eigenvalues.
-ZCA = "zca_absolute"
-
-
-def row(
-    inner_steps: int, span: int, max_start: int, image_rate: float, rate_rate: float,
-    rate: float = 0.01, *, normaliser: str = "standardise", **others: Any,
-) -> dict[str, Any]:
-    """A row of the tables in which authors publish their settings, for `Settings.for_data`.
-
-    Args:
-      inner_steps, span, max_start, image_rate, rate_rate, rate, normaliser: see `Trajectories`.
-      **others: more settings by name.
-    """
-    return dict(inner_steps=inner_steps, span=span, max_start=max_start, image_rate=image_rate,
-                rate_rate=rate_rate, rate=rate, normaliser=normaliser, **others)
+from dd_jax.types import Network, Objective, SyntheticSet
 
 
 class Trajectories(Differentiated, Pixels, ConvNets, Tested):
@@ -102,6 +76,10 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
         """Of the student, see `train.student`; None for plain gradient descent."""
         return None
 
+    def expert_start(self) -> Callable | None:
+        """How experts choose the first images, see `train.expert_starts`; None: as `start` says."""
+        return None
+
     def segments(self, at: Site, **options: Any) -> Segments:
         """Of the experts, which are there."""
         return Segments(at.have["experts"], self.span, **options)
@@ -150,10 +128,16 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
 
         return dict(
             objective=self.with_variants(objective, self.adjoints()),
-            start=with_rate(at.start(), self.rate),
+            start=with_rate(self._first(at), self.rate),
             optimizer=self.optimizers(),
             evaluation=self.test(at),
         )
+
+    def _first(self, at: Site) -> Callable[..., SyntheticSet]:
+        chosen = self.expert_start()
+        if chosen is None:
+            return at.start()
+        return chosen(self.segments(at), at.convnet(), normaliser=at.normaliser, ipc=self.ipc)
 
     def test(self, at: Site, **options: Any):
         """The test of a set: networks trained at the set's own rate."""

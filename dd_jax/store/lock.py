@@ -1,0 +1,90 @@
+"""A lock beside what is being made: one process makes it, and others wait and say for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from dd_jax.errors import CheckpointError, SetFileError, printable
+from dd_jax.store.atomic import write_atomically
+from dd_jax.store.envelope import read_json_file
+
+_LOOK = 0.2  # seconds between two looks at a lock that somebody holds
+
+
+@contextlib.contextmanager
+def locked(
+    path: pathlib.Path, *, wait: bool = False, stop: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Holds the lock beside `path` for a `with` block; the system drops that of a dead process.
+
+    Args:
+      path: what is made; its folder is made if need be.
+      wait: for whoever holds the lock, which is told on stderr; False refuses.
+      stop: called again and again while it waits; its error ends the waiting.
+
+    Raises:
+      CheckpointError: somebody holds it and `wait` is False, or the folder cannot be written.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    owner = path.with_name(f".{path.name}.owner")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            who = _who(owner)
+            if not wait:
+                raise CheckpointError(f"{path} is being made by {who}",
+                                      fix="wait until it has finished") from None
+            print(f"{path.name} is being made by {who}: waiting for it", file=sys.stderr)
+            _wait(lock, stop)
+        _sign(owner)
+    except OSError as error:  # filelock's Timeout is one as well
+        raise CheckpointError(f"artefacts cannot be written in {path.parent} "
+                              f"({error.strerror or error})",
+                              fix="name a folder that is writable") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _wait(lock, stop: Callable[[], None] | None) -> None:
+    import filelock
+
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            return
+        except filelock.Timeout:
+            if stop is not None:
+                stop()
+            time.sleep(_LOOK)
+
+
+def _sign(owner: pathlib.Path) -> None:
+    """Says who holds the lock, for those who wait; a lock without a name holds as well."""
+    name = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+    with contextlib.suppress(SetFileError):
+        write_atomically(owner, lambda file: file.write(name))
+
+
+def _who(owner: pathlib.Path) -> str:
+    try:
+        held = read_json_file(owner, "the owner of a lock", fix="")
+    except (OSError, SetFileError):
+        held = {}
+    if not isinstance(held.get("pid"), int):
+        return "another process"
+    return f"pid {held['pid']} on {printable(held.get('host'), most=100)}"
