@@ -382,8 +382,9 @@ def _recipe(settings: Settings, site: Site, citation: str) -> Recipe:
     usual = {
         "method": method_name(type(settings)), "settings": dataclasses.asdict(settings),
         "parameterization": pixels(labels="fixed"), "normaliser": site.normaliser,
-        "steps": getattr(settings, "steps", 0), "citation": citation,
+        "steps": getattr(settings, "steps", 0),
     }
+    fields["notes"] = {"citation": citation, **fields.get("notes", {})}
     return settings.finish(Recipe(**{**usual, **fields}), site)
 
 
