@@ -19,7 +19,7 @@ from dd_jax.cli.tables import print_results
 from dd_jax.distill import Plan, Recipe, distill, flipped, progressive, representative
 from dd_jax.distill.plan import complete, store_beside
 from dd_jax.distill.run import run_options
-from dd_jax.errors import DDJaxError, printable
+from dd_jax.errors import DDJaxError, printable, require_whole
 from dd_jax.evaluate.checks import check_seeds
 from dd_jax.run.lock import prepare_folder
 from dd_jax.run.workdir import seconds_spent
@@ -30,7 +30,7 @@ from dd_jax.types import RealData, Split
 
 def run(words: Sequence[str]) -> int:
     """Parses the words after `distill` and does it; returns the exit code."""
-    parsed = method_command("distill", words)
+    parsed = method_command("distill", words, Run)
     return 0 if parsed is None else _distill(*parsed, words)
 
 
@@ -53,6 +53,9 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     from dd_jax.report.result import check_place, write_result
 
     options, settings = command.run, command.settings
+    require_whole("stages", options.stages, example=5)
+    if options.representative is not None:
+        require_whole("representative", options.representative, least=0, example=256)
     check_seeds(options.seeds)
     as_key(options.seed)
     run_options(log_every=options.log_every, save_seconds=options.save_seconds,

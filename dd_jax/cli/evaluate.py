@@ -127,6 +127,8 @@ def run(words: Sequence[str]) -> int:
     options = parse(Evaluate, words, program="python -m dd_jax evaluate")
     check_seeds(options.seeds)
     as_key(options.seed)
+    if options.networks is not None:
+        _names(options.networks)
     if options.json is not None:
         check_place(options.json)
     distilled = store.load(options.file)
@@ -152,8 +154,20 @@ def _protocols(options: Evaluate, distilled) -> list:
     own = {"augmentation": options.augmentation, "epochs": options.epochs}
     protocol = evaluate.own_protocol(distilled).varied(
         **{k: v for k, v in own.items() if v is not None})
-    names = (options.networks or protocol.network.name).split(",")
-    return [evaluate.for_network(protocol, name.strip()) for name in names]
+    names = [protocol.network.name] if options.networks is None else _names(options.networks)
+    return [evaluate.for_network(protocol, name) for name in names]
+
+
+def _names(networks: str) -> list[str]:
+    """The names in a comma-separated list."""
+    from dd_jax.nets import NETWORKS
+
+    names = [name.strip() for name in networks.split(",") if name.strip()]
+    if not names:
+        known = ", ".join(sorted(NETWORKS))
+        raise ConfigError(f"networks is {networks!r}, which names none",
+                          fix=f"name some of {known}, or 'none' for regression alone")
+    return names
 
 
 def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:

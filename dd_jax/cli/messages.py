@@ -15,7 +15,8 @@ _ARGUMENT = re.compile(r"\b([a-z][a-z0-9_]*)=('[^']*'|\"[^\"]*\"|[^\s,;()]+)")
 _RENAMED = {"test_fraction": "test_share"}  # Python's names of what has another here
 # Command -> records of its options, and whether a method's settings follow its first word.
 _RECORDS = {
-    "distill": (("dd_jax.cli.options.Run",), True), "prepare": (("dd_jax.cli.options.Run",), True),
+    "distill": (("dd_jax.cli.options.Run",), True),
+    "prepare": (("dd_jax.cli.options.Prepare",), True),
     "evaluate": (("dd_jax.cli.evaluate.Evaluate",), False),
     "export": (("dd_jax.cli.sets.Export",), False), "show": (("dd_jax.cli.sets.Show",), False),
     "artefacts": (("dd_jax.cli.artefacts.Artefacts",), False),

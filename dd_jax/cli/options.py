@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import inspect
+import io
 import pathlib
 import re
+import sys
+import typing
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import tyro
 
+from dd_jax.cli.refusals import refusal
 from dd_jax.errors import ConfigError
 from dd_jax.methods import METHODS, Method, get, preset
 
+Options = TypeVar("Options")
 Config = TypeVar("Config")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """Options of every run.
+class Prepare:
+    """Options of `prepare`, which every run has as well.
 
     Attributes:
       data: "embedded", "fashion_mnist", "tfds:NAME", or a folder or file of your own.
@@ -31,10 +37,27 @@ class Run:
         testing; by default 0.2.
       class_names: of an .npz file or a folder of idx files, comma-separated in label order.
       protocol: "cpu" for minutes on two cores, "official" for the paper's settings.
-      seed: of the run; the same seed gives the same set.
-      workdir: folder for checkpoints, metrics, the set and the result.
+      workdir: folder of the run: for checkpoints, metrics, the set and the result.
       artefacts: folder of what is made from the real data once and shared by runs; by default
         DD_JAX_ARTEFACTS, or "artefacts" beside the run's folder.
+    """
+
+    data: str = "embedded"
+    size: str | None = None
+    channels: int | None = None
+    test_share: float | None = None
+    class_names: str | None = None
+    protocol: str = "cpu"
+    workdir: pathlib.Path | None = None
+    artefacts: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Prepare):
+    """Options of every run, those in `Prepare` and:
+
+    Attributes:
+      seed: of the run; the same seed gives the same set.
       flipped: let every loss see the set together with its mirror images (FYI); not for digits.
       representative: take real batches that represent their classes (DREAM), chosen every ten steps
         among so many random images of each class; 0 for all of them.
@@ -51,15 +74,7 @@ class Run:
       json: also write the result to this file.
     """
 
-    data: str = "embedded"
-    size: str | None = None
-    channels: int | None = None
-    test_share: float | None = None
-    class_names: str | None = None
-    protocol: str = "cpu"
     seed: int = 0
-    workdir: pathlib.Path | None = None
-    artefacts: pathlib.Path | None = None
     flipped: bool = False
     representative: int | None = None
     stages: int = 1
@@ -74,10 +89,10 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Command(Generic[Config]):
-    """A run's options and the method's settings, side by side on one command line."""
+class Command(Generic[Options, Config]):
+    """A command's options and the method's settings, side by side on one command line."""
 
-    run: Run
+    run: Options
     settings: Config = dataclasses.field(metadata={
         "help": "Settings of the method; defaults are those of the protocol and the budget."})
 
@@ -115,18 +130,44 @@ def parse(
     kind: Any, words: Sequence[str], *, program: str, default: Any = None,
     description: str | None = None,
 ) -> Any:
-    """Parses words into the record `kind`; unknown words end with the nearest valid ones."""
-    options = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=list(words), prog=program, description=description,
-                    config=(tyro.conf.OmitArgPrefixes,), **options)
+    """Parses words into the record `kind`.
+
+    Raises:
+      ConfigError: a word that cannot be, with the nearest that can.
+    """
+    options, told = {} if default is None else {"default": default}, io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            found = tyro.cli(kind, args=list(words), prog=program, description=description,
+                             config=(tyro.conf.OmitArgPrefixes,), **options)
+    except SystemExit as end:
+        if not end.code:  # help was asked for, and is printed
+            raise
+        raise refusal(told.getvalue(), words, options=_names(kind), program=program) from None
+    sys.stderr.write(told.getvalue())
+    return found
 
 
-def method_command(command: str, words: Sequence[str]) -> tuple[Method, Command] | None:
+def _names(kind: Any) -> list[str]:
+    """All options of a record, or of those that a command has side by side."""
+    found = ["--help"]
+    for record in typing.get_args(kind) or (kind,):
+        for field in dataclasses.fields(record):
+            if "Positional" not in str(field.type):
+                name = field.name.replace("_", "-")
+                found += [f"--{name}"] + [f"--no-{name}"] * (field.type in ("bool", bool))
+    return found
+
+
+def method_command(
+    command: str, words: Sequence[str], options: type[Prepare]
+) -> tuple[Method, Command] | None:
     """A method and its settings from the words after `command`; None where only help was asked for.
 
     Args:
       command: "distill" or another that begins with a method's name, or a file that declares one.
       words: after it.
+      options: of the command, beside the method's settings.
 
     Raises:
       ConfigError: no method or an unknown one.
@@ -140,12 +181,12 @@ def method_command(command: str, words: Sequence[str]) -> tuple[Method, Command]
                           fix="name one of: " + ", ".join(sorted(METHODS)))
     method = get(words[0])
     program = f"python -m dd_jax {command} {words[0]}"  # a file of one's own by its path
-    kind = Command[with_help(method.settings)]
+    kind = Command[with_help(options), with_help(method.settings)]
     # Twice: protocol, budget and data that the first reading finds set the second's defaults.
     # Help waits for the second, so that it shows the defaults that would be used.
     first = parse(kind, [w for w in words[1:] if w not in ("-h", "--help")], program=program)
     base = preset(method, first.run.protocol, first.settings.ipc,
                   data=first.run.data.removeprefix("tfds:"))
-    usual = Run(stages=method.settings.stages)
+    usual = Run(stages=method.settings.stages) if options is Run else options()
     return method, parse(kind, words[1:], program=program, default=Command(usual, base),
                          description=f"{method.name}: {method.title}")

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 
 from dd_jax import methods
-from dd_jax.cli.options import method_command
+from dd_jax.cli.options import Prepare, method_command
 from dd_jax.cli.own_data import load_data
 from dd_jax.distill.plan import complete, store_beside
 
 
 def run(words: Sequence[str]) -> int:
     """Parses the words after `prepare` and does it; returns the exit code."""
-    parsed = method_command("prepare", words)
+    parsed = method_command("prepare", words, Prepare)
     if parsed is None:
         return 0
     method, command = parsed
@@ -26,6 +26,6 @@ def run(words: Sequence[str]) -> int:
     print(f"{method.name}: {', '.join(sorted(plan.needs))} on {data.spec.name}, in {store.folder}",
           file=sys.stderr)
     complete(plan, data, artefacts=store)
-    for name, how, seconds in store.report:
-        print(f"{name}: {how} in {seconds:.1f} s")
+    for got in store.report:
+        print(got)
     return 0

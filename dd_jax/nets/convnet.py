@@ -102,9 +102,9 @@ def _check(
     for block in range(depth if pooling != "none" else 0):
         if size < 2:
             raise ConfigError(
-                f"{height}x{wide} images shrink to {size}x{size} before the pooling of block "
-                f"{block + 1} of {depth}",
-                fix="use a smaller depth, larger images or pooling='none'",
+                f"depth is {depth}, expected at most {block}: {height}x{wide} images shrink to "
+                f"{size}x{size} before the pooling of block {block + 1}",
+                fix=f"pass depth={block}" if block else "use larger images",
             )
         size //= 2
 

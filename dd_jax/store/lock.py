@@ -41,14 +41,14 @@ def locked(
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            who = _who(owner)
             if not wait:
-                raise CheckpointError(f"{path} is being made by {who}",
+                raise CheckpointError(f"{path} is being made by {_who(owner)}",
                                       fix="wait until it has finished") from None
-            print(f"{path.name} is being made by {who}: waiting for it", file=sys.stderr)
+            time.sleep(_LOOK)  # whoever has just got it is writing its name down
+            print(f"{path.name} is being made by {_who(owner)}: waiting for it", file=sys.stderr)
             _wait(lock, stop)
         _sign(owner)
-    except OSError as error:  # filelock's Timeout is one as well
+    except OSError as error:
         raise CheckpointError(f"artefacts cannot be written in {path.parent} "
                               f"({error.strerror or error})",
                               fix="name a folder that is writable") from error

@@ -30,6 +30,7 @@ __all__ = ["Trajectories", "describe", "differences", "expert_files", "normalise
            "open_trajectories", "remove_unfinished", "write_expert"]
 
 _WHOLE = re.compile(r"expert_(\d{5,})\.safetensors")
+_NONE = "name a folder that experts were trained into, or leave experts out to have them made"
 _PARTIAL = re.compile(r"\.expert_\d{5,}\.safetensors\.[0-9a-f]+\.tmp")
 
 
@@ -156,7 +157,7 @@ def expert_files(folder: PathLike) -> dict[int, ExpertFile]:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise CheckpointError(f"{folder} is no folder that can be read ({error.strerror})",
-                              fix="train experts into it with train_experts") from error
+                              fix=_NONE) from error
     partial = [name for name in names if _PARTIAL.fullmatch(name)]
     if partial:
         warnings.warn(f"{folder}: skipped unfinished files, of an expert that is being written or "
@@ -210,8 +211,7 @@ def open_trajectories(
         raise unknown("verify", verify, ("header", "all"))
     files = expert_files(folder)
     if not files:
-        raise CheckpointError(f"{folder} holds no complete expert",
-                              fix="train experts into it with train_experts")
+        raise CheckpointError(f"{folder} holds no complete expert", fix=_NONE)
     first, *others = files
     for index in others:
         odd = differences(files[first].identity, files[index].identity)

@@ -93,8 +93,12 @@ class StartEpochs(NamedTuple):
         return jnp.minimum(grown, self.high).astype(jnp.int32)
 
 
-def check_starts(starts: StartEpochs, *, span: int, epochs: int) -> None:
+def check_starts(
+    starts: StartEpochs, *, span: int, epochs: int, longer: str = "epochs"
+) -> None:
     """Refuses start epochs that cannot be, or whose targets trajectories of `epochs` do not hold.
+
+    `longer` is the setting by which experts are trained for more epochs.
 
     Raises:
       ConfigError: as said.
@@ -111,10 +115,9 @@ def check_starts(starts: StartEpochs, *, span: int, epochs: int) -> None:
     elif until:
         raise ConfigError(f"growth_steps is {until!r}, but nothing says where max_start begins",
                           fix=f"pass first_max_start={low + 1} or growth_steps=0")
-    last = high - 1 + span
+    last, most = high - 1 + span, epochs - span + 1
     if last > epochs:
+        lower = f"max_start={most} or " if most > low else ""
         raise ConfigError(
-            f"segments of {span} epochs from up to epoch {high - 1} end at epoch {last}, but the "
-            f"trajectories have {epochs}",
-            fix=f"pass max_start={max(epochs - span + 1, 1)}, or train experts for {last} epochs",
-        )
+            f"max_start={high} and span={span} need experts of {last} epochs, and these have "
+            f"{epochs}", fix=f"pass {lower}{longer}={last}")

@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from dd_jax.cli.artefacts import _made_by
 from dd_jax.cli.main import main
+from dd_jax.store.artefacts import Entry
 from tests.cli.test_wrong_inputs import make_files
 
 FAST = ["--width", "4", "--depth", "1", "--expert-epochs", "3", "--expert-count", "1",
@@ -55,6 +57,31 @@ def test_listed(made, capsys):
     assert all(entry["finished"] and entry["bytes"] > 0 for entry in entries)
     assert main(["artefacts", "--store", str(store / "none")]) == 0
     assert "no artefacts in" in capsys.readouterr().out
+
+
+def test_rows_of_a_kind_are_told_apart():
+    def row(number, *, data="photos", seed=0, network="convnet", epochs=20, variables=()):
+        protocol = {"network": {"name": network, "width": 32}, "plan": {"epochs": epochs}}
+        settings = {"ipc": 1, "protocol": protocol, "test": 64 * "ab", "variables": list(variables)}
+        return Entry(f"random_accuracy-{number:024x}", 5, True, settings, data, seed)
+
+    rows = [row(0), row(1, network="mlp"), row(2, epochs=30), row(3, data="faces"), row(4, seed=1),
+            row(5, variables=range(50)), row(6, variables=range(51)),
+            Entry("random_accuracy-" + 24 * "f", 5, False, {})]
+    told = _made_by(rows)
+    assert len(set(told)) == len(rows) and told[-1] == ""
+    assert told[0].startswith("data photos, network convnet, plan epochs 20, seed 0, variables []")
+    assert "ipc 1" in told[0] and 64 * "ab" not in told[0]
+    teacher = Entry("teacher-" + 24 * "0", 5, True, {"rate": 0.1}, "photos", 3)
+    assert _made_by([rows[0], teacher])[1] == "data photos, rate 0.1, seed 3"
+
+
+def test_help_of_prepare_has_no_option_of_a_run(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["prepare", "mtt", "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and "--artefacts" in said and "--expert-count" in said
+    assert not any(name in said for name in ("--seeds", "--flipped", "--stages", "--log-every"))
 
 
 HALF = "teacher-" + 24 * "0"  # begun and not finished

@@ -26,6 +26,7 @@ def run(words):
     try:
         if words == ["deaf"]:
             stop.GRACE = 0.3
+        if words[0] in ("deaf", "stubborn"):
             deaf()
         if words == ["within"]:
             with StopSignals() as within:
@@ -66,7 +67,7 @@ def test_the_first_signal_ends_a_command_with_75(mode, number):
 
 
 def test_the_second_signal_ends_it_at_once():
-    child = start("deaf")
+    child = start("stubborn")
     for number in (signal.SIGTERM, signal.SIGINT):
         time.sleep(0.1)
         child.send_signal(number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import pathlib
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -35,8 +36,9 @@ def make_files(folder: pathlib.Path) -> dict[str, str]:
 
     broken = images.astype(np.float32) / 255
     broken[3, 1, 1, 0] = np.nan
-    idx = folder / "idx"
+    idx, empty = folder / "idx", folder / "empty"
     idx.mkdir()
+    empty.mkdir()
     for part in ("train", "t10k"):
         payload = struct.pack(">IIII", 2051, 12, 8, 8) + images.tobytes()
         packed = gzip.compress(payload)
@@ -64,6 +66,7 @@ def make_files(folder: pathlib.Path) -> dict[str, str]:
         "broken_method": str(folder / "broken.py"),
         "no_method": str(folder / "no_method.py"),
         "short_set": str(folder / "short.safetensors"),
+        "empty": str(empty),
         "work": str(folder / "work"),
     }
 
@@ -103,13 +106,34 @@ CASES = {
     "file without a method": (other("distill", "{no_method}"), "no_method.py declares no method"),
     "seed too large": (distill("--data", "{good}", "--seed", str(2**70)), "expected one between"),
     "no place for the result": (distill("--json", "{a_file}/a.json"), "no file can be written"),
-    "no set to export": (other("export"), "required"),
-    "more words than options": (other("methods", "all"), "Unrecognized options: all"),
-    "no stages": (distill("--stages", "0"), "stages is 0, expected"),
+    "no set to export": (other("export"), "export lacks PATH, a set that this library saved"),
+    "more words than options": (other("methods", "all"), "'all' belongs to no option; python -m "
+                                "dd_jax methods --help lists the options"),
+    "no stages": (distill("--stages", "0"), "stages is 0, expected an integer of at least 1; pass "
+                  "--stages 5"),
+    "fewer candidates than none": (distill("--representative", "-3"), "representative is -3, "
+                                   "expected an integer of at least 0; pass --representative 256"),
+    "no experts in there": (other("prepare", "mtt", "--data", "{good}", "--depth", "1",
+                                  "--experts", "{empty}"),
+                            "holds no complete expert; name a folder that experts were trained"),
+    "experts too short": (
+        other("distill", "tesla", "--data", "{good}", "--depth", "1", "--expert-epochs", "2"),
+        "--max-start 3 and --span 2 need experts of 4 epochs, and these have 2; pass --max-start 1 "
+        "or --expert-epochs 4"),
+    "no network in the list": (other("evaluate", "{short_set}", "--networks", " ,"),
+                               "networks is ' ,', which names none; name some of alexnet, "),
     "no experts there": (distill("--experts", "nowhere", method="mtt"),
                          "nowhere is no folder that can be read"),
-    "misspelt option": (distill("--lerning-rate", "1"), "--learning-rate"),
-    "wrong type": (distill("--momentum", "fast"), "momentum"),
+    "misspelt option": (distill("--lerning-rate", "1"), "unknown option '--lerning-rate'; did you "
+                        "mean '--learning-rate'?"),
+    "option of no kind": (distill("--zzz"), "unknown option '--zzz'; python -m dd_jax distill dm "
+                                            "--help lists the options"),
+    "no value": (distill("--ipc"), "--ipc has no value"),
+    "wrong kind of an option": (distill("--seeds=many"), "--seeds is 'many', expected a whole "
+                                "number; python -m dd_jax distill dm --help lists"),
+    "option of a run alone": (other("prepare", "mtt", "--flipped"), "unknown option"),
+    "wrong type": (distill("--momentum", "fast"), "--momentum is 'fast', expected a number; pass "
+                   "for example --momentum 0.5"),
     "unknown protocol": (distill("--protocol", "offical"), "did you mean 'official'"),
     "unknown start": (distill("--start", "reall"), "did you mean 'real'"),
     "unknown normaliser": (distill("--normaliser", "zcaa"), "did you mean 'zca'"),
@@ -119,7 +143,8 @@ CASES = {
         distill("--data", "{good}", "--ipc", "50"), "expected at least 50"),
     "steps zero": (distill("--steps", "0"), "steps is 0"),
     "negative rate": (distill("--learning-rate", "-1"), "learning_rate is -1"),
-    "too deep": (distill("--depth", "9"), "shrink"),
+    "too deep": (distill("--depth", "99"), "depth is 99, expected at most 5: 28x28 images shrink "
+                 "to 1x1 before the pooling of block 6; pass --depth 5"),
     "unknown data": (distill("--data", "fashion_mist"), "fashion_mnist"),
     "data path missing": (distill("--data", "./no/such/folder"), "no/such/folder"),
     "truncated idx.gz": (distill("--data", "{truncated_idx}"), "train-images-idx3-ubyte.gz"),
@@ -185,18 +210,25 @@ def files(tmp_path_factory):
     return make_files(tmp_path_factory.mktemp("inputs"))
 
 
+def last_line(printed: str) -> str:
+    """What is said after the run's own lines and warnings."""
+    return printed[printed.rstrip("\n").rfind("\n") + 1:]
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_wrong_input(name, files, capfd):
     build, expected = CASES[name]
-    try:
-        code = main(build(files))
-    except SystemExit as stop:  # the option parser's own way out
-        code = stop.code
-    printed = "".join(capfd.readouterr())
+    code, printed = main(build(files)), "".join(capfd.readouterr())
     assert code == 2, printed
-    assert "Traceback" not in printed
-    flat = " ".join(printed.replace("│", " ").split())
-    assert expected in flat, flat
+    assert "Traceback" not in printed and re.match(r"\w+Error: .*\n\Z", last_line(printed)), printed
+    assert expected in printed, printed
+
+
+def test_nothing_is_written_before_it_is_refused(files, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for words in (["--stages", "0"], ["--representative", "-3"]):
+        assert main(["distill", "dm", "--data", files["good"], *words]) == 2
+        assert capfd.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_right_input_is_not_refused(files, tmp_path, capfd):

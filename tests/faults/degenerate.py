@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 import dd_jax as dd
-from dd_jax.errors import DDJaxError
+from dd_jax.errors import DDJaxError, RunStopped
 from tests.methods import tiny
 
 
@@ -85,6 +85,8 @@ def outcome(method: str, kind: str) -> str:
             plan = tiny.plan(method, data, **tiny.UNTAUGHT.get(method, {})).then(one_step)
             done = dd.distill(plan, data, show_progress=False, log_every=1, callbacks=[
                 lambda step, metrics: losses.append(metrics["loss"])])
+        except RunStopped:
+            raise
         except DDJaxError as error:
             return f"refused: {type(error).__name__}: {error}"
         except Exception as error:

@@ -161,7 +161,7 @@ FAMILIES = {
     "dc": ["dc", *LOOP, "--batch-size", "8", "--networks", "100", *TESTED],
     "dm": ["dm", *LOOP, "--batch-size", "8", "--steps", "300", *TESTED],
     "mtt": STAGED,
-    "rat_bptt": ["rat_bptt", *LOOP, "--batch-size", "8", "--steps", "100", *TESTED],
+    "rat_bptt": ["rat_bptt", *LOOP, "--batch-size", "8", "--steps", "100", "--seeds", "2"],
 }
 
 

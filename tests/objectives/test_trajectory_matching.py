@@ -141,7 +141,7 @@ def test_the_cosine_to_the_exact_gradient():
 
 
 @pytest.mark.parametrize("starts,span,said", [
-    (StartEpochs(0, 6), 2, "end at epoch 7, but the trajectories have 6.*max_start=5"),
+    (StartEpochs(0, 6), 2, "need experts of 7 epochs, and these have 6.*max_start=5 or epochs=7"),
     (StartEpochs(0, 1), 7, "span is 7.*span=6 or less"),
     (StartEpochs(0, 1), 0, "span is 0"),
     (StartEpochs(-1, 1), 2, "min_start is -1"),

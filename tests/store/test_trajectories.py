@@ -204,7 +204,7 @@ def test_unfinished_files_are_skipped_and_named(folder):
 
 
 def test_f36_an_empty_or_missing_folder(tmp_path):
-    refused(tmp_path, "holds no complete expert", "train_experts")
+    refused(tmp_path, "holds no complete expert", "experts out")
     refused(tmp_path / "none", "no folder that can be read")
 
 

@@ -94,7 +94,8 @@ class Trajectories(Differentiated, Pixels, ConvNets, Tested):
     def check(self, at: Site) -> None:
         self.student(at, self.adjoint)
         if self.experts is None:  # before any is trained
-            check_starts(self.starts(), span=self.span, epochs=self.expert_epochs)
+            check_starts(self.starts(), span=self.span, epochs=self.expert_epochs,
+                         longer="expert_epochs")
 
     def needs(self, at: Site) -> Mapping[str, Artefact]:
         return {"experts": self._experts(at, at.convnet(), "")}
