@@ -30,7 +30,7 @@ from dd_jax.types import RealData, Split
 
 def run(words: Sequence[str]) -> int:
     """Parses the words after `distill` and does it; returns the exit code."""
-    parsed = method_command("distill", words, Run)
+    parsed = method_command("distill", words)
     return 0 if parsed is None else _distill(*parsed, words)
 
 

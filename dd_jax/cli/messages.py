@@ -12,7 +12,8 @@ from collections.abc import Container, Iterator, Sequence
 from dd_jax.errors import DDJaxError
 
 _ARGUMENT = re.compile(r"\b([a-z][a-z0-9_]*)=('[^']*'|\"[^\"]*\"|[^\s,;()]+)")
-_RENAMED = {"test_fraction": "test_share"}  # Python's names of what has another here
+# Python's names of what has another here, if a method has no option of that name.
+_RENAMED = {"test_fraction": "test_share", "candidates": "representative"}
 # Command -> records of its options, and whether a method's settings follow its first word.
 _RECORDS = {
     "distill": (("dd_jax.cli.options.Run",), True),
@@ -40,7 +41,7 @@ def in_options(text: str, names: Container[str]) -> str:
         return switch.get(value, f"--{word} {value}")
 
     for name, other in _RENAMED.items():
-        if other in names:
+        if other in names and name not in names:
             text = re.sub(rf"\b{name}\b", other, text)
     return _ARGUMENT.sub(option, re.sub(r"\bload\('(\w+)'\)", r"--data \1", text))
 

@@ -160,7 +160,7 @@ def _names(kind: Any) -> list[str]:
 
 
 def method_command(
-    command: str, words: Sequence[str], options: type[Prepare]
+    command: str, words: Sequence[str], options: type[Prepare] = Run
 ) -> tuple[Method, Command] | None:
     """A method and its settings from the words after `command`; None where only help was asked for.
 

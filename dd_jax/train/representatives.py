@@ -43,7 +43,7 @@ def check_selection(
     # As many clusters as candidates would be a costly random choice.
     if candidates is not None and (candidates < count or candidates <= count // subsample):
         raise ConfigError(f"candidates is {candidates}, too few for a choice of {count} rows of "
-                          "each class", fix=f"pass candidates={4 * count} or candidates=None")
+                          "each class", fix=f"pass candidates={4 * count} or more")
     if count % subsample:
         raise ConfigError(f"{count} rows of each class cannot come from clusters of "
                           f"subsample={subsample} rows each",

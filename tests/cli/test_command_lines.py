@@ -15,7 +15,7 @@ def test_every_method_takes_the_options_of_a_run(name):
     method = METHODS[name]
     ipc = 10 if name == "krr_st" else 1
     words = [name, "--ipc", str(ipc), "--protocol", "official", "--seed", "3"]
-    found, command = method_command("distill", words, Run)
+    found, command = method_command("distill", words)
     assert found.settings is method.settings and command.run.seed == 3
     assert command.settings == preset(name, "official", ipc)
 

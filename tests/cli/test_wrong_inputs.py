@@ -180,7 +180,9 @@ CASES = {
     "mixed too often": (closed("idc", "--depth", "1", "--mix", "2"), "mix is 2.0"),
     "too few candidates": (
         closed("dream", "--depth", "1", "--factor", "1", "--candidates", "3"), "too few"),
-    "too few candidates of a plain method": (distill("--representative", "3"), "too few"),
+    "too few candidates of a plain method": (
+        distill("--representative", "3"), "representative is 3, too few for a choice of 4 rows of "
+        "each class; pass --representative 16 or more"),
     "flipped twice": (closed("fyi", "--depth", "1", "--flipped"), "flipped already"),
     "no such file of data": (distill("--data", "nofile.npz"), "nofile.npz: no such file"),
     "size of arrays": (distill("--data", "{good}", "--size", "8"), "leave size out"),
