@@ -291,7 +291,10 @@ def _metrics(folder: pathlib.Path) -> None:
 
 
 def _in_protocol(folder: pathlib.Path) -> None:
-    text = envelope.read_json_file(folder / "protocol.json", "it", fix="")
+    try:
+        text = envelope.read_json_file(folder / "protocol.json", "it", fix="")
+    except FileNotFoundError:  # is told to whoever calls it, as its docstring says
+        return
     Protocol.from_plain(text)
 
 
