@@ -67,7 +67,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     if where_from(options):
         plan = plan.then(functools.partial(_noted, notes=where_from(options)))
     plan, variant = _varied(method.name, plan, options, data.train)
-    ipc = settings.ipc * options.stages
+    ipc = settings.images_per_class(data.train) * options.stages
     ipc = int(ipc) if ipc == int(ipc) else ipc  # 1, not 1.0, in names and tables
     name = f"{data.train.spec.name}_{variant}_ipc{ipc}_{options.protocol}"
     folder = options.workdir or pathlib.Path("runs") / name

@@ -54,6 +54,7 @@ def arrays(
     *,
     needs: Mapping[str, Artefact] = MappingProxyType({}),
     seed: int = 0,
+    device: bool = True,
 ) -> Artefact:
     """An artefact that is one tree of arrays.
 
@@ -61,13 +62,15 @@ def arrays(
       kind, settings, needs, seed: see `Artefact`.
       compute: (data, key, **needs) -> tree of arrays.
       like: () -> the tree's shapes and dtypes.
+      device: whether it opens on the device; False: as NumPy arrays.
     """
 
     def make(data: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
         write_arrays(folder / _ARRAYS, compute(data, key, **have), {"kind": kind})
 
     def opened(folder: pathlib.Path) -> PyTree:
-        return jax.tree.map(jnp.asarray, read_arrays(folder / _ARRAYS, like()))
+        found = read_arrays(folder / _ARRAYS, like())
+        return jax.tree.map(jnp.asarray, found) if device else found
 
     return Artefact(kind, settings, make, opened, needs=dict(needs), seed=seed,
                     stand_in=lambda: _zeros(like()))

@@ -43,7 +43,8 @@ class Recipe:
       best_so_far: how the best set of the run is found, which is then what is saved; None: the
         last.
       finalise: (set, data, key) -> set, applied once to the finished set, such as a relabelling.
-      citation: how to cite the paper, BibTeX.
+      notes: JSON-able; what the set's file tells beside the settings: "citation" (BibTeX of the
+        paper), the rows of chosen images. No part of a run's identity.
     """
 
     method: str
@@ -59,7 +60,7 @@ class Recipe:
     average: float | None = None
     best_so_far: BestSoFar | None = None
     finalise: Callable[[SyntheticSet, RealData, jax.Array], SyntheticSet] | None = None
-    citation: str = ""
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         require_whole("steps", self.steps, least=0, example=100)

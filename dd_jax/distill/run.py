@@ -322,7 +322,8 @@ def package(
     noted = {"shown_images": int(synthetic.images.shape[0])}
     if stored_bytes is not None:
         noted["stored_bytes"] = int(stored_bytes)
-    noted |= notes or {}
+    noted |= {**recipe.notes, **(notes or {})}
+    citation = noted.pop("citation", "")
     return DistilledSet(
         synthetic=_packed(synthetic, recipe.labels.kind),
         normaliser=recipe.normaliser,
@@ -333,7 +334,7 @@ def package(
         evaluation=recipe.evaluation.plain(),
         versions=versions(),
         data_fingerprint=fingerprint(data),
-        citation=recipe.citation,
+        citation=citation,
         stored=stored,
     )
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, require_whole
 
 _TIE = 1e-3  # fraction by which squared distances may differ and still count as equal
@@ -61,6 +62,7 @@ def k_means(
     key: jax.Array,
     valid: jax.Array | None = None,
     iterations: int = 10,
+    chunk: int | None = None,
 ) -> Clusters:
     """Clusters points around `count` centres; the sum of squared distances never rises.
 
@@ -73,6 +75,7 @@ def k_means(
       key: PRNG key of the start.
       valid: [n] bool, the rows that count; None for all.
       iterations: of assigning and averaging, static; 0 gives the start.
+      chunk: points whose distances to all centres are held at a time; None for all of them.
 
     Returns:
       `Clusters`.
@@ -90,15 +93,27 @@ def k_means(
     valid = _check(points, valid)
     points = jnp.where(valid[:, None], points, 0)  # 0 times a NaN would not be 0
 
-    def assign(centres):
+    def nearest_of(points, centres):
         distances = _squared_distances(points, centres)
-        nearest = jnp.where(valid, jnp.argmin(distances, axis=1), -1).astype(jnp.int32)
-        return nearest, jnp.sum(jnp.where(valid, jnp.min(distances, axis=1), 0))
+        return jnp.argmin(distances, axis=1), jnp.min(distances, axis=1)
+
+    def assign(centres):
+        nearest, far = in_chunks(lambda some: nearest_of(some, centres), points,
+                                 size=chunk or len(points))
+        nearest = jnp.where(valid, nearest, -1).astype(jnp.int32)
+        return nearest, jnp.sum(jnp.where(valid, far, 0))
+
+    def totals(nearest):
+        if chunk is not None:  # a matrix of members would be as large as that of distances
+            places = jnp.where(valid, nearest, count)
+            return (jax.ops.segment_sum(valid.astype(points.dtype), places, count),
+                    jax.ops.segment_sum(points, places, count))
+        members = jax.nn.one_hot(nearest, count, dtype=points.dtype)
+        return jnp.sum(members, axis=0), jnp.matmul(members.T, points, precision="highest")
 
     def update(_, centres):
-        members = jax.nn.one_hot(assign(centres)[0], count, dtype=points.dtype)
-        sizes = jnp.sum(members, axis=0)[:, None]
-        sums = jnp.matmul(members.T, points, precision="highest")
+        sizes, sums = totals(assign(centres)[0])
+        sizes = sizes[:, None]
         return jnp.where(sizes > 0, sums / jnp.maximum(sizes, 1), centres)
 
     centres = jax.lax.fori_loop(0, iterations, update, points[_start(valid, count, key)])

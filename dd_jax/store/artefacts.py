@@ -214,7 +214,8 @@ class ArtefactStore:
             how = self._make(artefact, data, data_hash, path, needs, asked)
         _check_files(path)
         try:
-            value = artefact.open(path)
+            with own_dtypes():  # as it was made
+                value = artefact.open(path)
         except (CheckpointError, SetFileError) as error:
             if "--remove" in error.fix:
                 raise

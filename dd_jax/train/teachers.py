@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dd_jax.data import Normaliser, gather, normalise, require_on_device
@@ -79,18 +81,30 @@ def train_supervised(
 def real_images(
     data: RealData, normaliser: Normaliser, *, kind: str = "one_hot", scale: float = 1.0
 ) -> Take:
-    """The `take` of `fit` for a real set on the device.
+    """The `take` of `fit` for a real set.
 
     Args:
-      data: the real set.
+      data: the real set; images that are on the host are fetched from there batch by batch, and are
+        not to be an argument of the compiled function.
       normaliser: from stored images to model space.
       kind, scale: of the labels, see `synthetic.targets`.
 
     Returns:
       rows [B] int32, or None for all -> (images [B, H, W, C] float32, labels [B, K]).
     """
+    on_host = isinstance(data.images, np.ndarray)
+
+    def fetched(rows):
+        like = jax.ShapeDtypeStruct((*rows.shape, *data.spec.shape), data.images.dtype)
+        return jax.pure_callback(lambda at: data.images[np.asarray(at)], like, rows,
+                                 vmap_method="expand_dims")
+
     def take(rows):
-        images, labels = (data.images, data.labels) if rows is None else gather(data, rows)
+        if on_host:
+            rows = jnp.arange(len(data.labels)) if rows is None else rows
+            images, labels = fetched(rows), data.labels[rows]
+        else:
+            images, labels = (data.images, data.labels) if rows is None else gather(data, rows)
         return (normalise(normaliser, images),
                 targets(labels, data.spec.num_classes, kind=kind, scale=scale))
 

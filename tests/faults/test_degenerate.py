@@ -9,7 +9,7 @@ from dd_jax.methods import METHODS
 from tests.faults.degenerate import KINDS, data_of, outcome
 from tests.methods import tiny
 
-MATCHED_BY_ITSELF = {"datadam", "dm", "krr_st", "m3d", "ncfm"}
+MATCHED_BY_ITSELF = {"datadam", "dm", "krr_st", "m3d", "ncfm", "random"}
 CASES = [
     ("dm", "one class"), ("dm", "a hundred classes"), ("dm", "constant images"),
     ("kip", "all zeros"), ("kip", "duplicates"), ("dm", "one image a class"), ("dm", "4x4"),

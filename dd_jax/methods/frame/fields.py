@@ -23,6 +23,7 @@ from dd_jax.errors import (
 )
 from dd_jax.nets.layers import NORMS
 from dd_jax.objectives.gradient_distances import DISTANCES
+from dd_jax.select import OF_FEATURES
 from dd_jax.synthetic import STARTS
 from dd_jax.synthetic.pixels import LABEL_HEADS
 
@@ -74,7 +75,7 @@ Rate = Annotated[float, Must(require_at_least_zero)]
 LearnedRate = Annotated[float, above_zero("its logarithm is learned", 0.01)]
 Decay = Annotated[float, Must(require_decay)]
 Share = Annotated[float, Must(require_probability)]
-Start = Annotated[str, one_of(STARTS, "initialisation")]
+Start = Annotated[str, one_of((*STARTS, *OF_FEATURES), "initialisation")]
 Normalisation = Annotated[str, one_of(NORMALISERS, "normaliser")]
 LabelHead = Annotated[str, one_of(LABEL_HEADS, "label head")]
 Norm = Annotated[str, one_of(NORMS, "normalisation")]

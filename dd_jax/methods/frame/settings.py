@@ -35,8 +35,9 @@ from dd_jax.methods.frame.fields import (
     Whole,
     check_fields,
 )
+from dd_jax.methods.frame.selected import NEED, check_any_start, rows_start, start_needs
 from dd_jax.store.artefacts import Artefact
-from dd_jax.synthetic import Labels, check_start, class_start, pixels
+from dd_jax.synthetic import Labels, class_start, pixels
 from dd_jax.types import Augmentation, DataSpec, Network, RealData, SyntheticSet
 
 
@@ -70,6 +71,10 @@ class Settings:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True)(cls)
 
+    def images_per_class(self, data: RealData) -> float:
+        """Images per class in one stage; `ipc`, unless other settings say how many."""
+        return self.ipc
+
     def check(self, at: Site) -> None:
         """Refuses settings that contradict each other or the data, before anything is computed."""
 
@@ -97,7 +102,8 @@ class Pixels(Settings):
     """Settings of a set that is stored image by image.
 
     Attributes:
-      start: "real", "noise" or "class_means".
+      start: "real", "noise" or "class_means"; or chosen real images, by a name in
+        `select.OF_FEATURES` such as "herding", which then looks at pixels.
       normaliser: a name in `data.normalisers`.
     """
 
@@ -109,7 +115,8 @@ class Whitened(Settings):
     """The same, whitened where images have colours.
 
     Attributes:
-      start: "real", "noise" or "class_means".
+      start: "real", "noise" or "class_means"; or chosen real images, by a name in
+        `select.OF_FEATURES` such as "herding", which then looks at pixels.
       normaliser: a name in `data.normalisers`; None: standardise grey images, whiten colour ones.
     """
 
@@ -195,7 +202,7 @@ class Site:
     @property
     def images(self) -> int:
         """How many images the set stores."""
-        return self.settings.ipc * self.classes
+        return round(self.settings.images_per_class(self.data) * self.classes, 6)
 
     @property
     def normaliser(self) -> Normaliser:
@@ -230,6 +237,8 @@ class Site:
 
     def start(self, kind: str = "one_hot", **options) -> Callable[..., SyntheticSet]:
         """The start that the settings name, with hard labels of that kind."""
+        if NEED in self.have:
+            return rows_start(self.have[NEED].rows, self.normaliser, kind=kind, **options)
         return class_start(getattr(self.settings, "start", "real"), normaliser=self.normaliser,
                            ipc=self.settings.ipc, kind=kind, **options)
 
@@ -328,10 +337,11 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
     check_fields(settings)
     _check_classes(settings, data)
     if hasattr(settings, "start"):
-        check_start(settings.start, data, settings.ipc)
+        check_any_start(settings.start, data, settings.ipc)
     site = Site(settings, data, normaliser_of(_normaliser_name(settings, data), data))
     settings.check(site)
     needs = {"normaliser": site.whitening, **settings.needs(site)}
+    needs |= start_needs(getattr(settings, "start", ""), data, settings.ipc, site.whitening)
     later = settings.later(site)
     made = {name: need.value for name, need in needs.items() if need.make is None}
     told = dataclasses.asdict(settings)
@@ -372,8 +382,9 @@ def _recipe(settings: Settings, site: Site, citation: str) -> Recipe:
     usual = {
         "method": method_name(type(settings)), "settings": dataclasses.asdict(settings),
         "parameterization": pixels(labels="fixed"), "normaliser": site.normaliser,
-        "steps": getattr(settings, "steps", 0), "citation": citation,
+        "steps": getattr(settings, "steps", 0),
     }
+    fields["notes"] = {"citation": citation, **fields.get("notes", {})}
     return settings.finish(Recipe(**{**usual, **fields}), site)
 
 

@@ -1,0 +1,139 @@
+"""Selections as methods: files of real images, shared artefacts, budgets, and starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import dd_jax as dd
+from dd_jax import methods
+from dd_jax.data import from_arrays
+from dd_jax.errors import ConfigError, DataError
+from dd_jax.methods.families.selection import OfDynamics, Selection
+from dd_jax.select import OF_FEATURES
+from dd_jax.store.artefacts import ArtefactStore
+from tests.laws import members
+from tests.methods import tiny
+
+NAMES = [name for name in methods.METHODS
+         if issubclass(methods.METHODS[name].settings, Selection)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return ArtefactStore(tmp_path_factory.mktemp("store"))
+
+
+def made(name, store, data=None, **changes):
+    data = data or members.toy_data()
+    return dd.distill(tiny.plan(name, data, **changes), data, artefacts=store, show_progress=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_set_is_the_real_images_that_it_says(name, store, tmp_path):
+    toy, found = members.toy_data(), made(name, store, ipc=3)
+    dd.save(tmp_path / "set.safetensors", found)
+    again = dd.load(tmp_path / "set.safetensors")
+    rows = np.asarray(again.recipe["rows"])
+    assert len(set(rows.tolist())) == 6 and again.ipc == 3 and again.label_kind == "classes"
+    np.testing.assert_array_equal(again.synthetic.images, np.asarray(toy.images)[rows])
+    np.testing.assert_array_equal(again.synthetic.labels, np.asarray(toy.labels)[rows])
+    np.testing.assert_array_equal(again.synthetic.labels, [0, 0, 0, 1, 1, 1])
+    assert again.stored_bytes == again.cost_bytes.total == 6 * (64 + 4)
+
+
+def test_networks_are_trained_once_for_all_selections(store):
+    for name in NAMES:
+        for ipc in (1, 2):
+            made(name, store, ipc=ipc)
+    kinds = [entry.split("-")[0] for entry, how, _ in store.report if how == "made"]
+    assert kinds.count("dynamics") == kinds.count("teacher") == kinds.count("features") == 1
+    plans = [tiny.plan(name) for name in NAMES]
+    addresses = {plan.needs["chosen"].address(members.toy_data()) for plan in plans}
+    assert len(addresses) == len(NAMES)
+
+
+@pytest.mark.parametrize("changes,counts", [
+    (dict(share=0.25), [8, 8]), (dict(total=5), [3, 2]), (dict(total=5, within="set"), None),
+], ids=["share", "total", "in the set"])
+def test_budgets(changes, counts, store):
+    found = made("random", store, **changes)
+    size = len(found.synthetic.images)
+    held = np.bincount(found.synthetic.labels, minlength=2)
+    assert held.tolist() == counts if counts else held.sum() == 5
+    assert found.ipc == size / 2
+    settings = methods.preset("random", "cpu", 1, **changes)
+    assert settings.images_per_class(members.toy_data()) == size / 2
+
+
+def test_unequal_classes(store):
+    labels = np.repeat([0, 1, 2], [2, 5, 30])
+    images = np.random.default_rng(0).integers(0, 256, (37, 8, 8, 1), np.uint8)
+    data = from_arrays(images, labels)
+    with pytest.raises(DataError, match="class 0 .0. has 2 images.*short='fewer'"):
+        tiny.plan("herding", data, ipc=4)
+    for short, counts in (("fewer", [2, 4, 4]), ("others", [2, 5, 5])):
+        found = made("herding", store, data, ipc=4, short=short)
+        assert np.bincount(found.synthetic.labels).tolist() == counts
+
+
+@pytest.mark.parametrize("name,changes,told", [
+    ("random", dict(share=0.0), "share is 0.0"), ("random", dict(share=1.5), "share is 1.5"),
+    ("herding", dict(total=3, share=0.5), "total and share"),
+    ("herding", dict(features="pixel"), "'pixel'"), ("k_center", dict(first="last"), "'last'"),
+    ("forgetting", dict(network_epochs=1), "forgetting of 1 epoch"),
+    ("el2n", dict(until=3), "until is 3, and networks are trained for 2"),
+    ("cartography", dict(until=1), "variability of 1 epoch"),
+    ("margin", dict(order="hardest"), "'hardest'"), ("moderate", dict(within="all"), "'all'"),
+    ("random", dict(short="fill"), "'fill'"),
+], ids=str)
+def test_settings_that_cannot_be_are_refused_before_anything_is_made(name, changes, told):
+    with pytest.raises(ConfigError, match=told):
+        tiny.plan(name, **changes)
+
+
+def test_images_on_the_host_are_chosen_alike(store):
+    toy = members.toy_data()
+    host = dataclasses.replace(toy, images=np.asarray(toy.images))
+    for name in ("herding", "el2n"):
+        other = ArtefactStore(store.folder.parent / "host")
+        rows = [made(name, where, data, ipc=2).recipe["rows"]
+                for where, data in ((store, toy), (other, host))]
+        assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
+def test_any_distillation_starts_from_chosen_images(name, store):
+    toy = members.toy_data()
+    chosen = made(name, store, features="pixels", ipc=2, normaliser="standardise").recipe["rows"]
+    plan = tiny.plan("dm", ipc=2, start=name, normaliser="standardise")
+    recipe = dd.distill.complete(plan, toy, artefacts=store)
+    images = recipe.start(toy, None).images
+    np.testing.assert_allclose(images, dd.data.normalise(recipe.normaliser, toy.images[
+        np.asarray(chosen)]))
+    assert "start" in recipe.settings["needs"] and not tiny.plan("dm").needs
+
+
+def test_a_start_of_chosen_images_runs_and_one_of_scores_is_unknown(store):
+    found = dd.distill(tiny.plan("dm", start="k_means"), members.toy_data(), artefacts=store,
+                       show_progress=False)
+    assert np.isfinite(found.synthetic.images).all()
+    with pytest.raises(ConfigError, match="unknown initialisation 'el2n'"):
+        tiny.plan("dm", start="el2n")
+
+
+def test_defaults_of_scores_are_hardest_first():
+    assert {methods.preset(name).order for name in NAMES
+            if issubclass(methods.METHODS[name].settings, OfDynamics)} == {"top"}
+
+
+def test_choices_are_the_same_where_jax_is_told_to_take_float64(store):
+    rows = made("herding", store, ipc=2).recipe["rows"]
+    with jax.enable_x64(True):
+        assert made("herding", store, ipc=2).recipe["rows"] == rows
+        assert len(set(made("herding", store, ipc=4).recipe["rows"])) == 8
+        other = ArtefactStore(store.folder.parent / "float64")
+        assert made("herding", other, ipc=2).recipe["rows"] == rows
