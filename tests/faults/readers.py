@@ -5,6 +5,7 @@ A reader is (rng, folder, bases) -> (the file that was spoilt, what reads it); b
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -291,11 +292,8 @@ def _metrics(folder: pathlib.Path) -> None:
 
 
 def _in_protocol(folder: pathlib.Path) -> None:
-    try:
-        text = envelope.read_json_file(folder / "protocol.json", "it", fix="")
-    except FileNotFoundError:  # is told to whoever calls it, as its docstring says
-        return
-    Protocol.from_plain(text)
+    with contextlib.suppress(FileNotFoundError):  # which is left to who asks for a file
+        Protocol.from_plain(envelope.read_json_file(folder / "protocol.json", "it", fix=""))
 
 
 def _seal_checkpoint(value: Any) -> str:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from dd_jax.errors import DataError
-from tests.faults import fuzz, mutate
+from tests.faults import fuzz, mutate, readers
 
 CASES = 2000
 
@@ -23,6 +23,14 @@ def test_spoilt_files_end_in_their_content_or_in_a_typed_error(tmp_path, capsys)
         print(f"fuzz: seed {seed}, {CASES} files", file=sys.stderr)
     found = fuzz.run(CASES, seed, tmp_path)
     assert not found, "python -m tests.faults.fuzz 1 ...\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("name", readers.JSON_FILES)
+def test_a_file_that_is_gone_ends_well(name, tmp_path):
+    """As one case in two hundred of the fuzzer's has it."""
+    read = readers.JSON_FILES[name][3]
+    (tmp_path / "a").write_bytes(b"123")
+    assert fuzz.problem_of(lambda: read(tmp_path)) == ""
 
 
 def _raise(error):
