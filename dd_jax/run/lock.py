@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import socket
 import warnings
-from typing import Any, Optional
+from typing import Any
 
 from dd_jax.data.places import prove_writable, stands_at
-from dd_jax.errors import CheckpointError, ConfigError, SetFileError, printable, require_kind
-from dd_jax.run.jsonfile import read_json, write_json
+from dd_jax.errors import CheckpointError, ConfigError, require_kind
+from dd_jax.store.owner import named, owner_of, sign, unsign
 
 LOCK_NAME = "run.lock"
 OWNER_NAME = "run.owner"
@@ -76,13 +75,14 @@ class RunLock:
 
     def __init__(self, folder: str | os.PathLike):
         self.path = pathlib.Path(folder).absolute() / LOCK_NAME
+        self._signature = self.path.with_name(OWNER_NAME)
         self._lock: Any = None
 
     def __enter__(self) -> RunLock:
         import filelock
 
         if self._lock is not None and self._lock.is_locked:
-            raise self._refusal(self._owner())
+            raise self._refusal()
         if not self.path.parent.is_dir():  # filelock would make it
             raise CheckpointError(f"the lock file {self.path} cannot be opened: there is no such "
                                   "folder", fix="make the folder")
@@ -90,7 +90,7 @@ class RunLock:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise self._refusal(self._owner()) from None
+            raise self._refusal() from None
         except OSError as error:
             raise CheckpointError(f"the lock file {self.path} cannot be opened "
                                   f"({error.strerror or error})", fix="check the folder") from error
@@ -105,28 +105,18 @@ class RunLock:
     def __exit__(self, *exc: Any) -> None:
         if self._lock.is_locked:  # not so in a forked child, which must leave both files alone
             try:
-                with contextlib.suppress(OSError):  # it may be a folder, of somebody's making
-                    (self.path.parent / OWNER_NAME).unlink(missing_ok=True)
+                unsign(self._signature)
             finally:
                 self._lock.release()
 
     def _name_owner(self) -> None:
-        host, before = socket.gethostname(), self._owner()
-        if before and before.get("host") != host:
-            warnings.warn(f"{self.path.parent} was left locked by pid {before.get('pid')} on "
-                          f"{printable(before.get('host'), most=100)}; taking it over",
+        before = owner_of(self._signature)
+        if before and before.get("host") != socket.gethostname():
+            warnings.warn(f"{self.path.parent} was left locked by {named(before)}; taking it over",
                           stacklevel=3)
-        with contextlib.suppress(SetFileError):  # a full disk: the lock holds without a name
-            write_json(self.path.parent / OWNER_NAME, {"pid": os.getpid(), "host": host})
+        sign(self._signature)
 
-    def _owner(self) -> Optional[dict[str, Any]]:
-        try:
-            owner = read_json(self.path.parent / OWNER_NAME)
-        except (FileNotFoundError, ValueError):
-            return None
-        return owner if isinstance(owner.get("pid"), int) else None
-
-    def _refusal(self, owner: Optional[dict[str, Any]]) -> CheckpointError:
-        who = f"pid {owner['pid']} on {owner.get('host')}" if owner else "another process"
+    def _refusal(self) -> CheckpointError:
+        who = named(owner_of(self._signature))
         return CheckpointError(f"{self.path.parent} is in use by {who}",
                                fix="wait until it ends, stop it there, or use another folder")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import pathlib
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 
-from dd_jax.errors import CheckpointError, SetFileError, printable
-from dd_jax.store.atomic import write_atomically
-from dd_jax.store.envelope import read_json_file
+from dd_jax.errors import CheckpointError
+from dd_jax.store.owner import named, owner_of, sign, unsign
 
 _LOOK = 0.2  # seconds between two looks at a lock that somebody holds
 
@@ -35,19 +31,20 @@ def locked(
     import filelock
 
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    owner = path.with_name(f".{path.name}.owner")
+    signature = path.with_name(f".{path.name}.owner")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             if not wait:
-                raise CheckpointError(f"{path} is being made by {_who(owner)}",
+                raise CheckpointError(f"{path} is being made by {named(owner_of(signature))}",
                                       fix="wait until it has finished") from None
             time.sleep(_LOOK)  # whoever has just got it is writing its name down
-            print(f"{path.name} is being made by {_who(owner)}: waiting for it", file=sys.stderr)
+            print(f"{path.name} is being made by {named(owner_of(signature))}: waiting for it",
+                  file=sys.stderr)
             _wait(lock, stop)
-        _sign(owner)
+        sign(signature)
     except OSError as error:
         raise CheckpointError(f"artefacts cannot be written in {path.parent} "
                               f"({error.strerror or error})",
@@ -55,8 +52,7 @@ def locked(
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            owner.unlink(missing_ok=True)
+        unsign(signature)
         lock.release()
 
 
@@ -71,20 +67,3 @@ def _wait(lock, stop: Callable[[], None] | None) -> None:
             if stop is not None:
                 stop()
             time.sleep(_LOOK)
-
-
-def _sign(owner: pathlib.Path) -> None:
-    """Says who holds the lock, for those who wait; a lock without a name holds as well."""
-    name = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
-    with contextlib.suppress(SetFileError):
-        write_atomically(owner, lambda file: file.write(name))
-
-
-def _who(owner: pathlib.Path) -> str:
-    try:
-        held = read_json_file(owner, "the owner of a lock", fix="")
-    except (OSError, SetFileError):
-        held = {}
-    if not isinstance(held.get("pid"), int):
-        return "another process"
-    return f"pid {held['pid']} on {printable(held.get('host'), most=100)}"

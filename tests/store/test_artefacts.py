@@ -335,13 +335,13 @@ def test_of_two_that_ask_at_once_one_makes_it_and_the_other_waits(toy, store, tm
 def test_whoever_waits_is_told_for_whom_and_can_be_stopped(toy, store, capsys, monkeypatch):
     path = store.folder / f"mean-{means().address(toy)}"
     plan = Plan({"mean": means()}, lambda have: None)
-    who = lock._who
+    named = lock.named
 
     def and_be_asked_to_stop(owner):
         os.kill(os.getpid(), signal.SIGTERM)
-        return who(owner)
+        return named(owner)
 
-    monkeypatch.setattr(lock, "_who", and_be_asked_to_stop)
+    monkeypatch.setattr(lock, "named", and_be_asked_to_stop)
     with locked(path):
         with pytest.raises(RunStopped, match="SIGTERM while another process makes"):
             complete(plan, toy, artefacts=store)
