@@ -66,7 +66,7 @@ class DATM(Flat):
         },
         # Its own rate and many small steps; as officially, experts for twice as long as FTD's.
         "cpu": narrow(
-            dict(batch_size=10, min_start=0, expert_count=5, expert_epochs=10),
+            dict(batch_size=10, min_start=0, expert_count=3, expert_epochs=10),
             one=dict(steps=150, max_start=4, first_max_start=None, growth_steps=0),
             several=dict(batch_size=10, rate=0.01, first_max_start=2, growth_steps=75)),
     }
