@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.data import check_classes, gather, normalise
+from dd_jax.data import check_classes, gather, normalise, rows_of_classes
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError
 from dd_jax.synthetic.pixels import pixels
@@ -129,8 +129,7 @@ def frequency_masks(
                           fix="pass keep=64")
     if rows is None:
         check_classes(data, at_least=2)
-        rows = [table[:count] for table, count
-                in zip(np.asarray(data.class_rows), np.asarray(data.class_counts))]
+        rows = rows_of_classes(data)
     elif np.ndim(rows) != 2 or len(rows) != data.spec.num_classes or np.shape(rows)[1] < 2:
         raise ConfigError(f"rows have shape {np.shape(rows)}, expected [{data.spec.num_classes}, "
                           "2 or more]", fix="pass rows_per_class(data, key, n)")

@@ -9,6 +9,7 @@ from dd_jax.data.arrays import (
     from_arrays,
     gather,
     require_on_device,
+    rows_of_classes,
 )
 from dd_jax.data.cifar import read_cifar10, read_cifar100
 from dd_jax.data.embedded import load_embedded
@@ -61,6 +62,7 @@ __all__ = [
     "read_npz",
     "real_rows",
     "require_on_device",
+    "rows_of_classes",
     "rows_per_class",
     "rows_uniform",
     "split_from_arrays",

@@ -106,6 +106,18 @@ def class_table(labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.nd
     return np.where(counts[:, None] > 0, rows, 0).astype(np.int32), counts
 
 
+def rows_of_classes(data: RealData) -> list[np.ndarray]:
+    """The rows of each class, ascending; an empty class has none. NumPy, outside jit.
+
+    Example:
+      >>> [rows.tolist() for rows in rows_of_classes(
+      ...   from_arrays(np.zeros((3, 1, 1), np.uint8), [0, 1, 0]))]
+      [[0, 2], [1]]
+    """
+    tables, counts = np.asarray(data.class_rows), np.asarray(data.class_counts)
+    return [table[:count] for table, count in zip(tables, counts)]
+
+
 def check_classes(data: RealData, *, at_least: int = 1) -> None:
     """Refuses a set in which some class has too few rows. For use before compilation.
 

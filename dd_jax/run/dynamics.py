@@ -61,8 +61,9 @@ def record_dynamics(
     else:
         trained = recording.begin(keys)
     train = recording.trainer(data, normaliser)
-    bar = progress(epochs, start=done, enabled=show_progress, description="training dynamics")
-    with bar as shown, StopSignals() as stop:
+    bar = progress(epochs, start=done, enabled=show_progress, unit="epoch",
+                   description="training dynamics")
+    with bar as shown, StopSignals("stopping after this epoch") as stop:
         for epoch in range(done, epochs):
             trained = train(trained, keys, epoch)
             seen = recording.look(trained, data, normaliser)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.data import rows_of_classes
 from dd_jax.errors import ConfigError, NonFiniteError
 from dd_jax.select.budget import Budget, counts_of
 from dd_jax.types import PyTree, RealData
@@ -140,9 +141,7 @@ def _groups(data: RealData, budget: Budget) -> list[np.ndarray]:
     """Rows of each group, in ascending order."""
     if budget.within == "set":
         return [np.arange(data.labels.shape[0])]
-    order = np.argsort(np.asarray(data.labels), kind="stable")
-    ends = np.cumsum(np.asarray(data.class_counts))
-    return np.split(order, ends[:-1])
+    return rows_of_classes(data)
 
 
 def _size(count: int) -> int:

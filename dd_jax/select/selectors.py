@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dd_jax.data import rows_of_classes
 from dd_jax.errors import unknown
 from dd_jax.select import facility_location as locations
 from dd_jax.select import greedy_choices, rules
@@ -83,9 +84,8 @@ def moderate() -> Selector:
 
 
 def _far_from_median(data: RealData, have: Mapping[str, Any], key: jax.Array) -> np.ndarray:
-    labels, far = np.asarray(data.labels), np.zeros(len(data.labels), np.float32)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
+    far = np.zeros(len(data.labels), np.float32)
+    for rows in filter(len, rows_of_classes(data)):
         points = np.asarray(have["features"][rows])
         far[rows] = np.linalg.norm(points - np.median(points, axis=0), axis=1)
     return far

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dd_jax.data import check_classes, gather, normalise
+from dd_jax.data import check_classes, gather, normalise, rows_of_classes
 from dd_jax.data.normalise import Normaliser
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.types import RealData
@@ -87,12 +87,12 @@ def mean_image_distances(data: RealData, normaliser: Normaliser) -> np.ndarray:
     """
     check_classes(data, at_least=1)
     means = []
-    for table, count in zip(np.asarray(data.class_rows), np.asarray(data.class_counts)):
+    for rows in rows_of_classes(data):
         total = np.zeros(data.spec.shape)
-        for start in range(0, int(count), _CHUNK):
-            images, _ = gather(data, table[start : min(start + _CHUNK, int(count))])
+        for start in range(0, len(rows), _CHUNK):
+            images, _ = gather(data, rows[start : start + _CHUNK])
             total += np.asarray(normalise(normaliser, images), np.float64).sum(axis=0)
-        means.append(total.ravel() / int(count))
+        means.append(total.ravel() / len(rows))
     means = np.stack(means)
     return np.stack([np.linalg.norm(means - mean, axis=1) for mean in means])
 

@@ -152,7 +152,7 @@ def test_sigterm_saves_and_exits_with_75(tmp_path):
     assert list((tmp_path / "run" / "checkpoints").glob("step_*"))
 
 
-# Of each family one, small; `loop` is what is there once its loop runs.
+# Of each family one, small.
 TESTED = ["--evaluation-width", "4", "--evaluation-epochs", "300", "--seeds", "2"]
 LOOP = ["--width", "4", "--depth", "1", "--save-every", "10", "--log-every", "5"]
 FAMILIES = {
