@@ -98,7 +98,7 @@ class RFAD(Whitened, ConvNets):
                         networks=4, width=32, validate_every=100, validation_networks=8,
                         validation_images=2000, precondition=False, evaluation_steps=1000,
                         evaluation_width=128, evaluation_rate=0.03),
-                10: dict(evaluation_width=64)},
+                10: dict(evaluation_width=64, learning_rate=3e-2)},
     }
 
     def whitening(self, spec: DataSpec) -> str:

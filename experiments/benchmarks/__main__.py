@@ -18,7 +18,15 @@ from functools import partial
 import tyro
 
 from dd_jax.errors import DDJaxError, unknown
-from experiments.benchmarks import gradients, inner_loops, kernels, matching_memory, methods, steps
+from experiments.benchmarks import (
+    gradients,
+    inner_loops,
+    kernels,
+    matching_memory,
+    methods,
+    selection,
+    steps,
+)
 from experiments.benchmarks.timing import Options
 
 CASES: dict[str, tuple[str, Callable[[Options], None]]] = {
@@ -28,6 +36,11 @@ CASES: dict[str, tuple[str, Callable[[Options], None]]] = {
     "ncfm": ("an iteration of NCFM", partial(methods.alone, "ncfm", bank=1, bank_steps=1)),
     "evaluation": ("five networks on a set", methods.evaluation),
     "convnet": ("a ConvNet's gradient on 256 images", methods.convnet),
+    "herding": ("herding of 60,000 x 512 features", partial(selection.choice, "herding")),
+    "k_center": ("k-center of the same", partial(selection.choice, "k_center")),
+    "facility_location": ("facility location of the same",
+                          partial(selection.choice, "facility_location")),
+    "scores": ("scores of 60,000 images, beside PyTorch", selection.scores),
     "dc_update": ("DC's step on the images", gradients.RACES["dc_update"]),
     "dc_inner_loop": ("fifty steps on the set", gradients.RACES["dc_inner_loop"]),
     "idc": ("a step of IDC, all classes", gradients.RACES["idc"]),
