@@ -5,7 +5,9 @@ Jafari et al., The Power of Few, ICASSP 2024. The set holds the coreset's images
 
 Differs from the official code: features are of a network trained on the data (there on ImageNet);
 the network's virtual and real steps are plain ones of one rate, as the paper writes them (there
-with momentum, weight decay and a falling rate); their rates and number are not published.
+with momentum, weight decay and a falling rate); weights are those after the last step, in
+evaluation mode (there after the first epoch, in training mode); each class keeps an image to be
+trained on. Rates and numbers of steps are not published.
 """
 
 from __future__ import annotations
