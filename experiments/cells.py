@@ -22,8 +22,8 @@ from dd_jax.evaluate import Protocol
 from experiments.budgets import Budget
 
 SELECTIONS = ("random", "herding", "k_center", "k_means", "facility_location", "graph_cut",
-              "moderate", "el2n", "grand", "forgetting", "margin", "entropy", "least_confidence",
-              "cartography")
+              "moderate", "cw_erm", "el2n", "grand", "forgetting", "margin", "entropy",
+              "least_confidence", "cartography")
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
            "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d", "mtt", "ftd", "tesla",
            "datm", "att", "ast", "dd", "soft_label_dd", "label_distillation", "rat_bptt",

@@ -1,4 +1,4 @@
-"""The kinds of artefacts that selections need: features, training dynamics, and chosen rows.
+"""The kinds of artefacts that selections need: features, dynamics, chosen rows, learned weights.
 
 Features and dynamics know no selector, so all selectors share them; what one chose for a budget is
 an artefact, too: runs of one selection, and distillations that start from it, choose once.
@@ -7,7 +7,7 @@ an artefact, too: runs of one selection, and distillations that start from it, c
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,9 +16,10 @@ import numpy as np
 from dd_jax.data import Normaliser
 from dd_jax.distill.needs import architecture, arrays
 from dd_jax.run.dynamics import like_dynamics, open_dynamics, record_dynamics
-from dd_jax.select import Budget, Chosen, Selector, counts_of, select
+from dd_jax.select import Budget, Chosen, MetaWeights, Selector, counts_of, select
 from dd_jax.select.dynamics import Recording
 from dd_jax.select.looks import feature_width, network_features, pixel_features
+from dd_jax.select.reweighting import learned_weights
 from dd_jax.store.artefacts import Artefact
 from dd_jax.types import Network, PyTree, RealData
 
@@ -99,16 +100,46 @@ def chosen(
     Raises:
       ConfigError, DataError: a budget that cannot be.
     """
-    size = int(counts_of(budget, data).sum())
-
     def compute(data: RealData, key: jax.Array, normaliser: Normaliser, **have: Any) -> Chosen:
         if "features" in selector.needs and "features" not in have:
             have["features"] = pixel_features(data, normaliser)
         return select(selector, data, have, budget, key=key)
 
-    def like() -> Chosen:
-        return Chosen(jax.ShapeDtypeStruct((size,), np.int32),
-                      jax.ShapeDtypeStruct((size,), np.float32))
-
     told = {"selector": name, **budget._asdict(), **settings}
-    return arrays("selection", told, compute, like, needs=needs, seed=seed, device=False)
+    return arrays("selection", told, compute, _like_chosen(data, budget), needs=needs, seed=seed,
+                  device=False)
+
+
+def reweighted(
+    by: MetaWeights, coreset: Artefact, data: RealData, budget: Budget, normaliser: Artefact, *,
+    steps: int, settings: Mapping[str, Any], seed: int = 0,
+) -> Artefact:
+    """A coreset with weights that were learned on it, see `select.reweighting`.
+
+    Args:
+      by: how they are learned.
+      coreset: the chosen rows, see `chosen`.
+      data: the real set.
+      budget: of the coreset.
+      normaliser: that images go through.
+      steps: of the learning.
+      settings: JSON-able; what of `by` shapes it, beside architecture, batch size and width.
+      seed: of the learning.
+
+    Returns:
+      An `Artefact` that opens as `Chosen`, NumPy arrays, weights of mean 1.
+    """
+    def compute(data: RealData, key: jax.Array, normaliser: Normaliser, chosen: Chosen) -> Chosen:
+        weights = learned_weights(by, data, chosen.rows, normaliser, steps=steps, key=key)
+        return Chosen(np.asarray(chosen.rows), weights)
+
+    told = {**architecture(by.network), "batch_size": by.batch_size, "width": by.width,
+            "steps": steps}
+    return arrays("weights", {**told, **settings}, compute, _like_chosen(data, budget),
+                  needs={"normaliser": normaliser, "chosen": coreset}, seed=seed, device=False)
+
+
+def _like_chosen(data: RealData, budget: Budget) -> Callable[[], Chosen]:
+    size = int(counts_of(budget, data).sum())
+    return lambda: Chosen(jax.ShapeDtypeStruct((size,), np.int32),
+                          jax.ShapeDtypeStruct((size,), np.float32))

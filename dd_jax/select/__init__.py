@@ -2,9 +2,11 @@
 
 from dd_jax.select.budget import Budget, check_budget, counts_of
 from dd_jax.select.greedy_choices import greedy
+from dd_jax.select.meta_weights import MetaWeights
+from dd_jax.select.reweighting import whole_set_weights
 from dd_jax.select.rules import ORDERS
 from dd_jax.select.selector import Chosen, Selector, select
 from dd_jax.select.selectors import OF_FEATURES
 
-__all__ = ["Budget", "Chosen", "OF_FEATURES", "ORDERS", "Selector", "check_budget", "counts_of",
-           "greedy", "select"]
+__all__ = ["Budget", "Chosen", "MetaWeights", "OF_FEATURES", "ORDERS", "Selector", "check_budget",
+           "counts_of", "greedy", "select", "whole_set_weights"]

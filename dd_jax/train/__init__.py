@@ -15,6 +15,7 @@ from dd_jax.train.losses import (
 )
 from dd_jax.train.plans import batch_plan, class_rows, permuted, stored_order
 from dd_jax.train.representatives import representatives
+from dd_jax.train.rs2 import rs2, rs2_rows, rs2_size, rs2_steps
 from dd_jax.train.self_supervised import (
     SELF_SUPERVISED_LOSSES,
     SelfSupervised,
@@ -32,10 +33,10 @@ from dd_jax.train.unroll import ADJOINTS, adjoint_by_name, unroll
 __all__ = ["ADJOINTS", "Batches", "ClassTargets", "ExpertRule", "Fitted", "LOSSES",
            "SELF_SUPERVISED_LOSSES", "SelfSupervised", "StepInput", "Student", "Supervision",
            "Views", "adjoint_by_name", "augmented", "barlow_twins", "batch_plan", "checkpointed",
-           "class_rows", "class_targets", "cross_entropy", "fit", "full",
-           "integer_cross_entropy", "mean_squared_error", "own_labels", "permuted",
-           "permuted_epochs", "planned", "random_batches", "real_images", "recursive",
-           "representatives", "rows_of", "sharpness_aware", "simsiam", "smooth", "squared_error",
-           "stored_order", "stored_targets", "student", "teacher", "train_expert",
+           "class_rows", "class_targets", "cross_entropy", "fit", "full", "integer_cross_entropy",
+           "mean_squared_error", "own_labels", "permuted", "permuted_epochs", "planned",
+           "random_batches", "real_images", "recursive", "representatives", "rows_of", "rs2",
+           "rs2_rows", "rs2_size", "rs2_steps", "sharpness_aware", "simsiam", "smooth",
+           "squared_error", "stored_order", "stored_targets", "student", "teacher", "train_expert",
            "train_self_supervised", "train_supervised", "training_step", "truncated", "two_pass",
            "unflatten", "unroll"]

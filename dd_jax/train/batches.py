@@ -2,7 +2,7 @@
 
 A `Batches` has so many epochs of so many steps; what an epoch needs, such as its permutation, is
 computed once before its first step. `train.plans` makes the rows of inner loops in one array, which
-`planned` takes.
+`planned` takes; `train.rs2` has those of repeated random subsets.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ class Batches(NamedTuple):
     """The batches of a training.
 
     Attributes:
-      epochs, steps: epochs, and steps of each; also traced, [] int32.
+      epochs: of the training; also traced, [] int32.
+      steps: of each epoch; also traced, or a function of the epoch's number.
       begin: (key, epoch [] int32) -> what the steps of this epoch share.
       rows: (what they share, key, step [] int32, from 0 in each epoch) -> (rows [B] int32, weights
         [B] float32). Rows None are the whole set in its order; weights None are all 1.
     """
 
     epochs: int | jax.Array
-    steps: int | jax.Array
+    steps: int | jax.Array | Callable[[jax.Array], jax.Array]
     begin: Callable[[jax.Array, jax.Array], PyTree]
     rows: Callable[..., tuple[jax.Array | None, jax.Array | None]]
 

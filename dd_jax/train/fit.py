@@ -185,7 +185,8 @@ def fit(
             measured = fitted.measured + more.astype(fitted.measured.dtype)
             return Fitted(variables, state, measured)
 
-        return _repeated(step, batches.steps, fitted)
+        steps = batches.steps(epoch) if callable(batches.steps) else batches.steps
+        return _repeated(step, steps, fitted)
 
     start = Fitted(variables, state, jnp.zeros((), jnp.float32))
     if watch is None:

@@ -42,7 +42,9 @@ def test_a_set_is_the_real_images_that_it_says(name, store, tmp_path):
     np.testing.assert_array_equal(again.synthetic.images, np.asarray(toy.images)[rows])
     np.testing.assert_array_equal(again.synthetic.labels, np.asarray(toy.labels)[rows])
     np.testing.assert_array_equal(again.synthetic.labels, [0, 0, 0, 1, 1, 1])
-    assert again.stored_bytes == again.cost_bytes.total == 6 * (64 + 4)
+    weighted = again.synthetic.weights is not None
+    assert weighted == (name == "cw_erm")
+    assert again.stored_bytes == again.cost_bytes.total == 6 * (64 + (8 if weighted else 4))
 
 
 def test_networks_are_trained_once_for_all_selections(store):
@@ -67,6 +69,9 @@ def test_budgets(changes, counts, store):
     assert found.ipc == size / 2
     settings = methods.preset("random", "cpu", 1, **changes)
     assert settings.images_per_class(members.toy_data()) == size / 2
+    # The preset's test is as long for classes of unequal size.
+    usual = made("random", store, **changes, evaluation_epochs=None).evaluation
+    assert usual["plan"]["epochs"] == 1000
 
 
 def test_unequal_classes(store):

@@ -27,6 +27,7 @@ TINY = {
     "cafe": dict(width=2, depth=2, **_TEST, batch_size=6, measure_size=4, max_uses=3, max_epochs=4,
                  window=2, networks=30, uses=2),
     "cartography": _RECORDED,
+    "cw_erm": dict(_LOOKED, weight_steps=3, weight_batch_size=4, weight_net_width=5),
     "datadam": dict(width=2, depth=2, **_TEST, batch_size=4, steps=4),
     "datm": dict(_TRAJECTORY, label_rate=1.0, threshold=10.0, first_max_start=None,
                  growth_steps=0),

@@ -22,13 +22,13 @@ def evaluation_steps(images_per_class: float) -> int:
     return STEPS[max(budget for budget in STEPS if budget <= images_per_class)]
 
 
-def evaluation_epochs(settings: Any, *, shown: int, batch_size: int) -> int:
+def evaluation_epochs(settings: Any, *, shown: float, batch_size: int) -> int:
     """Passes over the set in its test: the settings' own, or those with as many steps as they say.
 
     Args:
       settings: of a method, with `evaluation_epochs` and perhaps `evaluation_steps`, see
         `frame.Tested`; None of both stands for `evaluation_steps` above.
-      shown: images that the set shows.
+      shown: images that the set shows; a whole number that may be a float, of uneven classes.
       batch_size: of the test.
 
     Example:
@@ -40,4 +40,4 @@ def evaluation_epochs(settings: Any, *, shown: int, batch_size: int) -> int:
     if epochs is not None and steps is None:
         return epochs
     steps = evaluation_steps(settings.ipc) if steps is None else steps
-    return -(-steps // -(-shown // batch_size))
+    return -(-steps // int(-(-shown // batch_size)))
