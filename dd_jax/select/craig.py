@@ -49,10 +49,10 @@ def craig(
       that weights sum to the number of images.
 
     Example:
-      >>> error = jnp.array([[1.0, -1.0], [1.1, -1.1], [0.9, -0.9], [-4.0, 4.0]])
-      >>> found = craig(LastLayer(error, jnp.ones((4, 2))), jnp.ones(4, bool), 2)
+      >>> error = jnp.array([[1.0], [1.1], [0.9], [0.8], [-4.0]]) * jnp.array([1.0, -1.0])
+      >>> found = craig(LastLayer(error, jnp.ones((5, 2))), jnp.ones(5, bool), 2)
       >>> found.rows.tolist(), found.weights.tolist()
-      ([2, 3], [3.0, 1.0])
+      ([2, 4], [4.0, 1.0])
     """
     block = block_of(len(valid)) if block is None else min(block, len(valid))
     places, weights = _craig(seen, valid, count, block=block)

@@ -98,15 +98,16 @@ class Selection(Tested):
 
     def build(self, at: Site) -> dict:
         rows, weights = (np.asarray(part) for part in at.have["chosen"])
+        weighs = not (weights == 1).all()
 
         def finalise(synthetic, data: RealData, key):
             if data.images.dtype == jnp.uint8:
                 synthetic = synthetic._replace(images=gather(data, rows)[0])
-            return synthetic if (weights == 1).all() else synthetic._replace(weights=weights)
+            return synthetic._replace(weights=weights) if weighs else synthetic
 
         notes = {"rows": rows.tolist(), "ipc": float(self.images_per_class(at.data))}
-        if at.data.images.dtype == jnp.uint8:  # a byte a value, and a class number for each image
-            notes["stored_bytes"] = len(rows) * (math.prod(at.spec.shape) + 4)
+        if at.data.images.dtype == jnp.uint8:  # a byte a value; a class number, perhaps a weight
+            notes["stored_bytes"] = len(rows) * (math.prod(at.spec.shape) + (8 if weighs else 4))
         return dict(
             objective=Objective(lambda synthetic, state, batch, key: (
                 0 * jnp.sum(synthetic.images), {}), bound=_CHOSEN, real=False),
