@@ -1,7 +1,7 @@
-"""The kinds of artefacts that selections need: features, dynamics, chosen rows, learned weights.
+"""The kinds of artefacts of selections: features, gradients, dynamics, chosen rows, learned weights.
 
-Features and dynamics know no selector, so all selectors share them; what one chose for a budget is
-an artefact, too: runs of one selection, and distillations that start from it, choose once.
+Features, gradients and dynamics know no selector, so all selectors share them; what one chose for a
+budget is an artefact, too: runs of one selection, and distillations that start from it, choose once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dd_jax.distill.needs import architecture, arrays
 from dd_jax.run.dynamics import like_dynamics, open_dynamics, record_dynamics
 from dd_jax.select import Budget, Chosen, MetaWeights, Selector, counts_of, select
 from dd_jax.select.dynamics import Recording
+from dd_jax.select.gradients import LastLayer, like_gradients, network_gradients
 from dd_jax.select.looks import feature_width, network_features, pixel_features
 from dd_jax.select.reweighting import learned_weights
 from dd_jax.store.artefacts import Artefact
@@ -40,6 +41,28 @@ def features(network: Network, teacher: Artefact, data: RealData, normaliser: Ar
         return jax.ShapeDtypeStruct((len(data.labels), feature_width(network, data)), np.float32)
 
     return arrays("features", architecture(network), compute, like, device=False,
+                  needs={"normaliser": normaliser, "teacher": teacher})
+
+
+def gradients(
+    network: Network, teacher: Artefact, data: RealData, normaliser: Artefact
+) -> Artefact:
+    """Gradients of the last layer of a trained network, of all real images, by their factors.
+
+    Args:
+      network, teacher, data, normaliser: as for `features`.
+
+    Returns:
+      An `Artefact` that opens as `LastLayer`, N (K + P) float32 numbers on the host.
+    """
+    def compute(data: RealData, key: jax.Array, normaliser: Normaliser, teacher: PyTree):
+        return network_gradients(network, teacher, data, normaliser)
+
+    def like() -> LastLayer:
+        return like_gradients(len(data.labels), data.spec.num_classes,
+                              feature_width(network, data))
+
+    return arrays("gradients", architecture(network), compute, like, device=False,
                   needs={"normaliser": normaliser, "teacher": teacher})
 
 
@@ -73,6 +96,8 @@ def dynamics(
         return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
 
     told = {**architecture(recording.network), **sizes, "batch_size": recording.batch_size}
+    if recording.gradient != "last_layer":
+        told["gradient"] = recording.gradient
     return Artefact("dynamics", {**told, **settings}, make,
                     lambda folder: open_dynamics(folder, **sizes, images=len(data.labels)),
                     needs={"normaliser": normaliser}, seed=seed, stand_in=stand_in)

@@ -3,8 +3,9 @@
   loss = -log p_y     error = | p - y |     gradient = | p - y | sqrt(1 + | h |^2)
 
 with the class probabilities p, the one-hot label y and the last layer's input h; the last is the
-norm of the gradient in that layer's weights and biases. Recorded once for several networks, shared
-by all scores. Images are not augmented there, and networks are in evaluation mode.
+norm of the gradient in that layer's weights and biases, and may be that in all parameters instead.
+Recorded once for several networks, shared by all scores. Images are not augmented there, and
+networks are in evaluation mode.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.backend import in_chunks, map_over, own_dtypes
+from dd_jax.backend import chunk_size, in_chunks, map_over, own_dtypes
 from dd_jax.data import Normaliser, as_index
+from dd_jax.errors import unknown
 from dd_jax.select.looks import look_at
 from dd_jax.train import augmented, fit, permuted_epochs, real_images
 from dd_jax.types import Augmentation, Network, Outputs, PyTree, RealData
+
+GRADIENTS = ("last_layer", "all")
+_MOST_NUMBERS = 2**26  # of the gradients of a chunk of images
 
 
 class Dynamics(NamedTuple):
@@ -32,7 +37,8 @@ class Dynamics(NamedTuple):
       margin: the same less that of the second.
       entropy: of the class probabilities, in nats.
       error: |p - y|, the score of EL2N.
-      gradient: |p - y| sqrt(1 + |h|^2), the score of GraNd in the last layer.
+      gradient: |p - y| sqrt(1 + |h|^2), the score of GraNd in the last layer; or in all of them,
+        see `Recording`.
     """
 
     loss: Any
@@ -83,6 +89,31 @@ def measured(outputs: Outputs, labels: jax.Array) -> Dynamics:
     )
 
 
+def gradient_norms(
+    network: Network, variables: PyTree, images: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """[b], the norm of each image's gradient in all parameters, a few images at a time.
+
+    Args:
+      network: the architecture.
+      variables: of the network, in evaluation mode.
+      images: [b, H, W, C] in model space.
+      labels: [b] int32.
+    """
+    def loss(params, image, label):
+        outputs = network.apply({**variables, "params": params}, image[None])
+        return -jax.nn.log_softmax(outputs.logits[0].astype(jnp.float32))[label]
+
+    def norms(part):
+        found = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(variables["params"], *part)
+        return jnp.sqrt(sum(jnp.sum(leaf**2, axis=range(1, leaf.ndim))
+                            for leaf in jax.tree.leaves(found)))
+
+    size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    size = max(1, min(chunk_size(len(labels)), _MOST_NUMBERS // size))
+    return in_chunks(norms, (images, labels), size=size)
+
+
 class Recording(NamedTuple):
     """How networks are trained whose dynamics are recorded.
 
@@ -91,12 +122,14 @@ class Recording(NamedTuple):
       optimizer: of each; a schedule counts steps over all epochs.
       batch_size: images per step.
       augmentation: of the training, one draw per image; None for none.
+      gradient: in which parameters its norm is recorded, a name in `GRADIENTS`.
     """
 
     network: Network
     optimizer: optax.GradientTransformation
     batch_size: int
     augmentation: Augmentation | None = None
+    gradient: str = "last_layer"
 
     def begin(self, keys: jax.Array) -> Trained:
         """New networks, one for each of the keys [S]."""
@@ -138,12 +171,21 @@ class Recording(NamedTuple):
         return jax.tree.map(lambda x: x[0], trained.variables)
 
     def look(self, trained: Trained, data: RealData, normaliser: Normaliser) -> Dynamics:
-        """`Dynamics` [S, N] of networks as they are now; NumPy."""
+        """`Dynamics` [S, N] of networks as they are now; NumPy.
+
+        Raises:
+          ConfigError: an unknown gradient.
+        """
+        if self.gradient not in GRADIENTS:
+            raise unknown("gradient", self.gradient, GRADIENTS)
         return look_at(self._look, trained.variables, data, normaliser, axis=1)
 
     def _look(self, variables: PyTree, images: jax.Array, labels: jax.Array) -> Dynamics:
         def one(variables):
-            return in_chunks(lambda part: measured(
+            seen = in_chunks(lambda part: measured(
                 self.network.apply(variables, part[0]), part[1]), (images, labels))
+            if self.gradient == "last_layer":
+                return seen
+            return seen._replace(gradient=gradient_norms(self.network, variables, images, labels))
 
         return map_over(one, variables)

@@ -12,6 +12,7 @@ numbers.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from dd_jax.select.greedy_choices import directions
 from dd_jax.select.rules import unweighted
 from dd_jax.select.selector import Chosen
+from dd_jax.types import PyTree
 
 _MOST_NUMBERS = 2**24  # of a block's similarities
 
@@ -56,38 +58,76 @@ def facility_location(
     its use; Minoux, Accelerated greedy algorithms, 1978, for the bounds.
     """
     block = block_of(len(points)) if block is None else min(block, len(points))
-    return unweighted(_lazy(points, valid, count, block=block), count)
+    return unweighted(_covered(points, valid, count, block=block), count)
 
 
 @functools.partial(jax.jit, static_argnames="block")
-def _lazy(points, valid, count, *, block):
+def _covered(points, valid, count, *, block):
     points = directions(points, valid)
 
     def likeness(some):
         return jnp.where(valid, (1 + jnp.matmul(some, points.T, precision="highest")) / 2, 0)
 
-    def gains(places, covered):
+    def gains(covered, places):
         return jnp.sum(jnp.maximum(likeness(points[places]) - covered, 0), axis=1)
 
+    def update(covered, place):
+        return jnp.maximum(covered, likeness(points[place][None])[0])
+
+    return lazily(gains, update, jnp.zeros(len(points)), valid, count, block=block)[0]
+
+
+def in_blocks(fn: Callable[[jax.Array], jax.Array], size: int, block: int) -> jax.Array:
+    """`fn` of the places 0 to size - 1, of which it gets `block` at a time: [size].
+
+    Example:
+      >>> in_blocks(lambda places: 2 * places, 3, 2).tolist()
+      [0, 2, 4]
+    """
+    blocks = jnp.minimum(jnp.arange(-(-size // block) * block), size - 1)
+    return jax.lax.map(fn, blocks.reshape(-1, block)).reshape(-1)[:size]
+
+
+def lazily(
+    gains: Callable[[PyTree, jax.Array], jax.Array],
+    update: Callable[[PyTree, jax.Array], PyTree],
+    state: PyTree,
+    valid: jax.Array,
+    count: int | jax.Array,
+    *,
+    block: int,
+) -> tuple[jax.Array, PyTree]:
+    """`greedy_choices.greedy` where gains never grow: those of a block of places at a time.
+
+    Args:
+      gains: (state, places [b]) -> [b], none above what it was in an earlier state.
+      update: (state, place) -> state after this image was chosen.
+      state: before the first choice.
+      valid: [n] bool, what may be chosen.
+      count: may be traced.
+      block: b, places whose gains are computed together.
+
+    Returns:
+      (places [n] int32, of which the first `count` are the chosen ones in order, the last state).
+    """
     def going_on(carry):
         return carry[0] < count
 
     def look_again(carry):
-        chosen, covered, bounds, places = carry
+        chosen, state, bounds, places = carry
         best = jax.lax.top_k(bounds, block)[1]
-        fresh = jnp.where(jnp.isfinite(bounds[best]), gains(best, covered), -jnp.inf)
+        fresh = jnp.where(jnp.isfinite(bounds[best]), gains(state, best), -jnp.inf)
         place = best[jnp.argmax(fresh)].astype(jnp.int32)
         bounds = bounds.at[best].set(fresh)
         sure = jnp.max(fresh) >= jnp.max(bounds)
-        after = jnp.maximum(covered, likeness(points[place][None])[0])
-        return (chosen + sure, jnp.where(sure, after, covered),
+        state = jax.tree.map(lambda new, old: jnp.where(sure, new, old), update(state, place),
+                             state)
+        return (chosen + sure, state,
                 bounds.at[place].set(jnp.where(sure, -jnp.inf, bounds[place])),
                 places.at[chosen].set(place))  # of a place that is not sure, another comes
 
-    everything = jnp.arange(len(points))
-    none = jnp.zeros(len(points))
-    blocks = jnp.minimum(jnp.arange(-(-len(points) // block) * block), len(points) - 1)
-    first = jax.lax.map(lambda part: gains(part, none), blocks.reshape(-1, block))
-    bounds = jnp.where(valid, first.reshape(-1)[: len(points)], -jnp.inf)
-    start = (jnp.zeros((), jnp.int32), none, bounds, everything.astype(jnp.int32))
-    return jax.lax.while_loop(going_on, look_again, start)[3]
+    first = in_blocks(lambda places: gains(state, places), len(valid), block)
+    start = (jnp.zeros((), jnp.int32), state, jnp.where(valid, first, -jnp.inf),
+             jnp.arange(len(valid), dtype=jnp.int32))
+    _, state, _, places = jax.lax.while_loop(going_on, look_again, start)
+    return places, state

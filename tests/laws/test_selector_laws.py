@@ -8,16 +8,17 @@ import pytest
 
 from dd_jax.data import from_arrays
 from dd_jax.errors import NonFiniteError
-from dd_jax.select import OF_FEATURES, Budget, select, selectors
+from dd_jax.select import OF_FEATURES, OF_GRADIENTS, Budget, select, selectors
 from dd_jax.select.dynamic_scores import SCORES, of_dynamics
 from dd_jax.select.dynamics import Dynamics
+from dd_jax.select.gradients import LastLayer
 
 SIZES = (7, 12, 20)
 # A new selector is added here once and meets every law.
 SELECTORS = {
     "random": selectors.random(),
     "k_center_random": selectors.k_center("random"),
-    **{name: make() for name, make in OF_FEATURES.items()},
+    **{name: make() for name, make in (*OF_FEATURES.items(), *OF_GRADIENTS.items())},
     **{score: of_dynamics(score) for score in SCORES},
     **{f"el2n_{order}": of_dynamics("el2n", order=order) for order in ("middle", "bottom")},
 }
@@ -39,8 +40,10 @@ def known(order=None):
     found = {name: np.float32(rng.uniform(0.01, 2, (3, 6, total))) for name in Dynamics._fields}
     found["correct"] = rng.uniform(size=(3, 6, total)) < 0.5
     pixels = np.uint8(rng.integers(0, 256, (total, 2, 2, 1)))
+    error = rng.dirichlet(np.ones(3), total) - np.eye(3)[labels]
+    gradients = LastLayer(np.float32(error)[order], points[order])
     return (from_arrays(pixels[order], labels[order]),
-            {"features": points[order],
+            {"features": points[order], "gradients": gradients,
              "dynamics": Dynamics(*(found[name][..., order] for name in Dynamics._fields))})
 
 
@@ -91,9 +94,11 @@ def test_the_order_of_choice_is_kept(name):
 @pytest.mark.parametrize("name", [name for name in SELECTORS if SELECTORS[name].needs])
 def test_what_is_not_finite_is_refused(name):
     data, have = known()
-    spoilt = {"features": have["features"].copy(), "dynamics": Dynamics(*(
+    spoilt = {"dynamics": Dynamics(*(
         np.where(np.arange(sum(SIZES)) == 4, np.nan, x) if x.dtype != bool else x
         for x in have["dynamics"]))}
-    spoilt["features"][4, 1] = np.nan
+    points = have["features"].copy()
+    points[4, 1] = np.nan
+    spoilt.update(features=points, gradients=have["gradients"]._replace(inputs=points))
     with pytest.raises(NonFiniteError, match="row|rows"):
         select(SELECTORS[name], data, spoilt, Budget(per_class=2), key=jax.random.key(0))

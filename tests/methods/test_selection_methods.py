@@ -20,6 +20,7 @@ from tests.methods import tiny
 
 NAMES = [name for name in methods.METHODS
          if issubclass(methods.METHODS[name].settings, Selection)]
+WEIGHING = {"craig", "cw_erm", "grad_match"}
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,11 @@ def test_a_set_is_the_real_images_that_it_says(name, store, tmp_path):
     assert len(set(rows.tolist())) == 6 and again.ipc == 3 and again.label_kind == "classes"
     np.testing.assert_array_equal(again.synthetic.images, np.asarray(toy.images)[rows])
     np.testing.assert_array_equal(again.synthetic.labels, np.asarray(toy.labels)[rows])
-    np.testing.assert_array_equal(again.synthetic.labels, [0, 0, 0, 1, 1, 1])
-    weighted = again.synthetic.weights is not None
-    assert weighted == (name == "cw_erm")
-    assert again.stored_bytes == again.cost_bytes.total == 6 * (64 + (8 if weighted else 4))
+    if methods.METHODS[name].settings.within == "class":
+        np.testing.assert_array_equal(again.synthetic.labels, [0, 0, 0, 1, 1, 1])
+    weighs = again.synthetic.weights is not None
+    assert not weighs or name in WEIGHING
+    assert again.stored_bytes == again.cost_bytes.total == 6 * (64 + 4 + 4 * weighs)
 
 
 def test_networks_are_trained_once_for_all_selections(store):
@@ -52,7 +54,8 @@ def test_networks_are_trained_once_for_all_selections(store):
         for ipc in (1, 2):
             made(name, store, ipc=ipc)
     kinds = [entry.split("-")[0] for entry, how, _ in store.report if how == "made"]
-    assert kinds.count("dynamics") == kinds.count("teacher") == kinds.count("features") == 1
+    for kind in ("dynamics", "teacher", "features", "gradients"):
+        assert kinds.count(kind) == 1
     plans = [tiny.plan(name) for name in NAMES]
     addresses = {plan.needs["chosen"].address(members.toy_data()) for plan in plans}
     assert len(addresses) == len(NAMES)
@@ -93,7 +96,10 @@ def test_unequal_classes(store):
     ("el2n", dict(until=3), "until is 3, and networks are trained for 2"),
     ("cartography", dict(until=1), "variability of 1 epoch"),
     ("margin", dict(order="hardest"), "'hardest'"), ("moderate", dict(within="all"), "'all'"),
-    ("random", dict(short="fill"), "'fill'"),
+    ("random", dict(short="fill"), "'fill'"), ("dq", dict(bins=0), "bins is 0"),
+    ("grad_match", dict(ridge=-1.0), "ridge is -1"), ("grand", dict(gradient="none"), "'none'"),
+    ("influence_distillation", dict(held_out=2.0), "held_out is 2"),
+    ("influence_distillation", dict(landmarks=0), "landmarks is 0"),
 ], ids=str)
 def test_settings_that_cannot_be_are_refused_before_anything_is_made(name, changes, told):
     with pytest.raises(ConfigError, match=told):
@@ -103,7 +109,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_made(name, chang
 def test_images_on_the_host_are_chosen_alike(store):
     toy = members.toy_data()
     host = dataclasses.replace(toy, images=np.asarray(toy.images))
-    for name in ("herding", "el2n"):
+    for name in ("herding", "el2n", "craig"):
         other = ArtefactStore(store.folder.parent / "host")
         rows = [made(name, where, data, ipc=2).recipe["rows"]
                 for where, data in ((store, toy), (other, host))]
@@ -142,3 +148,27 @@ def test_choices_are_the_same_where_jax_is_told_to_take_float64(store):
         assert len(set(made("herding", store, ipc=4).recipe["rows"])) == 8
         other = ArtefactStore(store.folder.parent / "float64")
         assert made("herding", other, ipc=2).recipe["rows"] == rows
+
+
+def test_weights_are_those_of_the_rule(store):
+    found = made("craig", store, ipc=3)
+    assert found.synthetic.weights.reshape(2, 3).sum(axis=1).tolist() == [32, 32]
+    found = made("grad_match", store, ipc=3)
+    np.testing.assert_allclose(found.synthetic.weights.reshape(2, 3).mean(axis=1), 1, rtol=1e-6)
+
+
+def test_influence_in_classes_or_in_the_set(store):
+    within = made("influence_distillation", store, ipc=3, within="class")
+    assert within.synthetic.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    whole = made("influence_distillation", store, ipc=3)
+    assert set(whole.synthetic.labels.tolist()) == {0, 1}
+
+
+def test_grand_of_all_parameters_is_recorded_apart(store):
+    plans = [tiny.plan("grand", gradient=gradient) for gradient in ("last_layer", "all")]
+    addresses = [plan.needs["chosen"].needs["dynamics"].address(members.toy_data())
+                 for plan in plans]
+    other = tiny.plan("el2n").needs["chosen"].needs["dynamics"].address(members.toy_data())
+    assert addresses[0] == other != addresses[1]
+    rows = made("grand", store, gradient="all", ipc=2).recipe["rows"]
+    assert len(set(rows)) == 4

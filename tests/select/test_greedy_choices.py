@@ -63,20 +63,21 @@ def test_two_of_facility_location_are_nearly_the_best_two():
     assert slow.facility_location(found, points) >= (1 - 1 / np.e) * best
 
 
+def sizes_of(jaxpr):
+    """How many numbers each value of a program has."""
+    for equation in jaxpr.eqns:
+        yield from (np.prod(v.aval.shape) for v in equation.outvars)
+        for inner in jax.tree.leaves(tuple(equation.params.values())):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield from sizes_of(getattr(inner, "jaxpr", inner))
+
+
 def test_no_array_of_all_pairs_is_formed():
     """Of 3,000 images all pairs are 9 million numbers; nothing is as large as a fifth of them."""
     points, valid = jnp.zeros((3000, 4)), jnp.ones(3000, bool)
-
-    def sizes(jaxpr):
-        for equation in jaxpr.eqns:
-            yield from (np.prod(v.aval.shape) for v in equation.outvars)
-            for inner in jax.tree.leaves(tuple(equation.params.values())):
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from sizes(getattr(inner, "jaxpr", inner))
-
     for choose in (*(choice for choice, _ in CHOICES.values()), medoids):
         traced = jax.make_jaxpr(functools.partial(choose, valid=valid, count=100, key=KEY))(points)
-        assert max(sizes(traced.jaxpr)) < 9e6 / 5, choose
+        assert max(sizes_of(traced.jaxpr)) < 9e6 / 5, choose
 
 
 def test_medoids_are_distinct_and_nearest_to_the_centres():

@@ -17,7 +17,7 @@ import optax
 
 from dd_jax.data import gather
 from dd_jax.distill.needs import teacher
-from dd_jax.distill.selection_needs import chosen, dynamics, features
+from dd_jax.distill.selection_needs import chosen, dynamics, features, gradients
 from dd_jax.errors import ConfigError
 from dd_jax.methods.frame import (
     ConvNets,
@@ -38,7 +38,7 @@ from dd_jax.select.dynamic_scores import check_epochs, of_dynamics
 from dd_jax.select.dynamics import Recording
 from dd_jax.store.artefacts import Artefact
 from dd_jax.synthetic import Labels
-from dd_jax.types import Objective, RealData
+from dd_jax.types import Network, Objective, RealData
 
 _CHOSEN = "its images are real ones that were chosen"
 
@@ -153,6 +153,17 @@ class Observed(Selection, ConvNets):
         return dict(epochs=self.network_epochs, batch_size=self.network_batch_size,
                     rate=self.network_rate, decay=self.network_decay, training="selection")
 
+    def trained(self, at: Site) -> tuple[Network, Artefact]:
+        """One network that looks at the images, and its variables after the training."""
+        recording = self.recording(at)
+
+        def train(data, key, normaliser):
+            return recording.train(data, normaliser, key, self.network_epochs)
+
+        return recording.network, teacher(
+            recording.network, train, settings=self.training(), normaliser=at.whitening,
+            seed=self.network_seed)
+
 
 class OfFeatures(Observed):
     """Settings of selections by features.
@@ -169,14 +180,14 @@ class OfFeatures(Observed):
     def looks(self, at: Site) -> Mapping[str, Artefact]:
         if self.features == "pixels":
             return {}
-        recording = self.recording(at)
+        return {"features": features(*self.trained(at), at.data, at.whitening)}
 
-        def train(data, key, normaliser):
-            return recording.train(data, normaliser, key, self.network_epochs)
 
-        taught = teacher(recording.network, train, settings=self.training(),
-                         normaliser=at.whitening, seed=self.network_seed)
-        return {"features": features(recording.network, taught, at.data, at.whitening)}
+class OfGradients(Observed):
+    """Settings of selections by gradients of the last layer of a network trained on the images."""
+
+    def looks(self, at: Site) -> Mapping[str, Artefact]:
+        return {"gradients": gradients(*self.trained(at), at.data, at.whitening)}
 
 
 class OfDynamics(Observed):
