@@ -60,7 +60,7 @@ class RCIG(FeatureSettings):
         "cpu": {0: dict(steps=500, learning_rate=1e-2, average=0.9, batch_size=256, solver="cg",
                         solver_steps=5, width=32, pool_size=10, pool_rate=3e-3, pool_steps=3,
                         evaluation_width=32, evaluation_rate=1.2e-3),
-                10: dict(steps=150, evaluation_steps=600)},
+                10: dict(steps=150, learning_rate=3e-2, evaluation_steps=600)},
     }
 
     def build(self, at: Site) -> dict:
