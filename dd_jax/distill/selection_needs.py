@@ -1,7 +1,8 @@
-"""The kinds of artefacts of selections: features, gradients, dynamics, chosen rows, learned weights.
+"""The kinds of artefacts of selections: features, gradients, dynamics, chosen rows and weights.
 
-Features, gradients and dynamics know no selector, so all selectors share them; what one chose for a
-budget is an artefact, too: runs of one selection, and distillations that start from it, choose once.
+Features, gradients and dynamics know no selector, so all selectors share them; what one chose for
+a budget is an artefact, too: runs of one selection, and distillations that start from it, choose
+once.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class Kind(NamedTuple):
 
     Attributes:
       classes, per_class, shape: of random pixels.
+      largest: of classes of unequal size, from 1 image on, in the place of `per_class`.
       change: (images) -> images.
       x64: whether JAX is told to take float64 for what it is not told.
     """
@@ -44,12 +45,20 @@ class Kind(NamedTuple):
     shape: tuple[int, int, int] = (8, 8, 1)
     change: Callable = as_they_are
     x64: bool = False
+    largest: int | None = None
+
+    def sizes(self) -> np.ndarray:
+        """Images of each class."""
+        if self.largest is None:
+            return np.full(self.classes, self.per_class)
+        return np.geomspace(1, self.largest, self.classes).round().astype(int)
 
 
 KINDS = {
     "one class": Kind(classes=1),
     "two classes": Kind(),
     "a hundred classes": Kind(classes=100, per_class=2),
+    "unequal classes": Kind(classes=100, largest=1000),
     "constant images": Kind(change=lambda x: np.full_like(x, 127)),
     "all zeros": Kind(change=np.zeros_like),
     "duplicates": Kind(change=lambda x: np.broadcast_to(x[:1], x.shape)),
@@ -64,7 +73,7 @@ KINDS = {
 def data_of(kind: Kind):
     """The real set of a kind."""
     rng = np.random.default_rng(0)
-    labels = np.arange(kind.classes * kind.per_class) % kind.classes
+    labels = rng.permutation(np.repeat(np.arange(kind.classes), kind.sizes()))
     images = kind.change(rng.integers(0, 256, (len(labels), *kind.shape), np.uint8))
     return dd.data.from_arrays(images, labels, num_classes=kind.classes)
 

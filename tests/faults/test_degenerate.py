@@ -11,8 +11,9 @@ from tests.methods import tiny
 
 MATCHED_BY_ITSELF = {"datadam", "dm", "krr_st", "m3d", "ncfm", "random"}
 CASES = [
-    ("dm", "one class"), ("dm", "a hundred classes"), ("dm", "constant images"),
-    ("kip", "all zeros"), ("kip", "duplicates"), ("dm", "one image a class"), ("dm", "4x4"),
+    ("dm", "one class"), ("dm", "a hundred classes"), ("herding", "unequal classes"),
+    ("dm", "constant images"), ("kip", "all zeros"), ("kip", "duplicates"),
+    ("dm", "one image a class"), ("dm", "4x4"),
     ("dm", "27x32x3"), ("frepo", "float64"), ("kip", "faint images"),
 ]
 

@@ -72,6 +72,7 @@ TINY = {
     "mtt": _TRAJECTORY,
     "ncfm": dict(_CONV, **_TEST, iterations=3, batch_size=8, frequencies=16, bank=2, bank_steps=4,
                  bank_batch_size=16, matching="none"),
+    "pca": _RECORDED,
     "pdd": _TRAJECTORY,
     "podd": dict(_WINDOWED, patch_batch=4, labels="learned"),
     "random": _TEST,
