@@ -151,6 +151,16 @@ class Observed(Selection, ConvNets):
         return dict(epochs=self.network_epochs, batch_size=self.network_batch_size,
                     rate=self.network_rate, decay=self.network_decay, training="selection")
 
+    def taught(self, at: Site) -> Artefact:
+        """One network so trained, shared by all that look through it."""
+        recording = self.recording(at)
+
+        def train(data, key, normaliser):
+            return recording.train(data, normaliser, key, self.network_epochs)
+
+        return teacher(recording.network, train, settings=self.training(),
+                       normaliser=at.whitening, seed=self.network_seed)
+
 
 class OfFeatures(Observed):
     """Settings of selections by features.
@@ -167,34 +177,55 @@ class OfFeatures(Observed):
     def looks(self, at: Site) -> Mapping[str, Artefact]:
         if self.features == "pixels":
             return {}
-        recording = self.recording(at)
-
-        def train(data, key, normaliser):
-            return recording.train(data, normaliser, key, self.network_epochs)
-
-        taught = teacher(recording.network, train, settings=self.training(),
-                         normaliser=at.whitening, seed=self.network_seed)
-        return {"features": features(recording.network, taught, at.data, at.whitening)}
+        return {"features": features(at.convnet(), self.taught(at), at.data, at.whitening)}
 
 
-class OfDynamics(Observed):
-    """Settings of selections by scores of training dynamics.
+class Recorded(Observed):
+    """Settings of selections by what several networks say after each epoch of their training.
 
     Attributes:
-      networks: trained together, over whose scores the mean is taken.
-      until: scores look at the first epochs only; None: at all.
-      order: "top" takes the hardest images, "bottom" the easiest, "middle" a window between.
+      networks: trained together, over which the mean is taken.
     """
 
     networks: Whole = 10
-    until: Whole | None = None
-    order: Annotated[str, one_of(ORDERS)] = "top"
 
     presets = {
         "official": {},
         "cpu": {0: dict(width=32, evaluation_width=32, evaluation_epochs=None, network_epochs=4,
                         networks=3)},
     }
+
+    def recorded(self, at: Site) -> Artefact:
+        """The dynamics, shared by all that look at them."""
+        return dynamics(
+            self.recording(at), at.data, networks=self.networks, epochs=self.network_epochs,
+            settings=self.training(), normaliser=at.whitening, seed=self.network_seed)
+
+    def looks(self, at: Site) -> Mapping[str, Artefact]:
+        return {"dynamics": self.recorded(at)}
+
+    def check_until(self, until: int | None) -> None:
+        """Refuses more epochs than there are.
+
+        Raises:
+          ConfigError: as said.
+        """
+        if until is not None and until > self.network_epochs:
+            raise ConfigError(f"until is {until}, and networks are trained for "
+                              f"{self.network_epochs} epochs",
+                              fix=f"pass until={self.network_epochs} or more network_epochs")
+
+
+class OfDynamics(Recorded):
+    """Settings of selections by scores of training dynamics.
+
+    Attributes:
+      until: scores look at the first epochs only; None: at all.
+      order: "top" takes the hardest images, "bottom" the easiest, "middle" a window between.
+    """
+
+    until: Whole | None = None
+    order: Annotated[str, one_of(ORDERS)] = "top"
 
     def score(self) -> str:
         """A name in `select.dynamic_scores.SCORES`."""
@@ -208,13 +239,5 @@ class OfDynamics(Observed):
 
     def check(self, at: Site) -> None:
         super().check(at)
-        if self.until is not None and self.until > self.network_epochs:
-            raise ConfigError(f"until is {self.until}, and networks are trained for "
-                              f"{self.network_epochs} epochs",
-                              fix=f"pass until={self.network_epochs} or more network_epochs")
+        self.check_until(self.until)
         check_epochs(self.score(), self.until or self.network_epochs)
-
-    def looks(self, at: Site) -> Mapping[str, Artefact]:
-        return {"dynamics": dynamics(
-            self.recording(at), at.data, networks=self.networks, epochs=self.network_epochs,
-            settings=self.training(), normaliser=at.whitening, seed=self.network_seed)}
