@@ -55,7 +55,7 @@ def suite_size(data: RealData, wanted: int, suites: int) -> int:
     Example:
       >>> from dd_jax.data import from_arrays
       >>> suite_size(from_arrays(np.zeros((40, 1, 1), np.uint8), [0, 1] * 20), 250, 4)
-      5
+      2
     """
     size = min(wanted, len(data.labels) // (4 * suites))
     if size == 0:

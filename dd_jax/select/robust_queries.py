@@ -117,7 +117,8 @@ def robust_active(wrong: float = 0.1, *, until: int | None = None) -> Selector:
 
     def scored(data: RealData, have: Mapping[str, Any], key: jax.Array) -> np.ndarray:
         margin = first_epochs(have["dynamics"], until).margin[:, -1]
-        return np.float32(1 - np.mean(margin, axis=0, dtype=np.float64))
+        # Rounding may leave a margin above 1.
+        return np.float32(np.maximum(1 - np.mean(margin, axis=0, dtype=np.float64), 0))
 
     def choose(gains: jax.Array, valid: jax.Array, count: int, key: jax.Array) -> Chosen:
         return drawn(gains, valid, count, key, wrong=wrong)

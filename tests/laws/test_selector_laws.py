@@ -47,11 +47,12 @@ def known(order=None):
     points = np.float32(rng.normal(size=(total, 4)) + labels[:, None])
     found = {name: np.float32(rng.uniform(0.01, 2, (3, 6, total))) for name in Dynamics._fields}
     found["correct"] = rng.uniform(size=(3, 6, total)) < 0.5
+    found["margin"] /= 2  # it is at most 1
     pixels = np.uint8(rng.integers(0, 256, (total, 2, 2, 1)))
     logits = np.float32(rng.normal(size=(total, 3)))
     far = Boundary(np.float32(rng.uniform(size=total)), rng.uniform(size=total) < 0.8)
     suite = np.int32(rng.permutation(np.arange(total) % 5 - 1))
-    probes = Probes(suite, (suite >= 0) & (rng.uniform(size=total) < 0.5))
+    probes = Probes(suite, (suite >= 0) & (rng.uniform(size=total) < 0.8))
     return (from_arrays(pixels[order], labels[order]),
             {"features": points[order], "logits": logits[order],
              "dynamics": Dynamics(*(found[name][..., order] for name in Dynamics._fields)),
