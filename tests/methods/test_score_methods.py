@@ -71,7 +71,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_made(name, chang
 
 
 def test_settings_change_the_choice(store):
-    for name, changes in (("cal", dict(among="set")), ("deepfool", dict(order="bottom")),
+    for name, changes in (("cal", dict(order="bottom")), ("deepfool", dict(order="bottom")),
                           ("robust_active", dict(choice_seed=1))):
         first, other = (made(name, store, ipc=4, **more).recipe["rows"]
                         for more in ({}, changes))
