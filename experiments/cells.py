@@ -24,7 +24,8 @@ from experiments.budgets import Budget
 SELECTIONS = ("random", "herding", "k_center", "k_means", "facility_location", "graph_cut",
               "moderate", "cw_erm", "el2n", "grand", "forgetting", "margin", "entropy",
               "least_confidence", "cartography", "craig", "grad_match", "dq",
-              "influence_distillation", "pca")
+              "influence_distillation", "pca", "cal", "deepfool", "archaeology",
+              "robust_active")
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
            "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d", "mtt", "ftd", "tesla",
            "datm", "att", "ast", "dd", "soft_label_dd", "label_distillation", "rat_bptt",

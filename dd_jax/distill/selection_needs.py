@@ -1,8 +1,7 @@
-"""The kinds of artefacts of selections: features, gradients, dynamics, chosen rows and weights.
+"""The kinds of artefacts of selections: looks at all images, dynamics, chosen rows and weights.
 
-Features, gradients and dynamics know no selector, so all selectors share them; what one chose for
-a budget is an artefact, too: runs of one selection, and distillations that start from it, choose
-once.
+Looks and dynamics know no selector, so all selectors share them; what one chose for a budget is an
+artefact, too: runs of one selection, and distillations that start from it, choose once.
 """
 
 from __future__ import annotations
@@ -18,12 +17,23 @@ from dd_jax.data import Normaliser
 from dd_jax.distill.needs import architecture, arrays
 from dd_jax.run.dynamics import like_dynamics, open_dynamics, record_dynamics
 from dd_jax.select import Budget, Chosen, MetaWeights, Selector, counts_of, select
+from dd_jax.select.archaeology import Probed
+from dd_jax.select.boundary import Boundary, boundaries
 from dd_jax.select.dynamics import Recording
 from dd_jax.select.gradients import LastLayer, like_gradients, network_gradients
-from dd_jax.select.looks import feature_width, network_features, pixel_features
+from dd_jax.select.looks import (
+    feature_width,
+    network_features,
+    network_logits,
+    pixel_features,
+)
+from dd_jax.select.probes import NONE, SUITES, Probes, chosen_probes, planted
 from dd_jax.select.reweighting import learned_weights
+from dd_jax.store.arrays import read_arrays, write_arrays
 from dd_jax.store.artefacts import Artefact
 from dd_jax.types import Network, PyTree, RealData
+
+_PROBES = "probes.safetensors"
 
 
 def features(network: Network, teacher: Artefact, data: RealData, normaliser: Artefact) -> Artefact:
@@ -67,6 +77,41 @@ def gradients(
                   needs={"normaliser": normaliser, "teacher": teacher})
 
 
+def logits(network: Network, teacher: Artefact, data: RealData, normaliser: Artefact) -> Artefact:
+    """Logits of all real images by a trained network, [N, K] float32; as `features`."""
+    def compute(data: RealData, key: jax.Array, normaliser: Normaliser, teacher: PyTree):
+        return network_logits(network, teacher, data, normaliser)
+
+    def like():
+        return jax.ShapeDtypeStruct((len(data.labels), data.spec.num_classes), np.float32)
+
+    return arrays("logits", architecture(network), compute, like, device=False,
+                  needs={"normaliser": normaliser, "teacher": teacher})
+
+
+def boundary(
+    network: Network, teacher: Artefact, data: RealData, normaliser: Artefact, *, steps: int,
+    overshoot: float,
+) -> Artefact:
+    """How far all real images are from the boundary of a trained network, `Boundary` on the host.
+
+    Args:
+      network, teacher, data, normaliser: as for `features`.
+      steps, overshoot: as for `select.boundary.to_boundary`.
+    """
+    shaping = dict(steps=steps, overshoot=overshoot)
+
+    def compute(data: RealData, key: jax.Array, normaliser: Normaliser, teacher: PyTree):
+        return boundaries(network, teacher, data, normaliser, **shaping)
+
+    def like() -> Boundary:
+        size = (len(data.labels),)
+        return Boundary(jax.ShapeDtypeStruct(size, np.float32), jax.ShapeDtypeStruct(size, bool))
+
+    return arrays("boundary", {**architecture(network), **shaping}, compute, like, device=False,
+                  needs={"normaliser": normaliser, "teacher": teacher})
+
+
 def dynamics(
     recording: Recording, data: RealData, *, networks: int, epochs: int,
     settings: Mapping[str, Any], normaliser: Artefact, seed: int = 0,
@@ -102,6 +147,49 @@ def dynamics(
     return Artefact("dynamics", {**told, **settings}, make,
                     lambda folder: open_dynamics(folder, **sizes, images=len(data.labels)),
                     needs={"normaliser": normaliser}, seed=seed, stand_in=stand_in)
+
+
+def probed(
+    recording: Recording, data: RealData, *, suites: int, size: int, noise: float, epochs: int,
+    first: Artefact, settings: Mapping[str, Any], normaliser: Artefact, seed: int = 0,
+) -> Artefact:
+    """The losses of all images and of probes among them, after each epoch of one training.
+
+    Args:
+      recording, data, epochs, settings, normaliser, seed: as for `dynamics`.
+      suites: how many of `select.probes.SUITES`.
+      size: probes of each half of a suite.
+      noise: of corrupted probes, see `select.probes.planted`.
+      first: the `dynamics` that tell which images are typical.
+
+    Returns:
+      An `Artefact` that opens as `Probed` on the host.
+    """
+    like = Probes(jax.ShapeDtypeStruct((len(data.labels),), np.int32),
+                  jax.ShapeDtypeStruct((len(data.labels),), bool))
+
+    def make(data: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
+        chosen_key, planted_key, training_key = (jax.random.fold_in(key, i) for i in range(3))
+        probes = chosen_probes(have["dynamics"], size, suites, chosen_key)
+        write_arrays(folder / _PROBES, probes, {"kind": "probes"})
+        record_dynamics(folder, recording, planted(data, probes, planted_key, noise=noise),
+                        networks=1, epochs=epochs, normaliser=have["normaliser"], key=training_key,
+                        show_progress=show_progress)
+
+    def opened(folder: pathlib.Path) -> Probed:
+        seen = open_dynamics(folder, networks=1, epochs=epochs, images=len(data.labels))
+        return Probed(seen.loss[0], read_arrays(folder / _PROBES, like))
+
+    def stand_in() -> Probed:
+        place = np.arange(len(data.labels))
+        suite = np.where(place < 4 * suites, place % suites, NONE).astype(np.int32)
+        return Probed(np.zeros((epochs, len(place)), np.float32), Probes(suite, place < 2 * suites))
+
+    told = {**architecture(recording.network), "epochs": epochs, "size": size, "noise": noise,
+            "suites": SUITES[:suites], "batch_size": recording.batch_size}
+    return Artefact("probed", {**told, **settings}, make, opened,
+                    needs={"normaliser": normaliser, "dynamics": first}, seed=seed,
+                    stand_in=stand_in)
 
 
 def chosen(

@@ -81,6 +81,16 @@ def network_features(
     return look_at(look, variables, data, normaliser)
 
 
+def network_logits(
+    network: Network, variables: PyTree, data: RealData, normaliser: Normaliser
+) -> np.ndarray:
+    """[N, K] float32."""
+    def look(variables, images, labels):
+        return in_chunks(lambda x: network.apply(variables, x).logits, images)
+
+    return look_at(look, variables, data, normaliser)
+
+
 def pixel_features(data: RealData, normaliser: Normaliser) -> np.ndarray:
     """[N, H W C] float32, the pixels in model space."""
     return look_at(_flat, (), data, normaliser)

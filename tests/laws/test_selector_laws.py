@@ -9,9 +9,14 @@ import pytest
 from dd_jax.data import from_arrays
 from dd_jax.errors import NonFiniteError
 from dd_jax.select import OF_FEATURES, OF_GRADIENTS, Budget, select, selectors
+from dd_jax.select.archaeology import Probed, archaeology
+from dd_jax.select.boundary import Boundary, deepfool
+from dd_jax.select.contrastive import cal
 from dd_jax.select.dynamic_scores import SCORES, of_dynamics
 from dd_jax.select.dynamics import Dynamics
 from dd_jax.select.gradients import LastLayer
+from dd_jax.select.probes import Probes
+from dd_jax.select.robust_queries import robust_active
 
 SIZES = (7, 12, 20)
 # A new selector is added here once and meets every law.
@@ -21,6 +26,10 @@ SELECTORS = {
     **{name: make() for name, make in (*OF_FEATURES.items(), *OF_GRADIENTS.items())},
     **{score: of_dynamics(score) for score in SCORES},
     **{f"el2n_{order}": of_dynamics("el2n", order=order) for order in ("middle", "bottom")},
+    "cal": cal(3), "cal_in_set": cal(3, among="set", towards="symmetric"),
+    "deepfool": deepfool(), "archaeology": archaeology(neighbours=5),
+    "archaeology_bottom": archaeology("random_outputs", order="bottom", neighbours=5),
+    "robust_active": robust_active(0.25),
 }
 # Whose first choices are those of a smaller budget.
 NOT_NESTED = {"k_means"}
@@ -39,12 +48,19 @@ def known(order=None):
     points = np.float32(rng.normal(size=(total, 4)) + labels[:, None])
     found = {name: np.float32(rng.uniform(0.01, 2, (3, 6, total))) for name in Dynamics._fields}
     found["correct"] = rng.uniform(size=(3, 6, total)) < 0.5
+    found["margin"] /= 2  # it is at most 1
     pixels = np.uint8(rng.integers(0, 256, (total, 2, 2, 1)))
+    logits = np.float32(rng.normal(size=(total, 3)))
+    far = Boundary(np.float32(rng.uniform(size=total)), rng.uniform(size=total) < 0.8)
+    suite = np.int32(rng.permutation(np.arange(total) % 5 - 1))
+    probes = Probes(suite, (suite >= 0) & (rng.uniform(size=total) < 0.8))
     error = rng.dirichlet(np.ones(3), total) - np.eye(3)[labels]
-    gradients = LastLayer(np.float32(error)[order], points[order])
     return (from_arrays(pixels[order], labels[order]),
-            {"features": points[order], "gradients": gradients,
-             "dynamics": Dynamics(*(found[name][..., order] for name in Dynamics._fields))})
+            {"features": points[order], "logits": logits[order],
+             "gradients": LastLayer(np.float32(error)[order], points[order]),
+             "dynamics": Dynamics(*(found[name][..., order] for name in Dynamics._fields)),
+             "boundary": Boundary(*(part[order] for part in far)),
+             "probed": Probed(found["loss"][0][:, order], Probes(*(p[order] for p in probes)))})
 
 
 def chosen(name, budget, *, seed=0, order=None):
@@ -94,11 +110,14 @@ def test_the_order_of_choice_is_kept(name):
 @pytest.mark.parametrize("name", [name for name in SELECTORS if SELECTORS[name].needs])
 def test_what_is_not_finite_is_refused(name):
     data, have = known()
-    spoilt = {"dynamics": Dynamics(*(
-        np.where(np.arange(sum(SIZES)) == 4, np.nan, x) if x.dtype != bool else x
-        for x in have["dynamics"]))}
-    points = have["features"].copy()
-    points[4, 1] = np.nan
-    spoilt.update(features=points, gradients=have["gradients"]._replace(inputs=points))
+
+    def with_nan(x):
+        if not np.issubdtype(x.dtype, np.floating):
+            return x
+        x = x.copy()
+        x[(slice(None),) * x.shape.index(sum(SIZES)) + (4,)] = np.nan
+        return x
+
+    spoilt = jax.tree.map(with_nan, have)
     with pytest.raises(NonFiniteError, match="row|rows"):
         select(SELECTORS[name], data, spoilt, Budget(per_class=2), key=jax.random.key(0))

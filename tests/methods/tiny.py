@@ -22,10 +22,12 @@ _LOOKED = dict(_CONV, **_TEST, network_epochs=2, network_batch_size=16)
 _RECORDED = dict(_LOOKED, networks=2)
 
 TINY = {
+    "archaeology": dict(_RECORDED, neighbours=3),
     "ast": dict(_TRAJECTORY, shake=0.01, rate=0.02, rate_rate=1e-5, image_rate=20.0),
     "att": _TRAJECTORY,
     "cafe": dict(width=2, depth=2, **_TEST, batch_size=6, measure_size=4, max_uses=3, max_epochs=4,
                  window=2, networks=30, uses=2),
+    "cal": _LOOKED,
     "cartography": _RECORDED,
     "cw_erm": dict(_LOOKED, weight_steps=3, weight_batch_size=4, weight_net_width=5),
     "craig": _LOOKED,
@@ -35,6 +37,7 @@ TINY = {
     "dc": _LOOPS,
     "dcc": dict(_LOOPS, warm_networks=1, warm_uses=1),
     "dd": _DD,
+    "deepfool": _LOOKED,
     "dm": dict(_SMALL, steps=4),
     "dq": dict(_LOOKED, bins=4),
     "dream": dict(_IDC, candidates=8),
@@ -79,6 +82,7 @@ TINY = {
     "rat_bptt": dict(_WINDOWED, per_class=1),
     "rcig": dict(_CONV, batch_size=8, pool_size=2, solver_steps=2, steps=2, evaluation_width=2),
     "rfad": dict(width=4, depth=1, networks=2, batch_size=16, steps=3, evaluation_width=4),
+    "robust_active": _RECORDED,
     "soft_label_dd": _DD,
     "tesla": _TRAJECTORY,
     "wmdd": dict(steps=30, teacher_width=4, teacher_epochs=8, teacher_batch_size=16,

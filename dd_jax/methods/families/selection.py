@@ -38,7 +38,7 @@ from dd_jax.select.dynamic_scores import check_epochs, of_dynamics
 from dd_jax.select.dynamics import Recording
 from dd_jax.store.artefacts import Artefact
 from dd_jax.synthetic import Labels
-from dd_jax.types import Network, Objective, RealData
+from dd_jax.types import Objective, RealData
 
 _CHOSEN = "its images are real ones that were chosen"
 
@@ -153,16 +153,15 @@ class Observed(Selection, ConvNets):
         return dict(epochs=self.network_epochs, batch_size=self.network_batch_size,
                     rate=self.network_rate, decay=self.network_decay, training="selection")
 
-    def trained(self, at: Site) -> tuple[Network, Artefact]:
-        """One network that looks at the images, and its variables after the training."""
+    def taught(self, at: Site) -> Artefact:
+        """One network so trained, shared by all that look through it."""
         recording = self.recording(at)
 
         def train(data, key, normaliser):
             return recording.train(data, normaliser, key, self.network_epochs)
 
-        return recording.network, teacher(
-            recording.network, train, settings=self.training(), normaliser=at.whitening,
-            seed=self.network_seed)
+        return teacher(recording.network, train, settings=self.training(),
+                       normaliser=at.whitening, seed=self.network_seed)
 
 
 class OfFeatures(Observed):
@@ -180,34 +179,62 @@ class OfFeatures(Observed):
     def looks(self, at: Site) -> Mapping[str, Artefact]:
         if self.features == "pixels":
             return {}
-        return {"features": features(*self.trained(at), at.data, at.whitening)}
+        return {"features": features(at.convnet(), self.taught(at), at.data, at.whitening)}
 
 
 class OfGradients(Observed):
     """Settings of selections by gradients of the last layer of a network trained on the images."""
 
     def looks(self, at: Site) -> Mapping[str, Artefact]:
-        return {"gradients": gradients(*self.trained(at), at.data, at.whitening)}
+        return {"gradients": gradients(at.convnet(), self.taught(at), at.data, at.whitening)}
 
 
-class OfDynamics(Observed):
-    """Settings of selections by scores of training dynamics.
+class Recorded(Observed):
+    """Settings of selections by what several networks say after each epoch of their training.
 
     Attributes:
-      networks: trained together, over whose scores the mean is taken.
-      until: scores look at the first epochs only; None: at all.
-      order: "top" takes the hardest images, "bottom" the easiest, "middle" a window between.
+      networks: trained together, over which the mean is taken.
     """
 
     networks: Whole = 10
-    until: Whole | None = None
-    order: Annotated[str, one_of(ORDERS)] = "top"
 
     presets = {
         "official": {},
         "cpu": {0: dict(width=32, evaluation_width=32, evaluation_epochs=None, network_epochs=4,
                         networks=3)},
     }
+
+    def recorded(self, at: Site) -> Artefact:
+        """The dynamics, shared by all that look at them."""
+        return dynamics(
+            self.recording(at), at.data, networks=self.networks, epochs=self.network_epochs,
+            settings=self.training(), normaliser=at.whitening, seed=self.network_seed)
+
+    def looks(self, at: Site) -> Mapping[str, Artefact]:
+        return {"dynamics": self.recorded(at)}
+
+    def check_until(self, until: int | None) -> None:
+        """Refuses more epochs than there are.
+
+        Raises:
+          ConfigError: as said.
+        """
+        if until is not None and until > self.network_epochs:
+            raise ConfigError(f"until is {until}, and networks are trained for "
+                              f"{self.network_epochs} epochs",
+                              fix=f"pass until={self.network_epochs} or more network_epochs")
+
+
+class OfDynamics(Recorded):
+    """Settings of selections by scores of training dynamics.
+
+    Attributes:
+      until: scores look at the first epochs only; None: at all.
+      order: "top" takes the hardest images, "bottom" the easiest, "middle" a window between.
+    """
+
+    until: Whole | None = None
+    order: Annotated[str, one_of(ORDERS)] = "top"
 
     def score(self) -> str:
         """A name in `select.dynamic_scores.SCORES`."""
@@ -221,13 +248,5 @@ class OfDynamics(Observed):
 
     def check(self, at: Site) -> None:
         super().check(at)
-        if self.until is not None and self.until > self.network_epochs:
-            raise ConfigError(f"until is {self.until}, and networks are trained for "
-                              f"{self.network_epochs} epochs",
-                              fix=f"pass until={self.network_epochs} or more network_epochs")
+        self.check_until(self.until)
         check_epochs(self.score(), self.until or self.network_epochs)
-
-    def looks(self, at: Site) -> Mapping[str, Artefact]:
-        return {"dynamics": dynamics(
-            self.recording(at), at.data, networks=self.networks, epochs=self.network_epochs,
-            settings=self.training(), normaliser=at.whitening, seed=self.network_seed)}

@@ -1,0 +1,78 @@
+"""Selections by neighbours, boundaries, probes and queries, as methods."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import dd_jax as dd
+from dd_jax.errors import ConfigError
+from dd_jax.select.probes import SUITES
+from dd_jax.store.artefacts import ArtefactStore
+from tests.laws import members
+from tests.methods import tiny
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return ArtefactStore(tmp_path_factory.mktemp("store"))
+
+
+def made(name, store, data=None, **changes):
+    data = data or members.toy_data()
+    return dd.distill(tiny.plan(name, data, **changes), data, artefacts=store, show_progress=False)
+
+
+def test_the_set_notes_how_well_held_out_probes_are_told_apart(store):
+    found = made("archaeology", store, ipc=3).recipe
+    told = found["probe_accuracy"]
+    assert set(told) == {*SUITES[:4], "all"} and all(0 <= value <= 1 for value in told.values())
+    json.dumps(told)
+    more = made("archaeology", store, ipc=3, random_inputs=True).recipe["probe_accuracy"]
+    assert set(more) == {*SUITES, "all"}
+
+
+def test_a_budget_and_a_suite_share_the_training_with_probes(store):
+    before = len([1 for entry, how, _ in store.report if entry.startswith("probed")
+                  and how == "made"])
+    rows = [made("archaeology", store, **changes).recipe["rows"] for changes in (
+        dict(ipc=5), dict(ipc=5, order="bottom"), dict(ipc=5, suite="random_outputs"))]
+    after = len([1 for entry, how, _ in store.report if entry.startswith("probed")
+                 and how == "made"])
+    assert after - before <= 1 and len(set(map(tuple, rows))) == 3
+
+
+def test_images_on_the_host_are_chosen_alike(store):
+    toy = members.toy_data()
+    host = dataclasses.replace(toy, images=np.asarray(toy.images))
+    for name in ("archaeology", "cal", "deepfool"):
+        other = ArtefactStore(store.folder.parent / "host")
+        rows = [made(name, where, data, ipc=2).recipe["rows"]
+                for where, data in ((store, toy), (other, host))]
+        assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("name,changes,told", [
+    ("archaeology", dict(suite="random_inputs"), "'random_inputs', which is not planted"),
+    ("archaeology", dict(suite="typicle"), "'typicle'"),
+    ("archaeology", dict(order="middle"), "'middle'"),
+    ("archaeology", dict(neighbours=0), "neighbours is 0"),
+    ("cal", dict(among="klass"), "'klass'"), ("cal", dict(towards="both"), "'both'"),
+    ("deepfool", dict(max_steps=0), "max_steps is 0"), ("deepfool", dict(order="near"), "'near'"),
+    ("robust_active", dict(wrong=1.0), "wrong is 1.*all answers"),
+    ("robust_active", dict(until=3), "until is 3, and networks are trained for 2"),
+], ids=str)
+def test_settings_that_cannot_be_are_refused_before_anything_is_made(name, changes, told):
+    with pytest.raises(ConfigError, match=told):
+        tiny.plan(name, **changes)
+
+
+def test_settings_change_the_choice(store):
+    for name, changes in (("cal", dict(order="bottom")), ("deepfool", dict(order="bottom")),
+                          ("robust_active", dict(choice_seed=1))):
+        first, other = (made(name, store, ipc=4, **more).recipe["rows"]
+                        for more in ({}, changes))
+        assert first != other, name
