@@ -53,6 +53,11 @@ def kept_artefacts(tmp_path_factory):
         yield folder
 
 
+def pytest_collection_modifyitems(items):
+    """Notebooks first: the longest tests at the end would leave one of two workers idle."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 _TESTS = itertools.count(1)
 
 

@@ -45,11 +45,12 @@ def first_update(method, *, ipc, width, rate):
     return rate * float(jnp.mean(jax.jit(lambda keys: jax.lax.map(length, keys))(keys)))
 
 
-@pytest.mark.parametrize("method", ["dm", "cafe", "idm"])
-def test_narrow_networks_and_several_images_move_images_as_far(method):
+# IDM's short runs end better at half the rate that would move images as far.
+@pytest.mark.parametrize("method,share", [("dm", 1.0), ("cafe", 1.0), ("idm", 0.5)])
+def test_narrow_networks_and_several_images_move_images_as_far(method, share):
     rates = {ipc: methods.preset(method, "cpu", ipc).learning_rate for ipc in (1, 10)}
     official = methods.preset(method, "official", 1).learning_rate
     narrow = first_update(method, ipc=1, width=32, rate=rates[1])
     wide = first_update(method, ipc=1, width=128, rate=official)
     several = first_update(method, ipc=10, width=32, rate=rates[10])
-    assert 0.5 < narrow / wide < 2.0 and 0.5 < several / narrow < 2.0
+    assert 0.5 * share < narrow / wide < 2.0 and 0.5 < several / narrow < 2.0
