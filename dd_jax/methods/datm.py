@@ -68,7 +68,8 @@ class DATM(Flat):
         "cpu": narrow(
             dict(batch_size=10, min_start=0, expert_count=3, expert_epochs=10),
             one=dict(steps=150, max_start=4, first_max_start=None, growth_steps=0),
-            several=dict(batch_size=10, rate=0.01, first_max_start=2, growth_steps=75)),
+            several=dict(batch_size=10, image_rate=1000.0, rate=0.01, first_max_start=2,
+                         growth_steps=75)),
     }
 
     def starts(self) -> StartEpochs:
