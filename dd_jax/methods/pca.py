@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 
 from dd_jax.data import grey
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, DataError
 from dd_jax.methods.families.selection import OfDynamics
 from dd_jax.methods.frame import Normalisation, Site, Views, Whole, one_of
 from dd_jax.select import ORDERS, Budget
@@ -48,6 +48,14 @@ class PCA(OfDynamics):
                 raise ConfigError(f"{name} is {given!r}, but grids hold images of one class",
                                   fix=f"pass ipc, and leave {name} as it is, {value!r}")
         return Budget(self.ipc * self.factor**2)
+
+    def check(self, at: Site) -> None:
+        counts, least = np.asarray(at.data.class_counts), self.budget().per_class
+        if counts.min() < least:
+            raise DataError(f"class {counts.argmin()} has {counts.min()} images, expected at least "
+                            f"{least}, {self.factor**2} for each stored one",
+                            fix="pass a smaller ipc, or factor=1")
+        super().check(at)
 
     def images_per_class(self, data: RealData) -> float:
         return super().images_per_class(data) / self.factor**2

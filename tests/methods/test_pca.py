@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dd_jax as dd
-from dd_jax.errors import ConfigError
+from dd_jax.errors import ConfigError, DataError
 from dd_jax.store.artefacts import ArtefactStore
 from tests.laws import members
 from tests.methods import tiny
@@ -59,3 +59,8 @@ def test_budgets_that_leave_holes_are_refused(changes):
     [name] = changes
     with pytest.raises(ConfigError, match=f"{name} is"):
         tiny.plan("pca", **changes)
+
+
+def test_classes_without_a_grid_of_images_are_refused_by_what_helps():
+    with pytest.raises(DataError, match=r"class 0 has 32 images, expected at least 36.*factor=1"):
+        tiny.plan("pca", ipc=9)
