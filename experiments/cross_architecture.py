@@ -30,12 +30,12 @@ from dd_jax.cli.allocator import keep_memory
 from dd_jax.cli.tables import print_table
 from dd_jax.data import fingerprint, load
 from dd_jax.data.sources import load_named
-from dd_jax.errors import ConfigError, DataError, DDJaxError
+from dd_jax.errors import ConfigError, DDJaxError
 from dd_jax.report.result import device_name, git_commit, percent
 from dd_jax.store.atomic import write_atomically
-from dd_jax.store.envelope import read_json_file
 from dd_jax.types import RealData
 from dd_jax.versions import versions
+from experiments import kept_cells
 
 # What a cell is the accuracy of; cells that agree in these are the same.
 IDENTITY = ("set_sha256", "test_sha256", "protocol", "seeds", "seed")
@@ -121,26 +121,17 @@ def prepare(options: Options) -> list[Row]:
     return rows
 
 
-def read_cells(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The cells of an earlier run; none where there is no file.
+def check_cell(cell: dict[str, Any]) -> None:
+    """Raises a usual error for what is no cell of this experiment; mends one of older versions."""
+    # Files of older versions name its fields flatly.
+    cell["protocol"] = evaluate.Protocol.from_plain(cell["protocol"]).plain()
+    identity(cell), cell["accuracies"]
+    float(cell["accuracy_mean"]), float(cell["accuracy_std"])
 
-    Raises:
-      DataError: the file holds something else.
-    """
-    if not path.exists():
-        return []
-    try:
-        cells = read_json_file(path, str(path), fix="name another file with --json",
-                               follow=True)["cells"]
-        for cell in cells:
-            # Files of older versions name its fields flatly.
-            cell["protocol"] = evaluate.Protocol.from_plain(cell["protocol"]).plain()
-            identity(cell), cell["accuracies"]
-            float(cell["accuracy_mean"]), float(cell["accuracy_std"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DDJaxError) as error:
-        raise DataError(f"{path} does not hold cells of this experiment",
-                        fix="name another file with --json") from error
-    return cells
+
+def read_cells(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The cells of an earlier run, see `kept_cells.read_cells`."""
+    return kept_cells.read_cells(path, check_cell)
 
 
 def identity(cell: Mapping[str, Any]) -> str:

@@ -46,10 +46,10 @@ from dd_jax.methods.frame.settings import default_depth
 from dd_jax.report import curve
 from dd_jax.report.result import device_name, git_commit, percent, write_result
 from dd_jax.store.atomic import write_atomically
-from dd_jax.store.envelope import read_json_file
 from dd_jax.train import rs2_size
 from dd_jax.types import Split
 from dd_jax.versions import versions
+from experiments.kept_cells import read_cells
 from experiments.timed_training import Arm, Coreset, Trainer, Training
 
 FOLDER = pathlib.Path(__file__).parent / "results" / "comparisons" / "time_to_accuracy"
@@ -165,23 +165,9 @@ def chosen(options: Options, data: Split, share: float, told: str) -> Coreset:
     return Coreset(rows, weights, seconds)
 
 
-def read_cells(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The cells of an earlier run; none where there is no file.
-
-    Raises:
-      DataError: the file holds something else.
-    """
-    if not path.exists():
-        return []
-    try:
-        cells = read_json_file(path, str(path), fix="name another file with --json",
-                               follow=True)["cells"]
-        for cell in cells:
-            identity(cell["told"]), seconds_of(cell), cell["accuracies"][-1] + cell["steps"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, DDJaxError) as error:
-        raise DataError(f"{path} does not hold cells of this experiment",
-                        fix="name another file with --json") from error
-    return cells
+def check_cell(cell: Mapping[str, Any]) -> None:
+    """Raises a usual error for what is no cell of this experiment."""
+    identity(cell["told"]), seconds_of(cell), cell["accuracies"][-1] + cell["steps"]
 
 
 def identity(told: Mapping[str, Any]) -> str:
@@ -262,7 +248,7 @@ def fill(options: Options, data: Split) -> dict[Arm, list[dict[str, Any]]]:
     for arm in asked:
         if arm.name == "coreset":
             selection(options, data, arm.share)
-    known = {identity(cell["told"]): cell for cell in read_cells(place_of(options))}
+    known = {identity(cell["told"]): cell for cell in read_cells(place_of(options), check_cell)}
     sha256 = fingerprint(data.train) + fingerprint(data.test)
     return {arm: cells_of(arm, options, data, sha256, known) for arm in asked}
 

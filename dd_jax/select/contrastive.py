@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dd_jax.data import rows_of_classes
 from dd_jax.errors import require_whole, unknown
 from dd_jax.select.neighbours import nearest
 from dd_jax.select.selector import Selector, check_known
@@ -82,11 +83,10 @@ def cal(
     def scored(data: RealData, have: Mapping[str, Any], key: jax.Array) -> np.ndarray:
         points, logits = np.asarray(have["features"]), np.asarray(have["logits"])
         check_known((points, logits), data)
-        labels = np.asarray(data.labels)
-        groups = ([np.arange(len(labels))] if among == "set" else
-                  [np.flatnonzero(labels == label) for label in np.unique(labels)])
-        score = np.zeros(len(labels), np.float32)
-        for rows in groups:
+        total = len(data.labels)
+        groups = [np.arange(total)] if among == "set" else rows_of_classes(data)
+        score = np.zeros(total, np.float32)
+        for rows in filter(len, groups):
             count = min(neighbours, len(rows) - 1)
             if count:  # an image that is alone differs from nothing
                 near = nearest(points[rows], points[rows], count, own=np.arange(len(rows)))

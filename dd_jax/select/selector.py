@@ -42,8 +42,9 @@ class Selector(NamedTuple):
       choose: (known [n, ...], valid [n] bool, count, key) -> `Chosen`, whose rows are places in
         this group. Rows that are not valid pad a group and may not be chosen; count is a Python
         int, at most the number of valid rows.
-      needs: names of what `have` must hold: "features" [N, P] float32, "gradients", see
-        `select.gradients.LastLayer`, or "dynamics", see `select.dynamics.Dynamics`.
+      needs: names of what `have` must hold: "features" [N, P] or "logits" [N, K] float32, or
+        "gradients", "boundary", "dynamics" or "probed", see `gradients.LastLayer`,
+        `boundary.Boundary`, `dynamics.Dynamics` and `archaeology.Probed`.
       drawn: whether the key matters. One that does not draw gives the same images in whatever
         order the set has them, but for ties.
     """

@@ -101,6 +101,14 @@ def test_unequal_classes(store):
     ("grad_match", dict(ridge=-1.0), "ridge is -1"), ("grand", dict(gradient="none"), "'none'"),
     ("influence_distillation", dict(held_out=2.0), "held_out is 2"),
     ("influence_distillation", dict(landmarks=0), "landmarks is 0"),
+    ("archaeology", dict(suite="random_inputs"), "'random_inputs', which is not planted"),
+    ("archaeology", dict(suite="typicle"), "'typicle'"),
+    ("archaeology", dict(order="middle"), "'middle'"),
+    ("archaeology", dict(neighbours=0), "neighbours is 0"),
+    ("cal", dict(among="klass"), "'klass'"), ("cal", dict(towards="both"), "'both'"),
+    ("deepfool", dict(max_steps=0), "max_steps is 0"), ("deepfool", dict(order="near"), "'near'"),
+    ("robust_active", dict(wrong=1.0), "wrong is 1.*all answers"),
+    ("robust_active", dict(until=3), "until is 3, and networks are trained for 2"),
 ], ids=str)
 def test_settings_that_cannot_be_are_refused_before_anything_is_made(name, changes, told):
     with pytest.raises(ConfigError, match=told):
