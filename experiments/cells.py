@@ -32,6 +32,7 @@ METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dc
            "linba", *SELECTIONS)
 AT_FIFTY = ("frepo", "rcig", "rfad", "m3d", "idc", "dm")
 VARIANTS = {"": (), "_flipped": ("--flipped",), "_representative": ("--representative", "256")}
+SHARES = (0.1, 0.3)  # of all real images, that selections choose
 # Of a result's settings, what is not the method's own: combinators', and addresses of artefacts.
 NOT_OWN = ("needs", "flipped", "representative", "stages")
 
@@ -41,18 +42,26 @@ class Cell(NamedTuple):
 
     Attributes:
       method: by its name.
-      ipc: images per class, in one stage of a method that has several.
+      ipc: images per class, in one stage of a method that has several; None where there is a share.
       variant: a name in `VARIANTS`.
+      share: of the real images, of a selection.
     """
 
     method: str
-    ipc: float
+    ipc: float | None
     variant: str = ""
+    share: float | None = None
 
     @property
     def name(self) -> str:
-        """What the command line calls it, such as "dm_flipped_ipc1"."""
-        return f"{self.method}{self.variant}_ipc{self.ipc}"
+        """What the command line calls it, such as "dm_flipped_ipc1" or "herding_share0.1"."""
+        size = f"ipc{self.ipc}" if self.share is None else f"share{self.share}"
+        return f"{self.method}{self.variant}_{size}"
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """The setting that says how many images there are."""
+        return {"ipc": self.ipc} if self.share is None else {"share": self.share}
 
 
 CELLS = (
@@ -61,7 +70,8 @@ CELLS = (
     Cell("pdd", 2),  # for each of its five stages
     *(Cell(method, 1, variant) for method in ("frepo", "dm")
       for variant in ("_flipped", "_representative")),
-    *(Cell(method, 50) for method in AT_FIFTY),
+    *(Cell(method, 50) for method in (*AT_FIFTY, *SELECTIONS)),
+    *(Cell(method, None, share=share) for share in SHARES for method in SELECTIONS),
 )
 
 
@@ -121,7 +131,7 @@ def planned(cell: Cell, data, protocol: str) -> Planned:
     Raises:
       ConfigError, DataError: what the run itself would refuse.
     """
-    settings = methods.preset(cell.method, protocol, cell.ipc)
+    settings = methods.preset(cell.method, protocol, **cell.budget)
     plan = methods.plan_with(cell.method, settings, data)
     recipe = stood_in(plan)
     d = dd.distillation(recipe)
@@ -173,6 +183,7 @@ def cost(result: Mapping[str, Any], today: Planned) -> Budget:
 
 def command(cell: Cell, *, data: str, protocol: str, full: bool, read_out: bool) -> list[str]:
     """The words of the cell's command after `python -m dd_jax`, without those of its places."""
-    return ["distill", cell.method, "--data", data, "--ipc", str(cell.ipc), "--protocol", protocol,
+    budget = [word for name, value in cell.budget.items() for word in (f"--{name}", str(value))]
+    return ["distill", cell.method, "--data", data, *budget, "--protocol", protocol,
             "--full" if full else "--no-full", "--read-out" if read_out else "--no-read-out",
             *VARIANTS[cell.variant]]

@@ -51,9 +51,8 @@ class M3D(Formed, ConvNets, Tested):
     least_classes = 1
     presets = {
         "official": {0: dict(learning_rate=lambda ipc: 1.0 * ipc)},
-        "cpu": {0: dict(in_turn=False, batch_size=64, most=40, width=32, evaluation_width=32,
-                        evaluation_epochs=None),
-                1: dict(iterations=1500), 2: dict(iterations=600)},
+        "cpu": {0: dict(iterations=1500, in_turn=False, batch_size=64, most=40, width=32,
+                        evaluation_width=32, evaluation_epochs=None)},
     }
 
     def build(self, at: Site) -> dict:

@@ -21,7 +21,8 @@ from tests.laws import members
 def test_every_method_has_a_cell_and_every_cell_one_name():
     assert {cell.method for cell in CELLS} == set(METHODS)
     assert len({cell.name for cell in CELLS}) == len(CELLS)
-    assert {cell.ipc for cell in CELLS} == {0.3, 0.5, 1, 2, 10, 50}
+    assert {cell.ipc for cell in CELLS} == {0.3, 0.5, 1, 2, 10, 50, None}
+    assert {cell.share for cell in CELLS} == {None, 0.1, 0.3}
 
 
 def test_cells_are_chosen_by_name():
@@ -43,7 +44,19 @@ def test_the_command_of_a_cell_is_one_of_the_command_line():
     assert command.settings == methods.preset("dm", "cpu", 1)
 
 
-@pytest.mark.parametrize("name,steps,shown", [("dm", 2000, 2), ("m3d", 1500, 8)])
+def test_a_share_is_in_the_command_and_decides_how_long_networks_are_tested(embedded):
+    from dd_jax.cli.options import method_command
+
+    cell = Cell("herding", None, share=0.3)
+    words = cells.command(cell, data="embedded", protocol="cpu", full=False, read_out=False)
+    _, command = method_command("distill", words[1:])
+    assert cell.name == "herding_share0.3" and cell in cells.chosen("herding_share0.3")
+    assert command.settings == methods.preset("herding", "cpu", share=0.3)
+    planned = cells.planned(cell, embedded, "cpu")
+    assert planned.shown == 2400 and planned.budget.test_steps >= evaluation_steps(240) == 2000
+
+
+@pytest.mark.parametrize("name,steps,shown", [("dm", 4000, 2), ("m3d", 1500, 8)])
 def test_what_a_cell_will_cost_is_known_without_running_it(name, steps, shown):
     toy = members.toy_data()
     today = cells.planned(Cell(name, 1), Split(toy, toy), "cpu")

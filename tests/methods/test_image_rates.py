@@ -45,8 +45,9 @@ def first_update(method, *, ipc, width, rate):
     return rate * float(jnp.mean(jax.jit(lambda keys: jax.lax.map(length, keys))(keys)))
 
 
-# IDM's short runs end better at half the rate that would move images as far.
-@pytest.mark.parametrize("method,share", [("dm", 1.0), ("cafe", 1.0), ("idm", 0.5)])
+# IDM's short runs end better at half the rate that would move images as far; DM's at the official
+# rate, so it is not here.
+@pytest.mark.parametrize("method,share", [("cafe", 1.0), ("idm", 0.5)])
 def test_narrow_networks_and_several_images_move_images_as_far(method, share):
     rates = {ipc: methods.preset(method, "cpu", ipc).learning_rate for ipc in (1, 10)}
     official = methods.preset(method, "official", 1).learning_rate

@@ -22,22 +22,26 @@ def evaluation_steps(images_per_class: float) -> int:
     return STEPS[max(budget for budget in STEPS if budget <= images_per_class)]
 
 
-def evaluation_epochs(settings: Any, *, shown: float, batch_size: int) -> int:
+def evaluation_epochs(
+    settings: Any, *, images_per_class: float, shown: float, batch_size: int
+) -> int:
     """Passes over the set in its test: the settings' own, or those with as many steps as they say.
 
     Args:
       settings: of a method, with `evaluation_epochs` and perhaps `evaluation_steps`, see
         `frame.Tested`; None of both stands for `evaluation_steps` above.
+      images_per_class: that the set stores, which a share of the data decides as well as `ipc`.
       shown: images that the set shows; a whole number that may be a float, of uneven classes.
       batch_size: of the test.
 
     Example:
       >>> from dd_jax.methods import preset
-      >>> evaluation_epochs(preset("idc", "cpu", 10), shown=400, batch_size=64)
+      >>> evaluation_epochs(preset("idc", "cpu", 10), images_per_class=10, shown=400,
+      ...                   batch_size=64)
       143
     """
     epochs, steps = settings.evaluation_epochs, getattr(settings, "evaluation_steps", None)
     if epochs is not None and steps is None:
         return epochs
-    steps = evaluation_steps(settings.ipc) if steps is None else steps
+    steps = evaluation_steps(images_per_class) if steps is None else steps
     return -(-steps // int(-(-shown // batch_size)))

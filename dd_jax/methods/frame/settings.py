@@ -252,7 +252,8 @@ class Site:
             usual["augmentation"] = self.views()
         if hasattr(self.settings, "evaluation_epochs"):
             usual["epochs"] = evaluation_epochs(
-                self.settings, shown=self.images * getattr(self.settings, "factor", 1) ** 2,
+                self.settings, images_per_class=self.settings.images_per_class(self.data),
+                shown=self.images * getattr(self.settings, "factor", 1) ** 2,
                 batch_size=options.get("batch_size", PlanSettings.batch_size))
         return protocol(name, **{**usual, **options})
 
