@@ -35,11 +35,10 @@ class ATT(Trajectories):
                      average=0.9999),
             50: dict(inner_steps=50, max_start=40, rate_rate=1e-5, rate=0.001, steps=1_000_000),
         },
-        # Its rates at 10, 1e4 and 1e-4, are for 60,000 steps; its own first rate stays.
+        # Its rates at 10, 1e4 and 1e-4, are for 60,000 steps.
         "cpu": narrow(
             dict(average=0.9), one=dict(steps=150),
-            several=dict(image_rate=3000.0, rate=0.01,
-                         max_start=lambda ipc: 2 if ipc < 10 else 3)),
+            several=dict(max_start=lambda ipc: 2 if ipc < 10 else 3)),
     }
 
     def matching(self, at: Site, learner):
