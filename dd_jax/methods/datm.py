@@ -64,7 +64,8 @@ class DATM(Flat):
             1000: dict(inner_steps=100, batch_size=1000, image_rate=50.0, label_rate=10.0,
                        min_start=40, max_start=60),
         },
-        # Many small steps, that lead as far as MTT's; as officially, experts for twice as long as FTD's.
+        # Many small steps that lead as far as MTT's; as officially, experts train twice as long as
+        # FTD's.
         "cpu": narrow(
             dict(batch_size=10, min_start=0, expert_count=3, expert_epochs=10),
             one=dict(steps=150, max_start=4, first_max_start=None, growth_steps=0),
