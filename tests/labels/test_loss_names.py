@@ -22,6 +22,7 @@ from dd_jax.labels.losses import (
     parse,
     require_labels,
     require_targets,
+    weighted_sum,
 )
 from dd_jax.labels.losses.ferkd import Judged, calibrate
 from dd_jax.labels.losses.mst import Committee
@@ -85,7 +86,7 @@ def test_every_entry_is_whole_and_of_logits_as_it_says():
     (lambda: parse("kl@-1"), "temperature is -1.0"),
     (lambda: parse("kl@nan"), "temperature is nan"),
     (lambda: parse("sinkhorn@rounds=2.5"), "expected a number"),
-    (lambda: parse("cross_entropy@4"), "expected OPTION=VALUE"),
+    (lambda: parse("cross_entropy@4"), "'cross_entropy' has no options"),
     (lambda: named("kl", heat=4), "unknown option of the loss 'kl' 'heat'"),
     (lambda: named("cross_entropy", temperature=4), "'cross_entropy' has no options"),
     (lambda: named("kl", temperature=0), "temperature is 0.*logits are divided by it"),
@@ -165,6 +166,43 @@ def test_labels_of_their_kind_are_let_through():
     require_labels(np.eye(2), "one_hot", classes=2)
     require_labels(np.array([0, 1]), "classes", classes=2)
     require_labels(np.array([[3.0, -7.0]]), "logits", classes=2)
+
+
+def test_a_sum_tells_each_loss_what_it_takes():
+    rng = np.random.default_rng(0)
+    s, t = jnp.asarray(rng.normal(size=(2, 4, 3)), jnp.float32)
+    classes = jnp.array([0, 1, 2, 1])
+    hard, soft = Taught(t, classes), Taught(t, jax.nn.softmax(2 * s))
+    for text, told, wanted in [
+            ("integer_cross_entropy+1.5*uld", hard,
+             named("integer_cross_entropy")(s, classes) + 1.5 * named("uld")(s, t)),
+            ("0.1*cross_entropy+0.9*kl@2+0.5*luminet", soft,
+             0.1 * cross_entropy(s, soft.labels) + 0.9 * named("kl", temperature=2.0)(s, t)
+             + 0.5 * named("luminet")(s, t)),
+            ("pld+2*kl", hard, named("pld")(s, hard) + 2 * named("kl")(s, t)),
+            ("2*kl", t, 2 * named("kl")(s, t)),
+            ("kl+tvd", t, named("kl")(s, t) + named("tvd")(s, t))]:
+        loss = parse(text)
+        assert loss.whole == ("luminet" in text) and hash(loss) == hash(parse(text))
+        np.testing.assert_allclose(loss(s, told), wanted, rtol=1e-5)
+    variables, seen = NETWORK.init(jax.random.key(0)), views(jnp.array([1, 0, 1, 1]))
+    given = teacher(NETWORK, variables, loss=parse("integer_cross_entropy+1.5*uld"))
+    assert given.targets(given.arrays, seen).labels.tolist() == [1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda: weighted_sum(), "a sum of no losses"),
+    (lambda: weighted_sum((0.0, named("kl"))), "weight is 0"),
+    (lambda: weighted_sum((1.0, cross_entropy)), "expected one of losses.named"),
+    (lambda: parse("ldr+cross_entropy+kl"), "told different things: ldr takes class numbers"),
+    (lambda: parse("kl+taid"), "told different things"),
+    (lambda: parse("x*kl"), "'x', expected a number"),
+    (lambda: parse("kl+"), "unknown loss ''"),
+    (lambda: parse("0.5*lk+kl"), "unknown loss 'lk'"),
+])
+def test_sums_that_cannot_be(call, said):
+    with pytest.raises(ConfigError, match=said):
+        call()
 
 
 def test_protocols_keep_their_old_names():

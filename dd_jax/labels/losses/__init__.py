@@ -5,6 +5,7 @@ Each is a plain function (logits [B, K], targets) -> [B] with an `Entry` in `LOS
 targets a loss takes, is said by the entry.
 """
 
+from dd_jax.labels.losses.added import WeightedSum, weighted_sum
 from dd_jax.labels.losses.plain import (
     cross_entropy,
     integer_cross_entropy,
@@ -15,6 +16,7 @@ from dd_jax.labels.losses.record import Entry, Loss, NamedLoss, require_loss
 from dd_jax.labels.losses.table import LOSSES, losses_for, named, parse, require_targets
 from dd_jax.labels.losses.targets import KINDS, Taught, fits, require_labels
 
-__all__ = ["KINDS", "LOSSES", "Entry", "Loss", "NamedLoss", "Taught", "cross_entropy", "fits",
-           "integer_cross_entropy", "losses_for", "mean_squared_error", "named", "parse",
-           "require_labels", "require_loss", "require_targets", "squared_error"]
+__all__ = ["KINDS", "LOSSES", "Entry", "Loss", "NamedLoss", "Taught", "WeightedSum",
+           "cross_entropy", "fits", "integer_cross_entropy", "losses_for", "mean_squared_error",
+           "named", "parse", "require_labels", "require_loss", "require_targets", "squared_error",
+           "weighted_sum"]

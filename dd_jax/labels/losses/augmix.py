@@ -46,7 +46,7 @@ def consistency(logits: jax.Array) -> jax.Array:
       [B], between 0 and log V.
 
     Example:
-      >>> consistency(jnp.array([[[99.0, 0.0]], [[0.0, 99.0]]])).round(2).tolist()  # log 2
+      >>> consistency(jnp.array([[[99.0, 0.0]], [[0.0, 99.0]]])).round(4).tolist()  # log 2
       [0.69...]
     """
     log_p = jax.nn.log_softmax(logits)
@@ -69,7 +69,7 @@ def augmix(logits: jax.Array, targets: jax.Array, *, weight: float = 12.0) -> ja
       ConfigError: a number of rows that 3 does not divide, shapes that are not equal.
 
     Example:
-      >>> augmix(jnp.zeros((3, 2)), jnp.eye(2)[jnp.zeros(3, int)]).mean().round(2).tolist()
+      >>> augmix(jnp.zeros((3, 2)), jnp.eye(2)[jnp.zeros(3, int)]).mean().round(4).tolist()
       0.69...
     """
     require_logits(logits, targets)

@@ -52,7 +52,7 @@ def class_relation(
       ConfigError: a temperature that cannot be, other numbers of rows, a teacher of more classes.
 
     Example:
-      >>> class_relation(jnp.zeros((2, 3)), jnp.zeros((2, 2)), temperature=1.0).round(3).tolist()
+      >>> class_relation(jnp.zeros((2, 3)), jnp.zeros((2, 2)), temperature=1.0).round(4).tolist()
       [0.069..., 0.069...]
     """
     require_logits(logits, targets, same=False)

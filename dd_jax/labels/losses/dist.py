@@ -53,8 +53,8 @@ def dist(
 
     Example:
       >>> logits = jnp.array([[1.0, 0.0], [0.0, 3.0]])
-      >>> dist(logits, logits).round(4).tolist()
-      [0.0, 0.0]
+      >>> bool(jnp.all(jnp.abs(dist(logits, logits)) < 1e-4))
+      True
     """
     require_logits(logits, targets)
     ours = jnp.exp(log_softened(logits, temperature))

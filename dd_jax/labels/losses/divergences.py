@@ -81,7 +81,7 @@ def js(
       share: a, between 0 and 1; 0 at either end.
 
     Example:
-      >>> js(jnp.array([[9.0, 0.0]]), jnp.array([[0.0, 9.0]]), share=0.5).round(2).tolist()
+      >>> js(jnp.array([[9.0, 0.0]]), jnp.array([[0.0, 9.0]]), share=0.5).round(4).tolist()
       [0.69...]
     """
     log_t, log_s = _both(logits, targets, temperature)

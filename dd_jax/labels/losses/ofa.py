@@ -45,7 +45,7 @@ def ofa(
 
     Example:
       >>> told = Taught(jnp.zeros((1, 2)), jnp.array([0]))
-      >>> ofa(jnp.zeros((1, 2)), told, exponent=1.0).round(2).tolist()
+      >>> ofa(jnp.zeros((1, 2)), told, exponent=1.0).round(4).tolist()
       [0.69...]
     """
     _require_exponent("exponent", exponent)

@@ -56,7 +56,7 @@ def skew_kl(
       ConfigError: a temperature that cannot be, shapes that are not equal.
 
     Example:
-      >>> skew_kl(jnp.array([[99.0, 0.0]]), jnp.array([[0.0, 99.0]])).round(2).tolist()  # -log 0.1
+      >>> skew_kl(jnp.array([[99.0, 0.0]]), jnp.array([[0.0, 99.0]])).round(4).tolist()  # -log 0.1
       [2.3...]
     """
     require_logits(logits, targets)
@@ -79,7 +79,7 @@ def skew_reverse_kl(
         DistiLLM; DistiLLM-2 takes it as constant.
 
     Example:
-      >>> skew_reverse_kl(jnp.array([[99.0, 0.0]]), jnp.array([[0.0, 99.0]])).round(2).tolist()
+      >>> skew_reverse_kl(jnp.array([[99.0, 0.0]]), jnp.array([[0.0, 99.0]])).round(4).tolist()
       [2.3...]
     """
     require_logits(logits, targets)

@@ -53,8 +53,8 @@ def standardised(
       ConfigError: a temperature that cannot be, shapes that are not equal.
 
     Example:
-      >>> standardised(jnp.array([[1.0, 0.0]]), jnp.array([[9.0, 2.0]])).round(4).tolist()
-      [0.0]
+      >>> abs(standardised(jnp.array([[1.0, 0.0]]), jnp.array([[9.0, 2.0]])).item()) < 1e-5
+      True
     """
     require_logits(logits, targets)
     log_t, log_s = (log_softened(_over_spread(z), temperature) for z in (targets, logits))
@@ -79,8 +79,8 @@ def mixup_kd(
 
     Example:
       >>> told = Taught(jnp.array([[9.0, 2.0]]), jnp.array([[1.0, 0.0]]))
-      >>> mixup_kd(jnp.array([[1.0, 0.0]]), told, labels=0.0).round(4).tolist()
-      [0.0]
+      >>> abs(mixup_kd(jnp.array([[1.0, 0.0]]), told, labels=0.0).item()) < 1e-5
+      True
     """
     require_logits(logits, targets.logits)
     require_logits(logits, targets.labels)

@@ -65,7 +65,7 @@ def swing(
 
     Example:
       >>> told = Private(jnp.array([[3.0, 2.0]]), jnp.array([0.5]))
-      >>> swing(jnp.array([[1.0, 0.0]]), told).round(5).tolist()
+      >>> swing(jnp.array([[1.0, 0.0]]), told, low=2.0, high=6.0).round(5).tolist()
       [0.0]
     """
     require_logits(logits, targets.logits)

@@ -2,7 +2,7 @@
 
 A name is for files and the command line; in code a plain function is a loss, too. Written out, a
 loss is its name, perhaps with options behind an @: "kl", "kl@4" (the first option),
-"kl@4,rescale=no" or "js@share=0.5,temperature=2".
+"kl@4,rescale=no" or "js@share=0.5,temperature=2". A sum of several is "0.1*cross_entropy+0.9*kl@4".
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from dd_jax.labels.losses import (
     taid,
     uld,
 )
+from dd_jax.labels.losses.added import WeightedSum, weighted_sum
 from dd_jax.labels.losses.record import Entry, NamedLoss, make
 from dd_jax.labels.losses.targets import KINDS, fits
 
@@ -73,30 +74,45 @@ def named(name: str, **options: Any) -> NamedLoss:
     return make(name, LOSSES[name], options)
 
 
-def parse(text: str) -> NamedLoss:
+def parse(text: str) -> NamedLoss | WeightedSum:
     """A loss as it is written on the command line, see the module.
 
     Args:
-      text: NAME, or NAME@[VALUE][,OPTION=VALUE ...] where VALUE alone is that of the first option.
+      text: NAME, or NAME@[VALUE][,OPTION=VALUE ...] where VALUE alone is that of the first option;
+        or several of them, each perhaps with WEIGHT* before it, with + between.
 
     Returns:
-      A `NamedLoss`.
+      A `NamedLoss`, or a `WeightedSum`.
 
     Raises:
-      ConfigError: as `named`; a value that cannot be read, an option without a value or twice.
+      ConfigError: as `named` and `weighted_sum`; a value that cannot be read, an option without
+        a value or twice.
 
     Example:
       >>> parse("kl@2,rescale=no").options
       (('temperature', 2.0), ('rescale', False))
+      >>> parse("cross_entropy+1.5*uld").name
+      '1*cross_entropy+1.5*uld'
     """
+    terms = str(text).split("+")
+    if len(terms) == 1 and "*" not in text:
+        return _parse_one(text)
+    parts = [part.rpartition("*") for part in terms]
+    return weighted_sum(*((_number(text, weight) if star else 1.0, _parse_one(loss))
+                          for weight, star, loss in parts))
+
+
+def _parse_one(text: str) -> NamedLoss:
     name, at, rest = str(text).partition("@")
     if name not in LOSSES:
         raise unknown("loss", name, LOSSES)
     defaults, options = LOSSES[name].options, {}
+    if at and not defaults:
+        raise ConfigError(f"loss {name!r} has no options, given {rest!r}", fix=f"write {name}")
     for place, part in enumerate(rest.split(",") if at else ()):
         option, equals, value = part.partition("=")
         if not equals:
-            if place or not defaults:
+            if place:
                 raise ConfigError(f"loss {text!r} has {part!r}, expected OPTION=VALUE",
                                   fix=_written(name))
             option, value = next(iter(defaults)), part
@@ -155,16 +171,19 @@ def _read(text: str, name: str, value: str, default: Any) -> Any:
             raise ConfigError(f"loss {text!r} has {value!r}, expected yes or no",
                               fix=nearest(value, _SWITCHES))
         return _SWITCHES[value.lower()]
+    return _number(text, value, type(default), fix=_written(name))
+
+
+def _number(text: str, value: str, kind: type = float, *, fix: str = "write 0.5*kl") -> Any:
     try:
-        return type(default)(value)
+        return kind(value)
     except ValueError:
-        raise ConfigError(f"loss {text!r} has {value!r}, expected a number",
-                          fix=_written(name)) from None
+        raise ConfigError(f"loss {text!r} has {value!r}, expected a number", fix=fix) from None
 
 
 def _written(name: str) -> str:
     """How a loss is written with its defaults."""
     options = LOSSES[name].options.items()
-    return f"write {name}" + ("@" if options else "") + ",".join(
+    return f"write {name}@" + ",".join(
         f"{option}={('no', 'yes')[value] if isinstance(value, bool) else value}"
         for option, value in options)
