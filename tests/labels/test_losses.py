@@ -67,7 +67,8 @@ def test_alpha_beta_has_its_limits_and_reaches_them():
     for near in (1e-3, 1e-6, 1e-12):
         close(of(s, t, alpha=1.0, beta=near), kl, rtol=3 * near + 1e-9)
         close(of(s, t, alpha=near, beta=1.0), reverse, rtol=3 * near + 1e-9)
-        close(of(s, t, alpha=near, beta=near), squares, rtol=9 * near + 1e-9)
+    for near in (1e-3, 1e-6):
+        close(of(s, t, alpha=near, beta=near), squares, rtol=9 * near)
     close(of(s, t, alpha=0.7, beta=0.2), of(t, s, alpha=0.2, beta=0.7))
     with jax.enable_x64(False):  # no difference of large numbers over a small one
         ours = of(jnp.float32(s), jnp.float32(t), alpha=1.0, beta=1e-5)
@@ -102,8 +103,8 @@ def test_the_pair_of_distillm2_is_balanced_by_who_made_the_input():
     close(loss[:2], 1.5 * named("skew_reverse_kl")(s, t)[:2])
     close([growing_balance(p) for p in (0.0, 0.25, 0.5, 1.0)], [1.0, 1.25, 1.5, 1.5])
     skews = adaptive_skew(jnp.log(jnp.array([0.9, 0.9, 0.5])), jnp.log(jnp.array([0.1, 0.45, 0.5])),
-                          reference=0.4, skew=0.5)
-    close(skews, [0.5, 1 - 0.5 * 0.4 / 0.45001, 0.01])
+                          reference=0.6, skew=0.5)
+    close(skews, [0.5, 1 - 0.5 * 0.6 / 0.45001, 0.01])
 
 
 def test_sinkhorn_does_not_grow_with_the_batch_and_finds_a_permutation():

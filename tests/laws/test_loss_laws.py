@@ -65,7 +65,7 @@ def test_it_is_its_formula_and_its_slope_that_of_differences(case, classes, spre
                                    atol=1e-6 * scale)
 
 
-@pytest.mark.parametrize("classes", (2, 5))
+@pytest.mark.parametrize("classes", (2, 6))
 def test_it_is_zero_without_slope_where_its_definition_says(case, classes):
     loss, row, _ = case
     if row.zero is None:

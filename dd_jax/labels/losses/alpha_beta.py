@@ -7,7 +7,8 @@ distance of log-probabilities. Zero, without slope, where p = q; unchanged when 
 a row of logits.
 
 With r = log q - log p and E(c) = p^(a+b) (e^(c r) - 1) / c, of which the limit for c = 0 is
-p^(a+b) r, one formula has them all, without a difference of large numbers over a small one:
+p^(a+b) r, one formula has them all, and only where both a and b are near 0 does it divide a small
+difference by a small number:
 
     D = (1 / a) sum_k [ E(a + b) - E(b) ]
 

@@ -149,8 +149,8 @@ def adaptive_skew(
 
     Example:
       >>> ours, theirs = jnp.log(jnp.array([0.5])), jnp.log(jnp.array([0.9]))
-      >>> adaptive_skew(theirs, ours, reference=0.4).round(2).tolist()
-      [0.1...]
+      >>> bool(jnp.allclose(adaptive_skew(theirs, ours, reference=0.1), 0.1))  # the most
+      True
     """
     gap = jnp.exp(teacher) - jnp.exp(student)
     return jnp.clip(1 - (1 - skew) * reference / (gap + 1e-5), 0.01, skew)
