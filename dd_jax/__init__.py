@@ -18,8 +18,8 @@ from typing import Any
 from dd_jax.versions import __version__
 
 _MODULES = ("augment", "backend", "contrib", "data", "distill", "errors", "evaluate", "kernels",
-            "methods", "nets", "objectives", "pools", "report", "run", "select", "solvers", "store",
-            "synthetic", "train", "transforms", "types")
+            "labels", "methods", "nets", "objectives", "pools", "report", "run", "select",
+            "solvers", "store", "synthetic", "train", "transforms", "types")
 _NAMES = {
     "distillation": "dd_jax.distill",
     "Plan": "dd_jax.distill",

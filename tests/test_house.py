@@ -16,8 +16,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1] / "dd_jax"
 # From the ground upwards; a module may import from its own room and from those before it.
 ORDER = ["errors", "versions", "callable_module", "types", "backend", "data", "nets", "augment",
-         "kernels", "solvers", "transforms", "synthetic", "train", "select", "pools", "objectives",
-         "store", "run", "report", "evaluate", "distill", "contrib", "methods", "cli", "__main__"]
+         "kernels", "solvers", "transforms", "synthetic", "labels", "train", "select", "pools",
+         "objectives", "store", "run", "report", "evaluate", "distill", "contrib", "methods", "cli",
+         "__main__"]
 HEAVY = {"tensorflow", "tensorflow_datasets", "neural_tangents", "torch", "matplotlib", "orbax",
          "sklearn", "scipy", "treescope", "PIL"}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -37,11 +37,11 @@ from dd_jax.distill.run import distill, run_options
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.progressive import equal_budget, trained_on
 from dd_jax.evaluate.supervision import loss_for
+from dd_jax.labels.supervision import own_labels
 from dd_jax.objectives.conditioned import conditioned
 from dd_jax.run.workdir import claim, inner_folder
 from dd_jax.store import DistilledSet, save
 from dd_jax.synthetic.joined import joined
-from dd_jax.train.supervision import own_labels
 from dd_jax.types import RealData, Split, SyntheticSet
 
 

@@ -22,10 +22,10 @@ from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import Budget, random_images
 from dd_jax.evaluate.supervision import loss_for, supervision_of
 from dd_jax.evaluate.train import predict, train
+from dd_jax.labels.supervision import Supervision, own_labels
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.train.fit import rows_of
-from dd_jax.train.supervision import Supervision, own_labels
 from dd_jax.train.teachers import real_images
 from dd_jax.types import RealData, Split, SyntheticSet
 
@@ -131,7 +131,7 @@ def evaluate(
       protocol: how the networks are trained; the set's own by default.
       key: an integer seed or a typed PRNG key; network i uses fold_in(key, i).
       supervision: what the networks are told in place of the set's labels and label store, such as
-        `train.teacher(network, variables)`; its arrays are arguments of the compiled test.
+        `labels.teacher(network, variables)`; its arrays are arguments of the compiled test.
       seeds: number of networks; the protocol's by default.
       how: "map" or "vmap" over networks; by backend by default.
 

@@ -34,10 +34,10 @@ from dd_jax.evaluate.evaluate import (
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.supervision import supervision_of
 from dd_jax.evaluate.train import train
+from dd_jax.labels.supervision import Supervision, Views
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic.joined import stage_rows, stage_sets
 from dd_jax.train.fit import rows_of
-from dd_jax.train.supervision import Supervision, Views
 from dd_jax.types import Network, PyTree, RealData, SyntheticSet
 
 

@@ -9,11 +9,24 @@ from dd_jax.augment.table import AUGMENTATIONS
 from dd_jax.errors import unknown
 from dd_jax.evaluate.optimizers import OPTIMIZERS, SCHEDULES
 from dd_jax.evaluate.ranges import check_fields
+from dd_jax.labels.losses import (
+    cross_entropy,
+    integer_cross_entropy,
+    mean_squared_error,
+    squared_error,
+)
 from dd_jax.nets.layers import INIT_STYLES, NORMS
 from dd_jax.solvers import check_ridge
-from dd_jax.train.losses import LOSSES, cross_entropy
 
-PROTOCOL_LOSSES = {"auto": None, "free_cross_entropy": cross_entropy, **LOSSES}
+# Those that need no teacher; another `Supervision` may have any of `labels.losses`.
+PROTOCOL_LOSSES = {
+    "auto": None,
+    "free_cross_entropy": cross_entropy,
+    "cross_entropy": cross_entropy,
+    "integer_cross_entropy": integer_cross_entropy,
+    "squared_error": squared_error,
+    "mean_squared_error": mean_squared_error,
+}
 ORDERS = ("random", "classes", "stored")
 
 
@@ -122,7 +135,7 @@ class SupervisionSettings:
     """What networks are told where the set's labels teach them.
 
     Attributes:
-      loss: a name in `train.LOSSES`; "free_cross_entropy" (minus the sum of labels times
+      loss: a name in `PROTOCOL_LOSSES`; "free_cross_entropy" (minus the sum of labels times
         log-probabilities, whatever the labels are); or "auto": cross-entropy or squared error, for
         what the set's labels mean.
       centre_outputs: the network's own outputs at initialisation are subtracted from its outputs,

@@ -7,9 +7,9 @@ import numpy as np
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.settings import PROTOCOL_LOSSES
+from dd_jax.labels.losses import Loss, cross_entropy, integer_cross_entropy, squared_error
+from dd_jax.labels.supervision import Supervision, own_labels, stored_targets
 from dd_jax.store import DistilledSet, read_targets
-from dd_jax.train.losses import Loss, cross_entropy, integer_cross_entropy, squared_error
-from dd_jax.train.supervision import Supervision, own_labels, stored_targets
 
 
 def loss_for(label_kind: str, protocol: Protocol) -> Loss:
@@ -46,7 +46,7 @@ def loss_of(distilled: DistilledSet, protocol: Protocol) -> Loss:
     if protocol.views.cutmix:
         raise ConfigError(f"protocol {protocol.name!r} mixes images by CutMix, and the set's label "
                           "store has labels of whole images",
-                          fix="pass cutmix=0.0, or supervision=train.own_labels()")
+                          fix="pass cutmix=0.0, or supervision=labels.own_labels()")
     return loss_for(store.kind, protocol)
 
 

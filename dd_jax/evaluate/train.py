@@ -11,10 +11,10 @@ from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError
 from dd_jax.evaluate.optimizers import optimizer_of
 from dd_jax.evaluate.protocol import Protocol
+from dd_jax.labels.supervision import Supervision
 from dd_jax.train.batches import Batches, permuted_epochs, planned
 from dd_jax.train.fit import Take, augmented, fit
 from dd_jax.train.plans import Plan, class_rows, stored_order
-from dd_jax.train.supervision import Supervision
 from dd_jax.types import Augmentation, Network, PyTree
 
 _INIT, _EPOCH, _PLAN = range(3)

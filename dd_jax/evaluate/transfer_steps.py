@@ -16,11 +16,11 @@ from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.protocol import Protocol, protocol
 from dd_jax.evaluate.train import predict, train
+from dd_jax.labels.losses import integer_cross_entropy, mean_squared_error
+from dd_jax.labels.supervision import own_labels
 from dd_jax.nets.layers import initialisers
 from dd_jax.train.batches import random_batches
 from dd_jax.train.fit import fit, rows_of
-from dd_jax.train.losses import integer_cross_entropy, mean_squared_error
-from dd_jax.train.supervision import own_labels
 from dd_jax.train.teachers import real_images
 from dd_jax.types import Augmentation, DataSpec, Network, Outputs, PyTree, Split
 

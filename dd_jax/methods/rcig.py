@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import optax
 
+from dd_jax.labels.losses import mean_squared_error
 from dd_jax.methods.families.features import FeatureSettings
 from dd_jax.methods.frame import Decay, Rate, Site, Whole
 from dd_jax.objectives.linearised_ridge import linearised_ridge
 from dd_jax.synthetic import Labels, pixels, with_mirrors
-from dd_jax.train.losses import mean_squared_error
 
 
 class RCIG(FeatureSettings):

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError
+from dd_jax.labels.losses import Loss, squared_error
+from dd_jax.labels.supervision import own_labels
 from dd_jax.train.batches import random_batches
 from dd_jax.train.fit import fit, rows_of
-from dd_jax.train.losses import Loss, squared_error
-from dd_jax.train.supervision import own_labels
 from dd_jax.types import Network, Pool, PyTree, SyntheticSet
 
 _COUNT, _STEPS = range(2)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError
+from dd_jax.labels.losses import Loss, mean_squared_error
 from dd_jax.pools.ageing import AgeingState, ageing_pool, older
-from dd_jax.train.losses import Loss, mean_squared_error
 from dd_jax.transforms.momentum import decayed_momentum
 from dd_jax.types import Network, Pool, SyntheticSet
 

@@ -15,9 +15,9 @@ import optax
 
 from dd_jax.backend import mean_in_chunks
 from dd_jax.errors import require_whole
+from dd_jax.labels.losses import integer_cross_entropy
 from dd_jax.train.batches import random_batches
 from dd_jax.train.fit import fit, rows_of
-from dd_jax.train.losses import integer_cross_entropy
 from dd_jax.types import Batch, Network, Pool, PyTree, SyntheticSet
 
 

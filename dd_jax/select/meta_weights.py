@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dd_jax.labels.losses import cross_entropy
 from dd_jax.nets import with_batch_stats
-from dd_jax.train import cross_entropy
 from dd_jax.types import Network, PyTree
 
 _HIDDEN, _OUT = range(2)

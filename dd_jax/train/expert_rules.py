@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError, require_at_least_zero
-from dd_jax.train.losses import mean_squared_error
+from dd_jax.labels.losses import mean_squared_error
 from dd_jax.train.supervised import batch_gradient
 from dd_jax.types import Network, Outputs, PyTree
 

@@ -11,9 +11,9 @@ import optax
 
 from dd_jax.augment import cutmix
 from dd_jax.errors import ConfigError
+from dd_jax.labels.supervision import Supervision, Views, own_labels
 from dd_jax.train.batches import Batches
 from dd_jax.train.supervised import measured_gradient
-from dd_jax.train.supervision import Supervision, Views, own_labels
 from dd_jax.types import Augmentation, Network, PyTree
 
 _ORDER, _STEP = range(2)

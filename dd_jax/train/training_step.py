@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.errors import ConfigError
+from dd_jax.labels.losses import Loss, cross_entropy, require_loss
 from dd_jax.train.adjoints import Step
-from dd_jax.train.losses import Loss, cross_entropy, require_loss
 from dd_jax.train.supervised import batch_gradient
 from dd_jax.types import Augmentation, Network, PyTree, SyntheticSet
 
@@ -59,7 +59,7 @@ def training_step(
         at a zero gradient without eps_root. `optax.sgd` and others with a rate point downwards.
       augmentation: one draw per image with the step's key.
       shared_draw: one draw for the whole batch instead.
-      loss: (logits [B, K], labels) -> [B], such as those in `train.losses`.
+      loss: (logits [B, K], labels) -> [B], such as those in `labels.losses`.
       rematerialise: whether the derivative keeps the graph of one chunk of about 16 images and
         runs the others again; only a CPU cuts batches in chunks.
 

@@ -16,8 +16,8 @@ from dd_jax.data import from_arrays, normalise, split_of, standardise
 from dd_jax.errors import ConfigError, DataError, SetFileError
 from dd_jax.evaluate.random_images import random_images
 from dd_jax.evaluate.transfer_steps import pretrain
+from dd_jax.labels import own_labels, stored_targets
 from dd_jax.solvers import in_float64
-from dd_jax.train import own_labels, stored_targets
 from dd_jax.types import SyntheticSet
 
 EVALUATE = importlib.import_module("dd_jax.evaluate.evaluate")

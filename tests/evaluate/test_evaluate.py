@@ -185,7 +185,7 @@ def test_two_teachers_share_one_program_and_their_variables_are_its_arguments(sm
     def accuracy(distilled, class_):
         variables = network.init(jax.random.key(0))
         variables["params"]["head"]["bias"] = 50.0 * np.eye(10, dtype=np.float32)[class_]
-        told = dd.train.teacher(watched, variables)
+        told = dd.labels.teacher(watched, variables)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             return ev.evaluate(distilled, small.test, supervision=told, **options).mean
@@ -197,5 +197,6 @@ def test_two_teachers_share_one_program_and_their_variables_are_its_arguments(sm
     np.testing.assert_allclose(accuracy(nothing, 7), shares[1], atol=1e-6)
     assert len(traced) == calls  # neither traced nor compiled once more
     random = ev.evaluate_random(small, normaliser=found.normaliser, ipc=2,
-                                supervision=dd.train.teacher(watched, network.init(KEY)), **options)
+                                supervision=dd.labels.teacher(watched, network.init(KEY)),
+                                **options)
     assert 0 <= random.mean <= 1

@@ -13,7 +13,9 @@ from dd_jax.evaluate import for_network, protocol
 from dd_jax.evaluate.build import build_network, centred, scaled
 from dd_jax.evaluate.optimizers import rate_schedule
 from dd_jax.evaluate.train import train
-from dd_jax.train import mean_squared_error, own_labels, rows_of
+from dd_jax.labels import own_labels
+from dd_jax.labels.losses import mean_squared_error
+from dd_jax.train import rows_of
 from dd_jax.types import DataSpec, Network, Outputs
 
 

@@ -17,6 +17,7 @@ import dd_jax as dd
 from dd_jax import methods, train
 from dd_jax.errors import ConfigError, NonFiniteError
 from dd_jax.evaluate import evaluate_full, evaluate_random, own_protocol, protocol
+from dd_jax.labels import losses, own_labels
 from dd_jax.methods.families import unrolling
 from dd_jax.methods.frame import Site
 from dd_jax.objectives import RandomWindow
@@ -267,7 +268,7 @@ def written_out(synthetic, protocol, rates, *, variables):
 def trained_by(protocol, synthetic, key=3):
     images, labels = map(jnp.asarray, (synthetic.images, synthetic.labels))
     return TRAIN.train(NETWORK, protocol, size=4, take=train.rows_of(images, labels),
-                       augmentation=None, supervision=train.own_labels(),
+                       augmentation=None, supervision=own_labels(),
                        epochs=protocol.plan.epochs, batch_size=protocol.plan.batch_size,
                        key=jax.random.key(key))["params"]
 
@@ -308,8 +309,8 @@ def test_random_and_all_real_images_are_tested_by_the_same_protocol(fixed_dd):
 def test_free_labels_are_trained_on_by_cross_entropy(name):
     recipe = build(name, **(dict(labels="learned") if name == "rat_bptt" else {}))
     assert recipe.labels.kind == "logits"
-    assert EVALUATE.loss_for("logits", recipe.evaluation) is train.cross_entropy
-    assert EVALUATE.loss_for("logits", protocol("other")) is train.squared_error
+    assert EVALUATE.loss_for("logits", recipe.evaluation) is losses.cross_entropy
+    assert EVALUATE.loss_for("logits", protocol("other")) is losses.squared_error
 
 
 def test_rat_bptt_is_tested_on_rows_of_classes():
@@ -324,7 +325,7 @@ def test_rat_bptt_is_tested_on_rows_of_classes():
         return jnp.zeros((r.shape[0], *members.SHAPE)), jnp.eye(2)[r // 2]
 
     TRAIN.train(NETWORK, protocol, size=4, take=take, augmentation=None,
-                supervision=train.own_labels(), epochs=3, batch_size=2, key=jax.random.key(0))
+                supervision=own_labels(), epochs=3, batch_size=2, key=jax.random.key(0))
     jax.effects_barrier()
     assert len(rows) == 6 and all(r[0] < 2 <= r[1] for r in rows)
     assert len({tuple(r) for r in rows}) > 1

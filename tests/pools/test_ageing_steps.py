@@ -10,8 +10,8 @@ import pytest
 
 from dd_jax import nets, pools
 from dd_jax.errors import ConfigError
+from dd_jax.labels.losses import squared_error
 from dd_jax.synthetic import with_mirrors
-from dd_jax.train import squared_error
 from tests.laws import members
 
 

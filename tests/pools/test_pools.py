@@ -9,7 +9,7 @@ import pytest
 
 from dd_jax import nets, pools
 from dd_jax.errors import ConfigError
-from dd_jax.train import squared_error
+from dd_jax.labels.losses import squared_error
 from tests.laws import members
 
 

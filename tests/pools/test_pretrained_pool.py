@@ -9,8 +9,8 @@ import pytest
 
 from dd_jax import nets
 from dd_jax.errors import ConfigError
+from dd_jax.labels.losses import mean_squared_error
 from dd_jax.pools.pretrained import pretrained_pool
-from dd_jax.train import mean_squared_error
 from dd_jax.transforms import decayed_momentum
 from tests.laws import members
 

@@ -12,18 +12,15 @@ import pytest
 
 from dd_jax import nets
 from dd_jax.errors import ConfigError
+from dd_jax.labels import Views, own_labels, stored_targets, teacher
+from dd_jax.labels.losses import squared_error
 from dd_jax.train import (
-    Views,
     augmented,
     fit,
-    own_labels,
     permuted_epochs,
     planned,
     random_batches,
     rows_of,
-    squared_error,
-    stored_targets,
-    teacher,
 )
 from dd_jax.train.supervised import batch_gradient, measured_gradient, right
 from dd_jax.types import Augmentation, Network, Outputs

@@ -10,8 +10,8 @@ import pytest
 
 from dd_jax import nets
 from dd_jax.errors import ConfigError
+from dd_jax.labels.losses import squared_error
 from dd_jax.train.adjoints import full, recursive
-from dd_jax.train.losses import squared_error
 from dd_jax.train.plans import batch_plan
 from dd_jax.train.training_step import StepInput, start, training_step
 from dd_jax.train.unroll import unroll

@@ -1,0 +1,5 @@
+"""What a network in training is told: sources of targets, and losses against them."""
+
+from dd_jax.labels.supervision import Supervision, Views, own_labels, stored_targets, teacher
+
+__all__ = ["Supervision", "Views", "own_labels", "stored_targets", "teacher"]
