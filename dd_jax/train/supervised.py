@@ -77,14 +77,15 @@ def measured_gradient(
     """
     total = images.shape[0]
     weights = jnp.ones((total,), images.dtype) if weights is None else weights
-    whole = train and "batch_stats" in variables
+    whole = (train and "batch_stats" in variables) or getattr(loss, "whole", False)
     chunk = total if whole else min(chunk or chunk_size(total), total)
     chunks = -(-total // chunk)
 
     def objective(params, images, targets, weights):
         outputs = network.apply({**variables, "params": params}, images, train)
         told = jnp.zeros(()) if measure is None else measure(outputs.logits, targets)
-        summed = jnp.sum(weights * loss(outputs.logits, targets))
+        said = outputs if getattr(loss, "of", "logits") == "outputs" else outputs.logits
+        summed = jnp.sum(weights * loss(said, targets))
         return summed, (jnp.sum(weights * told).astype(weights.dtype), outputs)
 
     gradient = jax.grad(objective, has_aux=True)

@@ -1,0 +1,1 @@
+"""What a student is told, and the losses against it."""
