@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
-from dd_jax.labels.losses.dual_head import dual_head
 from dd_jax.labels.losses.hard_views import (
     LIMITS,
     affine_views,
@@ -21,6 +20,7 @@ from dd_jax.labels.losses.hard_views import (
     hardest_view,
 )
 from dd_jax.labels.losses.terms import SMALLEST, soft_term
+from dd_jax.labels.losses.two_heads import dual_head
 from dd_jax.nets import with_batch_stats
 from dd_jax.train.supervision import Supervision, Views
 from dd_jax.types import Augmentation, Network, PyTree

@@ -13,6 +13,7 @@ from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, DataError, require_whole
 from dd_jax.labels.losses.pseudo_classes import (
     PseudoClasses,
+    PseudoTargets,
     check_temperatures,
     lelp,
     pseudo_probabilities,
@@ -107,11 +108,12 @@ def class_means(
     """
     require_whole("classes", classes, example=10)
     labels = np.asarray(labels)
-    if labels.shape != (len(images),):
-        raise ConfigError(f"labels are {list(labels.shape)} for {len(images)} images, expected "
-                          "class numbers [N]", fix="pass one class number for each image")
-    counts = np.bincount(labels, minlength=classes)
-    if len(counts) > classes or not counts.all():
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise ConfigError(f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} "
+                          "images, expected class numbers [N]",
+                          fix="pass one class number for each image")
+    counts = np.bincount(np.maximum(labels, 0), minlength=classes)
+    if labels.min() < 0 or len(counts) > classes or not counts.all():
         raise DataError(f"classes have {counts.tolist()} images, expected some of each of "
                         f"{classes}", fix="pass images of all classes")
     features = in_chunks(lambda x: network.apply(variables, x).features, jnp.asarray(images))
@@ -178,7 +180,7 @@ def pseudo_class_targets(
     network: Network, variables: PyTree, pseudo: PseudoClasses, *, temperature: float = 1.0,
     tau: float = 1.0, loss: Loss = lelp,
 ) -> Supervision:
-    """LELP's targets q(c, k | x) by a teacher on the same views, [B, K * S].
+    """LELP's targets q(c, k | x) by a teacher on the same views: `PseudoTargets`.
 
     Args:
       network, variables: of the teacher.
@@ -204,7 +206,7 @@ class _Pseudo:
     temperature: float
     tau: float
 
-    def __call__(self, arrays: PyTree, views: Views) -> jax.Array:
+    def __call__(self, arrays: PyTree, views: Views) -> PseudoTargets:
         variables, pseudo = arrays
 
         def seen(images):
@@ -212,7 +214,7 @@ class _Pseudo:
             return pseudo_probabilities(pseudo, outputs.logits, outputs.features,
                                         temperature=self.temperature, tau=self.tau)
 
-        return in_chunks(seen, views.images)
+        return PseudoTargets(in_chunks(seen, views.images))
 
 
 def reweighted_teacher(

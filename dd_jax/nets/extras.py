@@ -87,6 +87,7 @@ def second_head(width: int, classes: int) -> Extra:
       >>> extra.apply(extra.init(jax.random.key(0)), Outputs(None, jnp.ones((4, 3)))).shape
       (4, 2)
     """
+    _check_widths(width=width, classes=classes)
     return linear_projection(width, classes)._replace(name="a second head")
 
 

@@ -23,7 +23,7 @@ def batch_gradient(
     """Gradient of the mean loss of a batch in the network's parameters; differentiable in images.
 
     On a CPU it adds up over chunks of about 16 images, whose activations stay in the cache, unless
-    the layers look at the whole batch.
+    the layers or the loss look at the whole batch.
 
     Args:
       network: the architecture.
@@ -64,7 +64,9 @@ def measured_gradient(
 
     Args:
       network, variables, images, targets: as there.
-      loss: (logits [B, K], targets) -> [B]; the mean is sum w loss / sum w.
+      loss: (logits [B, K], targets) -> [B]; the mean is sum w loss / sum w. One whose `of` is
+        "outputs" takes the network's `Outputs` in place of the logits; one that is `whole`
+        compares rows, so that the batch is not cut: rows of weight 0 are compared with, too.
       weights: [B] w, 0 for rows that do not count; all 1 by default.
       train: whether batch normalisation takes, and updates by, the statistics of this batch.
       rematerialise: whether to differentiate the gradient with the memory of one chunk, which is
@@ -77,15 +79,16 @@ def measured_gradient(
     """
     total = images.shape[0]
     weights = jnp.ones((total,), images.dtype) if weights is None else weights
-    whole = (train and "batch_stats" in variables) or getattr(loss, "whole", False)
+    whole = getattr(loss, "whole", False) or (train and "batch_stats" in variables)
+    of_outputs = getattr(loss, "of", "logits") == "outputs"
     chunk = total if whole else min(chunk or chunk_size(total), total)
     chunks = -(-total // chunk)
 
     def objective(params, images, targets, weights):
         outputs = network.apply({**variables, "params": params}, images, train)
         told = jnp.zeros(()) if measure is None else measure(outputs.logits, targets)
-        said = outputs if getattr(loss, "of", "logits") == "outputs" else outputs.logits
-        summed = jnp.sum(weights * loss(said, targets))
+        seen = outputs if of_outputs else outputs.logits
+        summed = jnp.sum(weights * loss(seen, targets))
         return summed, (jnp.sum(weights * told).astype(weights.dtype), outputs)
 
     gradient = jax.grad(objective, has_aux=True)

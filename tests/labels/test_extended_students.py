@@ -15,12 +15,12 @@ from dd_jax.labels.losses import (
     adversarial,
     cosine,
     covariate_shift,
-    dual_head,
     hard_views,
     norm_and_direction,
     orthogonal,
     pseudo_classes,
     square_head,
+    two_heads,
 )
 from dd_jax.labels.losses.record import make
 from dd_jax.labels.losses.terms import soft_term
@@ -90,7 +90,7 @@ EXTENDED = {
     "vl2v": (extras.linear_projection(8, 6), lambda v: told_by.teacher_outputs(
         TEACHER, v, loss=named(cosine, "vl2v"), means=means(v))),
     "dual_head": (extras.second_head(8, 3), lambda v: told_by.teacher_outputs(
-        TEACHER, v, loss=named(dual_head, "dual_head"))),
+        TEACHER, v, loss=named(two_heads, "dual_head"))),
     "meal_v2": (extras.discriminator(3, factor=1), lambda v: told_by.ensemble_outputs(
         [(TEACHER, v), (TEACHER, v)], loss=named(adversarial, "meal_v2", discriminator=0.1))),
 }
@@ -183,7 +183,7 @@ def parts_of_dual_head(network, variables, told):
     def gradient(**shares):
         def total(params):
             outputs = network.apply({**variables, "params": params}, images)
-            return jnp.mean(dual_head.dual_head(outputs, told, **shares))
+            return jnp.mean(two_heads.dual_head(outputs, told, **shares))
         return jax.grad(total)(variables["params"])
 
     return gradient(soft=0.0), gradient(hard=0.0)
@@ -329,7 +329,7 @@ REFUSED = {
     "no taps": (lambda: square_head.square_head(Outputs(Z, F), TOLD), ConfigError, "0 taps"),
     "shapes of taps": (lambda: square_head.square_head(Outputs(Z, F, (F[:, :2],)), TOLD),
                        ConfigError, "taps 0 are"),
-    "classes": (lambda: dual_head.binary_kl(Z[:, :2], Z), ConfigError, "logits are"),
+    "classes": (lambda: soft_term(Z[:, :2], Z), ConfigError, "logits are"),
     "integer labels": (lambda: cosine.vl2v(Outputs(Z, F), TOLD._replace(labels=jnp.arange(2))),
                        ConfigError, "logits and labels"),
     "no discriminator": (lambda: adversarial.meal_v2(Outputs(Z, F), Ensemble(Z, Z)), ConfigError,
@@ -370,6 +370,10 @@ REFUSED = {
     "a class without images": (
         lambda: told_by.class_means(TEACHER, {}, learnable()[0], np.zeros(COUNT, int), classes=2),
         DataError, "expected some of each"),
+    "soft labels of class means": (
+        lambda: told_by.class_means(TEACHER, {}, learnable()[0], np.ones((COUNT, 2)), classes=2),
+        ConfigError, "expected class numbers"),
+    "all of a range": (lambda: hard_views.affine_ranges(share=1.0), ConfigError, "share is 1.0"),
     "weights as a matrix": (
         lambda: told_by.reweighted_teacher(TEACHER, {}, jnp.ones((2, 2)), loss=print),
         ConfigError, "weights are"),
@@ -377,7 +381,7 @@ REFUSED = {
         lambda: covariate_shift.domain_ratio(FEATURES, WEIGHTS), ConfigError, "expected"),
     "ratios of nothing": (lambda: covariate_shift.importance(np.zeros(3)), ConfigError,
                           "not all 0"),
-    "a temperature of 0": (lambda: named(dual_head, "binary_kl", temperature=0.0), ConfigError,
+    "a temperature of 0": (lambda: named(two_heads, "dual_head", temperature=0.0), ConfigError,
                            "temperature is 0"),
     "a weight below 0": (lambda: named(orthogonal, "vkd", alpha=-1.0), ConfigError, "alpha"),
 }

@@ -4,7 +4,8 @@ An augmenter with parameters phi draws x~ = A_phi(x, noise), here an affine map 
   student    min_theta  D(t(x~), s(x~))
   augmenter  max_phi    lambda_s D(t(x~), s(x~)) - lambda_t D(t(x), t(x~))
 Its form without parameters: of m random views the one of largest D(t(x~), s(x~)) among those of
-D(t(x), t(x~)) <= limit. `labels.rules` trains by both.
+D(t(x), t(x~)) <= limit. `labels.rules` trains by both; no function
+of one batch's outputs, it is not in the table of losses.
 
 Differs from the paper, whose code was not found and whose distances and weights its card does not
 tell: D is T^2 KL(t || s), both weights are 1 by default, and the learned ranges are bounded, so
@@ -16,11 +17,12 @@ Source: Nix et al., HARD: Hard Augmentations for Robust Distillation, 2023.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import require_at_least_zero
-from dd_jax.labels.losses.record import Entry, above_zero
+from dd_jax.errors import ConfigError, require_at_least_zero
 from dd_jax.labels.losses.terms import soft_term
 from dd_jax.nets.extended import Extra
 from dd_jax.types import Outputs
@@ -35,11 +37,17 @@ def affine_ranges(*, share: float = 0.1) -> Extra:
     Args:
       share: of `LIMITS`, between 0 and 1, that its ranges start with.
 
+    Raises:
+      ConfigError: another share.
+
     Example:
       >>> jax.nn.sigmoid(affine_ranges(share=0.25).init(jax.random.key(0))["raw"]).tolist()
       [0.25, 0.25, 0.25, 0.25, 0.25]
     """
-    start = jnp.log(share / (1.0 - share))
+    if not (isinstance(share, float) and 0.0 < share < 1.0):
+        raise ConfigError(f"share is {share!r}, expected a number between 0 and 1",
+                          fix="pass share=0.1")
+    start = math.log(share / (1.0 - share))
 
     def init(key: jax.Array) -> dict[str, jax.Array]:
         return {"raw": jnp.full((len(LIMITS),), start, jnp.float32)}
@@ -135,22 +143,3 @@ def hardest_view(
     allowed = away <= limit
     best = jnp.argmax(jnp.where(allowed, hard, -jnp.inf), axis=0)
     return jnp.where(allowed.any(axis=0), best, jnp.argmin(away, axis=0)).astype(jnp.int32)
-
-
-def hard(logits: jax.Array, teacher: jax.Array, *, temperature: float = 1.0) -> jax.Array:
-    """D of the views, T^2 KL(softmax(teacher / T) || softmax(logits / T)), [B].
-
-    It is the student's side; the views come from `labels.rules`.
-
-    Example:
-      >>> hard(jnp.ones((1, 2)), jnp.zeros((1, 2))).tolist()
-      [0.0]
-    """
-    return soft_term(logits, teacher, temperature)
-
-
-ENTRIES = {
-    "hard": Entry(hard, targets="logits", options={"temperature": 1.0},
-                  checks={"temperature": above_zero("logits are divided by it", 1.0)},
-                  source="Nix et al. 2023, HARD"),
-}

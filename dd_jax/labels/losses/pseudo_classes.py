@@ -35,6 +35,12 @@ class PseudoClasses(NamedTuple):
     means: jax.Array
 
 
+class PseudoTargets(NamedTuple):
+    """What LELP tells a student: `probabilities` [B, K * S], those of one class together."""
+
+    probabilities: jax.Array
+
+
 def pseudo_classes(
     features: np.ndarray, labels: np.ndarray, output_weights: np.ndarray, *, per_class: int,
     seed: int = 0,
@@ -127,17 +133,17 @@ def check_temperatures(temperature: float, tau: float) -> None:
     require_above_zero("tau", tau, why="projections are divided by it", example=1.0)
 
 
-def lelp(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """-sum_{c,k} q(c, k) log softmax(logits)_{c,k}, [B]; both [B, K * S].
+def lelp(logits: jax.Array, told: PseudoTargets) -> jax.Array:
+    """-sum_{c,k} q(c, k) log softmax(logits)_{c,k}, [B]; logits [B, K * S].
 
     Raises:
       ConfigError: a student of other outputs than the pseudo-classes.
 
     Example:
-      >>> lelp(jnp.zeros((1, 4)), jnp.full((1, 4), 0.25)).round(4).tolist()
+      >>> lelp(jnp.zeros((1, 4)), PseudoTargets(jnp.full((1, 4), 0.25))).round(4).tolist()
       [1.38...]
     """
-    return hard_term(logits, targets)
+    return hard_term(logits, told.probabilities)
 
 
 def _null_space(weights: np.ndarray) -> np.ndarray:
@@ -181,5 +187,5 @@ def _check(
 
 
 ENTRIES = {
-    "lelp": Entry(lelp, targets="probabilities", source="Loo et al. 2024, LELP"),
+    "lelp": Entry(lelp, targets="PseudoTargets", source="Loo et al. 2024, LELP"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dd_jax.labels.losses.softened import divergence, log_softened
 from dd_jax.labels.losses.told import require_same_shape
 
 SMALLEST = 1e-12
@@ -35,8 +36,8 @@ def soft_term(logits: jax.Array, teacher: jax.Array, temperature: float = 1.0) -
       [0.0]
     """
     require_same_shape("logits", logits, teacher, fix="pass a teacher of the same classes")
-    ours, theirs = (jax.nn.log_softmax(z / temperature) for z in (logits, teacher))
-    return temperature**2 * jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
+    ours, theirs = (log_softened(z, temperature) for z in (logits, teacher))
+    return temperature**2 * divergence(theirs, ours)
 
 
 def norm(x: jax.Array) -> jax.Array:
