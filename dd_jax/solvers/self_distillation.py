@@ -114,10 +114,10 @@ def best_shares(
       ConfigError: a number that cannot be, shapes that do not fit.
 
     Example:
-      >>> best = best_shares(jnp.eye(2), jnp.eye(2), jnp.eye(2), 0.3 * jnp.eye(2), steps=2,
+      >>> best = best_shares(jnp.eye(2), jnp.eye(2), jnp.eye(2), 0.3125 * jnp.eye(2), steps=2,
       ...                    ridge=1.0)
-      >>> best.shares.round(3).tolist()
-      [1.0, 0.2]
+      >>> best.shares.tolist()
+      [1.0, 0.25]
     """
     _check(gram, targets, steps, ridge)
     check_matrix("cross", cross)

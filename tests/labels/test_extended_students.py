@@ -96,7 +96,7 @@ EXTENDED = {
 }
 
 
-def tested_alone(network, variables):
+def accuracy_alone(network, variables):
     """Accuracy of the student's own variables, which make the same logits."""
     images, labels = learnable()
     alone = STUDENT.apply(without_extra(variables), images).logits
@@ -112,7 +112,7 @@ def test_fit_trains_a_student_and_what_is_beside_it(name, teacher):
     assert mean_loss(network, after, supervision) < 0.8 * mean_loss(network, start, supervision)
     moved = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), start["params"], after["params"])
     assert all(max(jax.tree.leaves(part)) > 1e-4 for part in moved.values())
-    assert tested_alone(network, after) > 0.9
+    assert accuracy_alone(network, after) > 0.9
     if name == "vkd":
         a = extras.orthogonal_map(after["params"]["extra"]["raw"], 6, 8)
         np.testing.assert_allclose(a @ a.T, np.eye(6), atol=1e-5)
@@ -221,7 +221,7 @@ def test_fit_trains_dual_heads_by_the_aligned_rule(teacher):
     supervision = EXTENDED["dual_head"][1](teacher)
     start, after = trained(network, supervision, gradient=rules.aligned_heads())
     assert mean_loss(network, after, supervision) < 0.8 * mean_loss(network, start, supervision)
-    assert tested_alone(network, after) > 0.9
+    assert accuracy_alone(network, after) > 0.9
 
 
 def disagreement(teacher, variables):

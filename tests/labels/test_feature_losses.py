@@ -117,7 +117,7 @@ def apart(r):
     for z, truth in ((r["z"], (1, 0)), (r["z_t"], (0, 1))):
         for layer in r["d"]:
             z = np.maximum(z @ layer["kernel"] + layer["bias"], 0)
-        total += sum(-(t * np.log(sigmoid(x)) + (1 - t) * np.log(1 - sigmoid(x)))
+        total += sum(-(t * np.log(sigmoid(x)) + (1 - t) * np.log(sigmoid(-x)))
                      for x, t in zip(z, truth)) / 4
     return total
 

@@ -74,7 +74,8 @@ def test_the_best_shares_beat_a_fine_grid_and_are_those_of_the_solves():
     v = 0.7 * v  # so that shrinking more helps
     with jax.enable_x64(True):
         best = best_shares(*map(jnp.asarray, (gram, y, cross, v)), steps=4, ridge=RIDGE)
-    shares = np.asarray(best.shares)
+        best = jax.tree.map(np.asarray, best)
+    shares = best.shares
     assert shares[0] == 1 and ((shares >= 0) & (shares <= 1)).all() and (shares[1:] < 1).any()
     for step in range(1, 5):
         alpha, _ = repeated(gram, y, shares[:step])

@@ -48,9 +48,9 @@ class Entry:
     targets: str = "probabilities"
     of: str = "logits"
     whole: bool = False
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = ""
-    checks: Mapping[str, Check] = MappingProxyType({})
+    checks: Mapping[str, Check] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +126,10 @@ def check_options(name: str, entry: Entry, options: Mapping[str, Any]) -> None:
       ConfigError: as said.
     """
     for option, default in entry.options.items():
-        kind = next(check for like, check in _KINDS_OF_OPTIONS if isinstance(default, like))
-        kind(f"loss {name!r}: {option}", options[option])
+        for like, check in _KINDS_OF_OPTIONS:
+            if isinstance(default, like):
+                check(f"loss {name!r}: {option}", options[option])
+                break
         for checks in (entry.checks, CHECKS):
             if option in checks:
                 checks[option](f"loss {name!r}: {option}", options[option])

@@ -21,7 +21,7 @@ def log_softened(logits: jax.Array, temperature: float | jax.Array) -> jax.Array
       ConfigError: a temperature that is a number and not above 0.
 
     Example:
-      >>> log_softened(jnp.zeros((1, 2)), 4.0).round(2).tolist()
+      >>> log_softened(jnp.zeros((1, 2)), 4.0).round(4).tolist()
       [[-0.69..., -0.69...]]
     """
     if isinstance(temperature, numbers.Real):
@@ -57,7 +57,7 @@ def entropy(log_p: jax.Array) -> jax.Array:
     """-sum_k p_k log p_k, [B], of log-probabilities [B, K].
 
     Example:
-      >>> entropy(jnp.log(jnp.array([[0.5, 0.5]]))).round(2).tolist()
+      >>> entropy(jnp.log(jnp.array([[0.5, 0.5]]))).round(4).tolist()
       [0.69...]
     """
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
