@@ -15,6 +15,12 @@ from dd_jax.solvers.quadratic import (
     probe_rate,
 )
 from dd_jax.solvers.ridge import FORMS, RidgeFit, fit_features
+from dd_jax.solvers.self_distillation import (
+    BestShares,
+    SelfDistilled,
+    best_shares,
+    self_distilled,
+)
 from dd_jax.solvers.sinkhorn import Potentials, Transport, sinkhorn
 from dd_jax.solvers.system import MODES, RidgeInfo, check_ridge
 
@@ -22,17 +28,20 @@ __all__ = [
     "FORMS",
     "MODES",
     "Barycentre",
+    "BestShares",
     "Clusters",
     "KernelFit",
     "Potentials",
     "QuadraticSolve",
     "RidgeFit",
     "RidgeInfo",
+    "SelfDistilled",
     "SolvedLabels",
     "Transport",
     "adam_quadratic",
     "attach_gradient",
     "barycentre",
+    "best_shares",
     "check_ridge",
     "conjugate_gradients",
     "exact_linear_set",
@@ -45,5 +54,6 @@ __all__ = [
     "label_solve",
     "nearest_rows",
     "probe_rate",
+    "self_distilled",
     "sinkhorn",
 ]

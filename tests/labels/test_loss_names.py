@@ -27,6 +27,7 @@ from dd_jax.labels.losses import (
 from dd_jax.labels.losses.ferkd import Judged, calibrate
 from dd_jax.labels.losses.mst import Committee
 from dd_jax.labels.losses.record import make
+from dd_jax.labels.losses.table import OF_MORE
 from dd_jax.train import fit, permuted_epochs, rows_of
 from dd_jax.train.supervised import measured_gradient
 from tests.laws import members
@@ -67,10 +68,11 @@ def test_every_entry_is_whole_and_of_logits_as_it_says():
     for name, entry in LOSSES.items():
         loss = named(name)
         assert (loss.of, loss.whole, loss.targets) == (entry.of, entry.whole, entry.targets)
-        assert loss.of == "logits" and (entry.source or entry.targets in (
-            "probabilities", "free", "classes"))
+        assert entry.source or entry.targets in ("probabilities", "free", "classes")
+        assert loss.of == "logits" or name in OF_MORE
     whole = {name for name, entry in LOSSES.items() if entry.whole}
-    assert whole == {"sinkhorn", "luminet", "dist", "class_relation", "augmix"}
+    assert whole == {"sinkhorn", "luminet", "dist", "class_relation", "augmix",
+                     "square_head"}
 
 
 @pytest.mark.parametrize("call, said", [

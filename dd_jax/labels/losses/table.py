@@ -8,16 +8,19 @@ loss is its name, perhaps with options behind an @: "kl", "kl@4" (the first opti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from dd_jax.errors import ConfigError, nearest, unknown
 from dd_jax.labels.losses import (
     adaptive_kl,
+    adversarial,
     alpha_beta,
     augmix,
     bd_kd,
     class_relation,
+    cosine,
+    covariate_shift,
     dist,
     divergences,
     dkd,
@@ -26,26 +29,40 @@ from dd_jax.labels.losses import (
     ldr,
     luminet,
     mst,
+    norm_and_direction,
     ofa,
+    orthogonal,
     plain,
     pld,
+    pseudo_classes,
     sinkhorn,
     skewed,
     sla,
+    square_head,
     standardised,
     swing,
     taid,
+    two_heads,
     uld,
 )
 from dd_jax.labels.losses.added import WeightedSum, weighted_sum
 from dd_jax.labels.losses.record import Entry, NamedLoss, make
 from dd_jax.labels.losses.targets import KINDS, fits
 
-_MODULES = (plain, divergences, adaptive_kl, alpha_beta, skewed, sinkhorn, uld, bd_kd, pld, taid,
-            luminet, dual_head, dkd, dist, standardised, ofa, class_relation, sla, ldr, ferkd, mst,
-            swing, augmix)
-LOSSES: Mapping[str, Entry] = MappingProxyType(
-    {name: entry for module in _MODULES for name, entry in module.ENTRIES.items()})
+
+def _entries(*modules: ModuleType) -> Mapping[str, Entry]:
+    return MappingProxyType(
+        {name: entry for module in modules for name, entry in module.ENTRIES.items()})
+
+
+# Those of logits and a kind of targets; and those that look at more, or are told more, see
+# `labels.told_by` for where that comes from.
+OF_LOGITS = _entries(
+    plain, divergences, adaptive_kl, alpha_beta, skewed, sinkhorn, uld, bd_kd, pld, taid, luminet,
+    dual_head, dkd, dist, standardised, ofa, class_relation, sla, ldr, ferkd, mst, swing, augmix)
+OF_MORE = _entries(norm_and_direction, orthogonal, square_head, cosine, two_heads, adversarial,
+                   pseudo_classes, covariate_shift)
+LOSSES: Mapping[str, Entry] = MappingProxyType({**OF_LOGITS, **OF_MORE})
 
 
 def named(name: str, **options: Any) -> NamedLoss:
