@@ -52,7 +52,8 @@ class IDC(ByData, ConvNets, Tested):
         "cpu": {0: dict(in_turn=False, most=20, learning_rate=lambda ipc: 1e-3 * ipc,
                         train_images=128, width=32, evaluation_width=32,
                         evaluation_epochs=None),
-                1: dict(networks=5, uses=100), 2: dict(networks=12, uses=25)},
+                1: dict(networks=5, uses=100),
+                2: dict(networks=24, uses=25, learning_rate=lambda ipc: 5e-4 * ipc)},
     }
 
     def choose(self, at: Site):

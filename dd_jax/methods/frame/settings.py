@@ -1,8 +1,7 @@
 """What a method declares, and how the frame turns the declaration into a plan.
 
-A method is a class of settings in a file of its own: fields with their official values, presets as
-tables, `needs` (what has to be computed from the real data first) and `build` (the recipe's parts).
-Everything else is filled in here.
+A method is a class of settings in a file of its own: fields with official values, presets (tables),
+`needs` (what is computed from the real data first), `build` (the recipe's parts). The rest is here.
 """
 
 from __future__ import annotations
@@ -252,7 +251,7 @@ class Site:
             usual["augmentation"] = self.views()
         if hasattr(self.settings, "evaluation_epochs"):
             usual["epochs"] = evaluation_epochs(
-                self.settings, images_per_class=self.settings.images_per_class(self.data),
+                self.settings, images_per_class=self.images / self.classes,
                 shown=self.images * getattr(self.settings, "factor", 1) ** 2,
                 batch_size=options.get("batch_size", PlanSettings.batch_size))
         return protocol(name, **{**usual, **options})
