@@ -28,6 +28,7 @@ TINY = {
     "cafe": dict(width=2, depth=2, **_TEST, batch_size=6, measure_size=4, max_uses=3, max_epochs=4,
                  window=2, networks=30, uses=2),
     "cal": _LOOKED,
+    "ccfs": dict(_RECORDED, networks=1, filter_epochs=1, filter_batch_size=4),
     "cartography": _RECORDED,
     "cw_erm": dict(_LOOKED, weight_steps=3, weight_batch_size=4, weight_net_width=5),
     "craig": _LOOKED,
