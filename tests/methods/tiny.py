@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dd_jax as dd
 from dd_jax import methods
 from tests.laws import members
 
@@ -98,6 +99,12 @@ UNTAUGHT = {"wmdd": dict(teacher_epochs=0, teacher="convnet"), "krr_st": dict(te
 def plan(name, data=None, **changes):
     """The plan of a method on toy images with tiny settings, and changes of these."""
     return methods.plan(name, data or members.toy_data(), **{**TINY[name], **changes})
+
+
+def made(name, store, data=None, **changes):
+    """The set of a method on toy images, its artefacts in that store."""
+    data = data or members.toy_data()
+    return dd.distill(plan(name, data, **changes), data, artefacts=store, show_progress=False)
 
 
 def recipe(name, data=None, **changes):
