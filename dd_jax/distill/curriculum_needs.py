@@ -38,16 +38,17 @@ class Coarse(NamedTuple):
     labels: Any
 
 
-def begin_with(
-    coarse: Coarse | Chosen, data: RealData, normaliser: Normaliser
-) -> tuple[Any, np.ndarray]:
-    """(images in model space, labels) of what a curriculum begins with."""
+def first_images(coarse: Coarse | Chosen, data: RealData, normaliser: Normaliser) -> Any:
+    """What a curriculum begins with, in model space, where the images of the data are."""
     if isinstance(coarse, Chosen):
-        rows = np.asarray(coarse.rows)
-        return in_model_space(data, rows, normaliser), np.asarray(data.labels)[rows]
+        return in_model_space(data, np.asarray(coarse.rows), normaliser)
     images = normalise(normaliser, coarse.images)
-    on_host = isinstance(data.images, np.ndarray)
-    return (np.asarray(images) if on_host else images), np.asarray(coarse.labels)
+    return np.asarray(images) if isinstance(data.images, np.ndarray) else images
+
+
+def first_labels(coarse: Coarse | Chosen, labels: np.ndarray) -> np.ndarray:
+    """The classes of what a curriculum begins with, among real images of these labels."""
+    return labels[np.asarray(coarse.rows)] if isinstance(coarse, Chosen) else coarse.labels
 
 
 def curriculum(
@@ -80,7 +81,8 @@ def curriculum(
         labels, normaliser = np.asarray(data.labels), have["normaliser"]
         learned = np.argmax(have["logits"], axis=1) == labels
         hard = np.asarray(SCORES[difficulty][0](have["dynamics"]))
-        begun = begin_with(have["coarse"], data, normaliser)
+        begun = first_images(have["coarse"], data, normaliser)
+        kinds = first_labels(have["coarse"], labels)
         taken = np.zeros(len(labels), bool)
         if isinstance(have["coarse"], Chosen):
             taken[np.asarray(have["coarse"].rows)] = True
@@ -89,10 +91,10 @@ def curriculum(
             for i, (name, size) in enumerate(zip(files, sizes)):
                 if not (folder / name).exists():
                     stop.check(f"after {i} of {len(sizes)} rounds of a curriculum, which are kept")
-                    images = [begun[0], in_model_space(data, rows, normaliser)]
+                    images = [begun, in_model_space(data, rows, normaliser)]
                     join = np if isinstance(data.images, np.ndarray) else jax.numpy
                     network = by.train(
-                        join.concatenate(images), np.concatenate([begun[1], labels[rows]]), classes,
+                        join.concatenate(images), np.concatenate([kinds, labels[rows]]), classes,
                         have["teacher"], jax.random.fold_in(key, i))
                     said = network_logits(by.network, network, data, normaliser, block=block)
                     able = learned & (said.argmax(axis=1) != labels) & ~taken

@@ -35,7 +35,7 @@ import numpy as np
 from dd_jax.augment.block import crop_flip_roll
 from dd_jax.data import denormalise
 from dd_jax.data.conventions import DIGITS, known_as
-from dd_jax.distill.curriculum_needs import Coarse, begin_with, curriculum
+from dd_jax.distill.curriculum_needs import Coarse, curriculum, first_images, first_labels
 from dd_jax.distill.selection_needs import chosen, logits
 from dd_jax.errors import ConfigError, DataError
 from dd_jax.methods.families.selection import Recorded, require_per_class
@@ -196,20 +196,19 @@ class CCFS(Recorded):
                    "dynamics": self.recorded(at), **coarse})}
 
     def build(self, at: Site) -> dict[str, Any]:
-        rows = at.have.get("curriculum", np.zeros((at.classes, 0), np.int32))
-        first, real = at.have["coarse"], np.asarray(rows)
-        size = self.coarse_count() * at.classes + int((real != NONE).sum())
+        places = np.asarray(at.have.get("curriculum", np.zeros((at.classes, 0), np.int32)))
+        first, rows = at.have["coarse"], places[places != NONE]
+        known = np.asarray(at.data.labels)
+        labels = np.concatenate([first_labels(first, known), known[rows]])
+        order = np.argsort(labels, kind="stable")  # class by class, distilled images first
         each = 4 * math.prod(at.spec.shape) + 4
-        notes = {"rows": real[real != NONE].tolist(), "ipc": size / at.classes,
-                 "empty_places": int((real == NONE).sum()), "stored_bytes": size * each}
+        notes = {"rows": rows.tolist(), "ipc": len(labels) / at.classes,
+                 "empty_places": int((places == NONE).sum()), "stored_bytes": len(labels) * each}
 
         def start(data: RealData, key) -> SyntheticSet:
-            images, labels = begin_with(first, data, at.normaliser)
-            more = real[real != NONE]
-            images = jnp.concatenate([jnp.asarray(images), jnp.asarray(
-                in_model_space(data, more, at.normaliser))])
-            labels = np.concatenate([labels, np.asarray(data.labels)[more]])
-            order = np.argsort(labels, kind="stable")  # class by class, distilled images first
+            parts = (first_images(first, data, at.normaliser),
+                     in_model_space(data, rows, at.normaliser))
+            images = jnp.concatenate([jnp.asarray(part) for part in parts])
             return SyntheticSet(images[order], targets(
                 jnp.asarray(labels[order]), at.classes, kind="classes"))
 

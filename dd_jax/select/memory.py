@@ -193,9 +193,9 @@ def of_numbers(count: int) -> Callable[[Sizes], Bytes]:
     return lambda sizes: {"numbers": count * NUMBER * sizes.group}
 
 
-def of_features(numbers: int) -> Callable[[Sizes], Bytes]:
+def of_features(numbers: int, copies: int = 2) -> Callable[[Sizes], Bytes]:
     """The features of a group as given and as compared, and numbers for each image."""
-    return lambda sizes: {"features": 2 * NUMBER * sizes.group * sizes.width,
+    return lambda sizes: {"features": copies * NUMBER * sizes.group * sizes.width,
                           **of_numbers(numbers)(sizes)}
 
 
@@ -206,7 +206,7 @@ def of_gradients(numbers: int) -> Callable[[Sizes], Bytes]:
         "sums": 2 * NUMBER * sizes.classes * (sizes.width + 1), **of_numbers(numbers)(sizes)}
 
 
-SORTED = 6  # numbers for each image where scores are sorted: keys, places, and both once more
+SORTED = 4  # numbers for each image where scores are sorted: keys and places, before and after
 
 
 def of_scores(host: Callable[[Sizes], Bytes] = nothing) -> Memory:

@@ -40,8 +40,8 @@ def neighbours_phase(among: Callable[[Sizes], int], width: Callable[[Sizes], int
     def arrays(sizes: Sizes) -> Bytes:
         return {"points": 2 * NUMBER * _padded(among(sizes)) * width(sizes)}
 
-    def row(sizes: Sizes) -> int:  # distances, as they are compared, and sorted
-        return NUMBER * (3 * _padded(among(sizes)) + 2 * width(sizes))
+    def row(sizes: Sizes) -> int:  # distances, and as they are compared
+        return NUMBER * (2 * _padded(among(sizes)) + 2 * width(sizes))
 
     return Phase(arrays, row, lambda sizes: min(sizes.images, block_of(among(sizes))))
 

@@ -83,7 +83,8 @@ def k_center(first: str = "mean") -> Selector:
 def k_means(iterations: int = 10, chunk: int | None = None) -> Selector:
     """Images nearest to the centres of clusters, see `medoids.medoids`."""
     def arrays(sizes: Sizes) -> Bytes:
-        return {**of_features(4)(sizes), "centres": 3 * NUMBER * sizes.count * sizes.width}
+        centres = 3 * NUMBER * sizes.count * sizes.width
+        return {**of_features(4, copies=3)(sizes), "centres": centres}
 
     distances = Phase(arrays, row=lambda sizes: 2 * NUMBER * sizes.count,
                       block=lambda sizes: chunk_of(sizes.group, sizes.count))
@@ -93,7 +94,7 @@ def k_means(iterations: int = 10, chunk: int | None = None) -> Selector:
 
 def facility_location(block: int | None = None) -> Selector:
     """Every image is like one of the chosen, see `facility_location.facility_location`."""
-    candidates = Phase(of_features(8), row=lambda sizes: NUMBER * (sizes.group + sizes.width),
+    candidates = Phase(of_features(8), row=lambda sizes: NUMBER * (2 * sizes.group + sizes.width),
                        block=lambda sizes: locations.block_of(sizes.group))
     return _of_features(partial(locations.facility_location, block=block), phase=candidates,
                         blocked=facility_location)

@@ -7,8 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dd_jax import nets
+from dd_jax.backend import in_chunks
+from dd_jax.data import from_arrays, identity
 from dd_jax.errors import ConfigError
-from dd_jax.select import Budget, facility_location, greedy_choices, rules, select
+from dd_jax.select import (
+    Budget,
+    craig,
+    facility_location,
+    greedy_choices,
+    looks,
+    medoids,
+    rules,
+    select,
+)
+from dd_jax.select.gradients import LastLayer
 from dd_jax.select.memory import Memory, Phase, Sizes, bytes_of, nothing, planned
 from dd_jax.select.selector import sizes_of, within
 from tests.laws.test_selector_laws import SELECTORS, known
@@ -52,20 +65,41 @@ def compiled(program, *args, **static):
 
 
 @pytest.mark.parametrize("total", [1000, 2000, 6000])
-@pytest.mark.parametrize("name", ["herding", "k_center", "facility_location", "el2n"])
+@pytest.mark.parametrize("name", ["herding", "k_center", "facility_location", "el2n", "graph_cut",
+                                  "k_means", "craig"])
 def test_the_compiler_says_the_same(name, total):
     points, valid = jnp.zeros((total, 64)), jnp.ones(total, bool)
-    sizes = Sizes(total, total, total, count=10, width=64)
+    sizes = Sizes(total, total, total, count=10, classes=10, width=64)
     held = planned(SELECTORS[name].memory, sizes, ROOM)
+    block = held.blocks.get("choice")
     said = {
         "herding": lambda: compiled(greedy_choices._herding, points, valid, 10),
         "k_center": lambda: compiled(greedy_choices._k_center, points, valid, 10, points[:, 0]),
         "facility_location": lambda: compiled(
-            facility_location._covered, points, valid, 10, block=held.blocks["choice"]),
+            facility_location._covered, points, valid, 10, block=block),
+        "graph_cut": lambda: compiled(greedy_choices._graph_cut, points, valid, 10, 1.0),
+        "k_means": lambda: compiled(medoids._medoids, points, valid, jax.random.key(0), count=10,
+                                    iterations=10, chunk=block),
+        "craig": lambda: compiled(craig._craig, LastLayer(points[:, :10], points), valid, 10,
+                                  block=block),
         "el2n": lambda: compiled(jax.jit(rules.top, static_argnums=2), points[:, 0], valid, 10),
     }[name]()
-    assert said / FACTOR <= sum(held.phases["choice"].values()) <= said * FACTOR, (
-        held, said)
+    assert said / FACTOR <= sum(held.phases["choice"].values()) <= said * FACTOR
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_the_compiler_says_the_same_of_a_look(width):
+    data = from_arrays(np.zeros((2048, 28, 28, 1), np.uint8), np.arange(2048) % 10)
+    network = nets.convnet(data.spec, width=width, depth=3)
+
+    def look(variables, images, labels):
+        return in_chunks(lambda x: network.apply(variables, x).features, images)
+
+    said = compiled(looks._looked, look, network.init(jax.random.key(0)), data.images, data.labels,
+                    identity(data.spec.shape))
+    sizes = Sizes(2048, 2048, 205, classes=10, width=looks.feature_width(network, data))
+    held = planned(Memory(nothing, {"look": looks.look_phase(network, data)}), sizes, ROOM)
+    assert held.blocks == {"look": 2048} and said / FACTOR <= held.device <= said * FACTOR
 
 
 @pytest.mark.parametrize("name", [name for name in SELECTORS if SELECTORS[name].blocked])
