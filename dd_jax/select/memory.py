@@ -95,14 +95,16 @@ class Held(NamedTuple):
         parts = [f"{name} {shown(sum(held.values()))} on the device ("
                  + ", ".join(f"{what} {shown(size)}" for what, size in held.items()) + ")"
                  for name, held in self.phases.items()]
-        return "; ".join([*parts, f"{shown(sum(self.host.values()))} on the host"])
+        if self.host:
+            parts.append(f"{shown(sum(self.host.values()))} on the host")
+        return "; ".join(parts)
 
 
 def shown(size: int) -> str:
     """Bytes in a few characters.
 
     Example:
-      >>> shown(1_250_000), shown(4 * 10**9)
+      >>> shown(1_260_000), shown(4 * 10**9)
       ('1.3 MB', '4.0 GB')
     """
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

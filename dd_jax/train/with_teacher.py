@@ -42,8 +42,8 @@ class Scaled:
     """A loss times a constant.
 
     Example:
-      >>> Scaled(cross_entropy, 2.0)(jnp.zeros((1, 2)), jnp.eye(2)[:1]).round(3).tolist()
-      [1.386]
+      >>> Scaled(cross_entropy, 2.0)(jnp.zeros((1, 2)), jnp.eye(2)[:1]).tolist()
+      [1.386...]
     """
 
     loss: Loss
@@ -104,10 +104,10 @@ def teacher_and_labels(
       >>> from dd_jax.types import DataSpec
       >>> network = nets.mlp(DataSpec("toy", (2, 2, 1), 2, ("a", "b")), width=4)
       >>> by = teacher_and_labels(network, network.init(jax.random.key(0)), share=1.0)
-      >>> views = Views(jnp.ones((3, 2, 2, 1)), jnp.eye(2)[[0, 1, 0]], None, None, None)
+      >>> views = Views(jnp.ones((3, 2, 2, 1)), jnp.eye(3, 2), None, None, None)
       >>> told = by.targets(by.arrays, views)
-      >>> by.loss(told.logits, told).round(3).tolist()
-      [0.0, 0.0, 0.0]
+      >>> bool((jnp.abs(by.loss(told.logits, told)) < 1e-3).all())
+      True
     """
     require_probability("share", share)
     require_above_zero("temperature", temperature, why="logits are divided by it", example=4.0)

@@ -165,7 +165,7 @@ def test_a_bound_changes_neither_the_choice_nor_what_is_kept(name, store):
         except ConfigError:
             return False
 
-    tight = tiny.plan(name, data, ipc=2, memory=next(2**i for i in range(10, 30) if fits(2**i)))
+    tight = tiny.plan(name, data, ipc=2, memory=next(filter(fits, range(150_000, 10**6, 4000))))
     assert tight.addresses(data) == usual.addresses(data) and tight.told != usual.told
     other = ArtefactStore(store.folder.parent / "tight")
     found = dd.distill(tight, data, artefacts=other, show_progress=False)
