@@ -94,6 +94,22 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def device_bytes() -> int | None:
+    """All the memory that programs may have on the default device; None where nobody says.
+
+    Example:
+      >>> device_bytes() is None or device_bytes() > 2**20
+      True
+    """
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    if device.platform == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
 def check_mapping(how: str | int) -> None:
     """Refuses what is neither in `MAPPINGS` nor a number of elements.
 

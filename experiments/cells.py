@@ -25,7 +25,7 @@ SELECTIONS = ("random", "herding", "k_center", "k_means", "facility_location", "
               "moderate", "cw_erm", "el2n", "grand", "forgetting", "margin", "entropy",
               "least_confidence", "cartography", "craig", "grad_match", "dq",
               "influence_distillation", "pca", "cal", "deepfool", "archaeology",
-              "robust_active")
+              "robust_active", "ccfs")
 METHODS = ("frepo", "dm", "kip", "label_solve", "rfad", "rcig", "dc", "dsa", "dcc", "dsac", "idc",
            "dream", "fyi", "cafe", "idm", "datadam", "wmdd", "ncfm", "m3d", "mtt", "ftd", "tesla",
            "datm", "att", "ast", "dd", "soft_label_dd", "label_distillation", "rat_bptt",

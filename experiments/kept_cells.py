@@ -10,12 +10,17 @@ from dd_jax.errors import DataError, DDJaxError
 from dd_jax.store.envelope import read_json_file
 
 
-def read_cells(path: pathlib.Path, check: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+def read_cells(
+    path: pathlib.Path, check: Callable[[dict[str, Any]], Any], *, under: str = "cells",
+    told: str = "cells of this experiment", fix: str = "name another file with --json",
+) -> list[dict[str, Any]]:
     """The cells of an earlier run; none where there is no file.
 
     Args:
       path: of the JSON file.
       check: raises a usual error for a cell that is none; may bring one up to date in place.
+      under: the name under which the file has them.
+      told, fix: what they are called where they are not, and what to do then.
 
     Raises:
       DataError: the file holds something else.
@@ -23,11 +28,9 @@ def read_cells(path: pathlib.Path, check: Callable[[dict[str, Any]], Any]) -> li
     if not path.exists():
         return []
     try:
-        cells = read_json_file(path, str(path), fix="name another file with --json",
-                               follow=True)["cells"]
+        cells = list(read_json_file(path, str(path), fix=fix, follow=True)[under])
         for cell in cells:
             check(cell)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, DDJaxError) as error:
-        raise DataError(f"{path} does not hold cells of this experiment",
-                        fix="name another file with --json") from error
+        raise DataError(f"{path} does not hold {told}", fix=fix) from error
     return cells

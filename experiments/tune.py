@@ -41,14 +41,14 @@ from dd_jax import evaluate, methods
 from dd_jax.cli.allocator import keep_memory
 from dd_jax.cli.tables import print_table
 from dd_jax.distill.plan import complete
-from dd_jax.errors import ConfigError, DataError, DDJaxError, NonFiniteError
+from dd_jax.errors import ConfigError, DDJaxError, NonFiniteError
 from dd_jax.evaluate.baselines import full_baseline
 from dd_jax.report.result import device_name, git_commit, percent, write_result
-from dd_jax.run.jsonfile import read_json
 from dd_jax.store.artefacts import ArtefactStore
 from dd_jax.versions import versions
 from experiments.budgets import part, shortened, shortened_test
 from experiments.cells import as_json
+from experiments.kept_cells import read_cells
 from experiments.table import RESULTS, TUNING
 
 # What a point is the measurement of; points that agree in these are the same.
@@ -210,24 +210,6 @@ def measured(point: dict[str, Any], recipe: dd.Recipe, data, options: Options) -
     return {**point, **run, **tested(distilled, recipe, data, options)}
 
 
-def read_points(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The points of an earlier scan; none where there is no file.
-
-    Raises:
-      DataError: the file holds something else.
-    """
-    try:
-        points = read_json(path)["points"]
-        for point in points:
-            identity(point)
-        return list(points)
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} does not hold the points of a scan",
-                        fix="move it away, or name another folder with --out") from error
-
-
 def fill(options: Options) -> list[dict[str, Any]]:
     """The points of the grid in its order, computed where the file lacks them.
 
@@ -248,7 +230,9 @@ def fill(options: Options) -> list[dict[str, Any]]:
         wanted.append((point, methods.plan_with(method, settings, data)))
     path = options.out / f"{method.name}_ipc{ipc}.json"
     store = ArtefactStore(options.artefacts)
-    known = {identity(point): point for point in read_points(path)}
+    known = {identity(point): point for point in read_cells(
+        path, identity, under="points", told="the points of a scan",
+        fix="move it away, or name another folder with --out")}
 
     def keep(point: dict[str, Any]) -> None:
         known[identity(point)] = point

@@ -63,7 +63,7 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     if options.json is not None:
         check_place(options.json)
     data = load_data(options)
-    plan = methods.plan_with(method, settings, data)
+    plan = methods.plan_with(method, settings, data, memory=options.memory)
     if where_from(options):
         plan = plan.then(functools.partial(_noted, notes=where_from(options)))
     plan, variant = _varied(method.name, plan, options, data.train)
@@ -77,6 +77,8 @@ def _distill(method, command: Command, words: Sequence[str]) -> int:
     check_place(folder / "result.json")
     print(f"{variant} on {printable(data.train.spec.name)}, protocol {options.protocol}, "
           f"in {folder}", file=sys.stderr)
+    if plan.told:
+        print(plan.told, file=sys.stderr)
     start = time.perf_counter()
     distilled, spent = _run(plan, options, data, folder, store)
     spent = spent or time.perf_counter() - start

@@ -40,6 +40,8 @@ class Prepare:
       workdir: folder of the run: for checkpoints, metrics, the set and the result.
       artefacts: folder of what is made from the real data once and shared by runs; by default
         DD_JAX_ARTEFACTS, or "artefacts" beside the run's folder.
+      memory: that a selection of real images may hold on the device at once, such as 4GB; by
+        default all that there is.
     """
 
     data: str = "embedded"
@@ -50,6 +52,7 @@ class Prepare:
     protocol: str = "cpu"
     workdir: pathlib.Path | None = None
     artefacts: pathlib.Path | None = None
+    memory: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

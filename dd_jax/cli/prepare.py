@@ -18,13 +18,15 @@ def run(words: Sequence[str]) -> int:
         return 0
     method, command = parsed
     data = load_data(command.run).train
-    plan = methods.plan_with(method, command.settings, data)
+    plan = methods.plan_with(method, command.settings, data, memory=command.run.memory)
     if not plan.needs:
         print(f"{method.name} needs nothing from the real data beforehand")
         return 0
     store = store_beside(command.run.artefacts, command.run.workdir)
     print(f"{method.name}: {', '.join(sorted(plan.needs))} on {data.spec.name}, in {store.folder}",
           file=sys.stderr)
+    if plan.told:
+        print(plan.told, file=sys.stderr)
     complete(plan, data, artefacts=store)
     for got in store.report:
         print(got)

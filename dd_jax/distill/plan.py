@@ -38,6 +38,7 @@ class Plan:
         depend on earlier stages.
       settings: what is known of the recipe's settings before it is built, to tell runs apart by.
       stages: in which `distill.progressive` makes its sets; this is the plan of each.
+      told: what the user is told before anything runs, such as what it will hold in memory.
     """
 
     needs: Mapping[str, Artefact]
@@ -45,6 +46,7 @@ class Plan:
     later: Callable[[Callable[[Network], Network], str], Plan] | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     stages: int = 1
+    told: str = ""
 
     def addresses(self, data: RealData) -> dict[str, str]:
         """name -> address of each need, which the settings of a complete recipe hold."""
@@ -64,7 +66,7 @@ class Plan:
         return Plan(
             self.needs, lambda have: change(self.build(have)),
             None if later is None else lambda start, note: later(start, note).then(change),
-            self.settings, self.stages)
+            self.settings, self.stages, self.told)
 
 
 def check_plan(plan: Plan | Recipe) -> None:

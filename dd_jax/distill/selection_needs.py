@@ -36,7 +36,10 @@ from dd_jax.types import Network, PyTree, RealData
 _PROBES = "probes.safetensors"
 
 
-def features(network: Network, teacher: Artefact, data: RealData, normaliser: Artefact) -> Artefact:
+def features(
+    network: Network, teacher: Artefact, data: RealData, normaliser: Artefact, *,
+    block: int | None = None,
+) -> Artefact:
     """Features of all real images by a trained network, [N, P] float32 on the host.
 
     Args:
@@ -44,9 +47,11 @@ def features(network: Network, teacher: Artefact, data: RealData, normaliser: Ar
       teacher: its variables, see `needs.teacher`.
       data: the real set.
       normaliser: that images go through.
+      block: images that are looked at together, no part of what it is; None: see
+        `select.looks.block_rows`.
     """
     def compute(data: RealData, key: jax.Array, normaliser: Normaliser, teacher: PyTree):
-        return network_features(network, teacher, data, normaliser)
+        return network_features(network, teacher, data, normaliser, block=block)
 
     def like():
         return jax.ShapeDtypeStruct((len(data.labels), feature_width(network, data)), np.float32)
@@ -56,18 +61,19 @@ def features(network: Network, teacher: Artefact, data: RealData, normaliser: Ar
 
 
 def gradients(
-    network: Network, teacher: Artefact, data: RealData, normaliser: Artefact
+    network: Network, teacher: Artefact, data: RealData, normaliser: Artefact, *,
+    block: int | None = None,
 ) -> Artefact:
     """Gradients of the last layer of a trained network, of all real images, by their factors.
 
     Args:
-      network, teacher, data, normaliser: as for `features`.
+      network, teacher, data, normaliser, block: as for `features`.
 
     Returns:
       An `Artefact` that opens as `LastLayer`, N (K + P) float32 numbers on the host.
     """
     def compute(data: RealData, key: jax.Array, normaliser: Normaliser, teacher: PyTree):
-        return network_gradients(network, teacher, data, normaliser)
+        return network_gradients(network, teacher, data, normaliser, block=block)
 
     def like() -> LastLayer:
         return like_gradients(len(data.labels), data.spec.num_classes,
@@ -77,10 +83,13 @@ def gradients(
                   needs={"normaliser": normaliser, "teacher": teacher})
 
 
-def logits(network: Network, teacher: Artefact, data: RealData, normaliser: Artefact) -> Artefact:
+def logits(
+    network: Network, teacher: Artefact, data: RealData, normaliser: Artefact, *,
+    block: int | None = None,
+) -> Artefact:
     """Logits of all real images by a trained network, [N, K] float32; as `features`."""
     def compute(data: RealData, key: jax.Array, normaliser: Normaliser, teacher: PyTree):
-        return network_logits(network, teacher, data, normaliser)
+        return network_logits(network, teacher, data, normaliser, block=block)
 
     def like():
         return jax.ShapeDtypeStruct((len(data.labels), data.spec.num_classes), np.float32)
@@ -91,18 +100,18 @@ def logits(network: Network, teacher: Artefact, data: RealData, normaliser: Arte
 
 def boundary(
     network: Network, teacher: Artefact, data: RealData, normaliser: Artefact, *, steps: int,
-    overshoot: float,
+    overshoot: float, block: int | None = None,
 ) -> Artefact:
     """How far all real images are from the boundary of a trained network, `Boundary` on the host.
 
     Args:
-      network, teacher, data, normaliser: as for `features`.
+      network, teacher, data, normaliser, block: as for `features`.
       steps, overshoot: as for `select.boundary.to_boundary`.
     """
     shaping = dict(steps=steps, overshoot=overshoot)
 
     def compute(data: RealData, key: jax.Array, normaliser: Normaliser, teacher: PyTree):
-        return boundaries(network, teacher, data, normaliser, **shaping)
+        return boundaries(network, teacher, data, normaliser, block=block, **shaping)
 
     def like() -> Boundary:
         size = (len(data.labels),)

@@ -9,6 +9,7 @@ from dd_jax.distill.plan import Plan, complete
 from dd_jax.distill.recipe import Recipe
 from dd_jax.methods.frame import METHODS, Method, Published, Settings, get, plan_of
 from dd_jax.methods.frame.settings import preset as _preset
+from dd_jax.select.memory import bytes_of
 from dd_jax.types import RealData, Split
 
 
@@ -32,7 +33,8 @@ def preset(
 
 
 def plan(
-    name: str, data: RealData | Split, *, protocol: str = "official", ipc: float = 1, **changes
+    name: str, data: RealData | Split, *, protocol: str = "official", ipc: float = 1,
+    memory: str | int | None = None, **changes,
 ) -> Plan:
     """The plan of a method for this data: what it needs first, and how its recipe follows.
 
@@ -41,6 +43,8 @@ def plan(
       data: the real set (of a `Split`, its training part).
       protocol: "official" or "cpu".
       ipc: images per class.
+      memory: bytes that a selection may hold on the device at once, such as "4GB"; by default all
+        that there are. It says how large blocks are, and never what is chosen.
       **changes: any setting of the method.
 
     Returns:
@@ -57,13 +61,17 @@ def plan(
     """
     method, train = get(name), training_part(data)
     settings = preset(method, protocol, ipc, data=train.spec.name, **changes)
-    return plan_with(method, settings, train)
+    return plan_with(method, settings, train, memory=memory)
 
 
-def plan_with(method: str | Method, settings: Settings, data: RealData | Split) -> Plan:
-    """The plan of a method with given settings."""
+def plan_with(
+    method: str | Method, settings: Settings, data: RealData | Split, *,
+    memory: str | int | None = None,
+) -> Plan:
+    """The plan of a method with given settings; memory as for `plan`."""
     method = get(method) if isinstance(method, str) else method
-    return plan_of(settings, training_part(data), citation=method.citation)
+    return plan_of(settings, training_part(data), citation=method.citation,
+                   memory=None if memory is None else bytes_of(memory))
 
 
 def recipe(

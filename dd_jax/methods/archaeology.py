@@ -67,7 +67,7 @@ class Archaeology(Recorded):
     def trained(self, at: Site) -> Artefact:
         """The training with probes."""
         return probed(
-            self.recording(at), at.data, suites=self.suites(),
+            self.recording(at)._replace(block=self.fitted(at).block), at.data, suites=self.suites(),
             size=suite_size(at.data, self.probes, self.suites()), noise=self.noise,
             epochs=self.network_epochs, first=self.recorded(at), settings=self.training(),
             normaliser=at.whitening, seed=self.network_seed)
@@ -76,7 +76,8 @@ class Archaeology(Recorded):
         return {"probed": self.trained(at)}
 
     def needs(self, at: Site) -> Mapping[str, Artefact]:
-        return {**super().needs(at), "probed": self.trained(at)}
+        made = super().needs(at)
+        return {**made, "probed": made["chosen"].needs["probed"]}
 
     def build(self, at: Site) -> dict:
         made = super().build(at)

@@ -46,5 +46,6 @@ class CAL(OfFeatures):
                     order=self.order)
 
     def looks(self, at: Site) -> Mapping[str, Artefact]:
-        said = logits(at.convnet(), self.taught(at), at.data, at.whitening)
+        said = logits(at.convnet(), self.taught(at), at.data, at.whitening,
+                      block=self.fitted(at).block)
         return {**super().looks(at), "logits": said}

@@ -52,7 +52,7 @@ class CWERM(OfFeatures):
         return selectors.moderate()
 
     def needs(self, at: Site) -> Mapping[str, Artefact]:
-        coreset = chosen("moderate", self.selector(), at.data, self.budget(), settings={},
+        coreset = chosen("moderate", self.fitted(at).selector, at.data, self.budget(), settings={},
                          seed=self.choice_seed,
                          needs={"normaliser": at.whitening, **self.looks(at)})
         by = MetaWeights(at.convnet(), self.weight_rate, optax.adam(self.weight_net_rate),

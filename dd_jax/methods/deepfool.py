@@ -18,7 +18,9 @@ from dd_jax.distill.selection_needs import boundary
 from dd_jax.methods.families.selection import Observed
 from dd_jax.methods.frame import Rate, Site, Whole, one_of
 from dd_jax.select import ORDERS, Selector
-from dd_jax.select.boundary import deepfool
+from dd_jax.select.boundary import MOST_IMAGES, deepfool
+from dd_jax.select.looks import look_phase
+from dd_jax.select.memory import Phase
 from dd_jax.store.artefacts import Artefact
 
 
@@ -43,4 +45,8 @@ class DeepFool(Observed):
 
     def looks(self, at: Site) -> Mapping[str, Artefact]:
         return {"boundary": boundary(at.convnet(), self.taught(at), at.data, at.whitening,
-                                     steps=self.max_steps, overshoot=self.overshoot)}
+                                     steps=self.max_steps, overshoot=self.overshoot,
+                                     block=self.fitted(at).block)}
+
+    def look(self, at: Site) -> Phase | None:
+        return look_phase(at.convnet(), at.data, chunk=MOST_IMAGES, derivative=True)

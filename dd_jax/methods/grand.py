@@ -12,7 +12,8 @@ from typing import Annotated
 
 from dd_jax.methods.families.selection import OfDynamics
 from dd_jax.methods.frame import Site, one_of
-from dd_jax.select.dynamics import GRADIENTS, Recording
+from dd_jax.select.dynamics import GRADIENTS, MOST_NUMBERS, Recording
+from dd_jax.select.memory import NUMBER, Phase
 
 
 class GraNd(OfDynamics):
@@ -27,3 +28,10 @@ class GraNd(OfDynamics):
 
     def recording(self, at: Site) -> Recording:
         return super().recording(at)._replace(gradient=self.gradient)
+
+    def look(self, at: Site) -> Phase | None:
+        phase = super().look(at)
+        if self.gradient == "last_layer":
+            return phase
+        return phase._replace(arrays=lambda sizes: {
+            **phase.arrays(sizes), "gradients": NUMBER * MOST_NUMBERS})

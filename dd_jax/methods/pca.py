@@ -16,15 +16,12 @@ from typing import Annotated
 import numpy as np
 
 from dd_jax.data import grey
-from dd_jax.errors import ConfigError, DataError
-from dd_jax.methods.families.selection import OfDynamics
+from dd_jax.errors import DataError
+from dd_jax.methods.families.selection import OfDynamics, require_per_class
 from dd_jax.methods.frame import Normalisation, Site, Views, Whole, one_of
 from dd_jax.select import ORDERS, Budget
 from dd_jax.synthetic import Labels, multi_formation, pasted_start, pixels
 from dd_jax.types import RealData
-
-# A grid takes factor^2 images of one class, so other budgets than `ipc` could leave holes.
-_ONLY = {"total": None, "share": None, "within": "class", "short": "refuse"}
 
 
 class PCA(OfDynamics):
@@ -43,10 +40,7 @@ class PCA(OfDynamics):
         return "el2n"
 
     def budget(self) -> Budget:
-        for name, value in _ONLY.items():
-            if (given := getattr(self, name)) != value:
-                raise ConfigError(f"{name} is {given!r}, but grids hold images of one class",
-                                  fix=f"pass ipc, and leave {name} as it is, {value!r}")
+        require_per_class(self, "grids hold factor^2 images of one class")
         return Budget(self.ipc * self.factor**2)
 
     def check(self, at: Site) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 
 from dd_jax.errors import require_whole, unknown
 from dd_jax.select import rules
-from dd_jax.select.neighbours import nearest
+from dd_jax.select.memory import NUMBER, SORTED, Bytes, Memory, Phase, Sizes, of_numbers
+from dd_jax.select.neighbours import nearest, neighbours_phase
 from dd_jax.select.probes import CHANGED, NONE, SUITES, Probes
 from dd_jax.select.selector import Selector, check_known
 from dd_jax.types import RealData
@@ -39,12 +40,15 @@ class Probed(NamedTuple):
     probes: Probes
 
 
-def suite_shares(seen: Probed, neighbours: int = 20) -> np.ndarray:
+def suite_shares(
+    seen: Probed, neighbours: int = 20, *, block: int | None = None
+) -> np.ndarray:
     """P(suite | image), [N, 5] float64 in the order of `SUITES`; rows sum to 1.
 
     Args:
       seen: the training.
       neighbours: k; as many as there are where fewer probes were planted.
+      block: images whose distances are computed together; None: see `neighbours.block_of`.
 
     Example:
       >>> probes = Probes(np.array([0, 1, -1, -1]), np.array([True, True, False, False]))
@@ -57,7 +61,8 @@ def suite_shares(seen: Probed, neighbours: int = 20) -> np.ndarray:
     own = np.full(len(tracks), NONE)
     own[fitted] = np.arange(len(fitted))
     count = min(neighbours, len(fitted) - 1)
-    votes = np.asarray(seen.probes.suite)[fitted][nearest(tracks, tracks[fitted], count, own=own)]
+    near = nearest(tracks, tracks[fitted], count, own=own, block=block)
+    votes = np.asarray(seen.probes.suite)[fitted][near]
     return np.stack([(votes == number).mean(axis=1) for number in range(len(SUITES))], axis=1)
 
 
@@ -77,7 +82,9 @@ def probe_accuracy(seen: Probed, neighbours: int = 20) -> dict[str, float]:
     return {**found, "all": float(right.mean()) if len(right) else 0.0}
 
 
-def likeness(seen: Probed, suite: str, neighbours: int = 20) -> np.ndarray:
+def likeness(
+    seen: Probed, suite: str, neighbours: int = 20, *, block: int | None = None
+) -> np.ndarray:
     """P(suite | image) less at most half a vote, which breaks ties, [N] float64.
 
     Of equal shares the image whose trajectory is nearer to the suite's mean comes first.
@@ -85,10 +92,13 @@ def likeness(seen: Probed, suite: str, neighbours: int = 20) -> np.ndarray:
     tracks, number = np.asarray(seen.loss, np.float64), SUITES.index(suite)
     members = np.asarray(seen.probes.fitted) & (np.asarray(seen.probes.suite) == number)
     far = np.linalg.norm(tracks - tracks[:, members].mean(axis=1, keepdims=True), axis=0)
-    return suite_shares(seen, neighbours)[:, number] - far / (1 + far) / (2 * neighbours)
+    shares = suite_shares(seen, neighbours, block=block)
+    return shares[:, number] - far / (1 + far) / (2 * neighbours)
 
 
-def archaeology(suite: str = "typical", *, order: str = "top", neighbours: int = 20) -> Selector:
+def archaeology(
+    suite: str = "typical", *, order: str = "top", neighbours: int = 20, block: int | None = None
+) -> Selector:
     """The selector of images that learn as a suite of probes does.
 
     Args:
@@ -96,6 +106,7 @@ def archaeology(suite: str = "typical", *, order: str = "top", neighbours: int =
       order: "top" takes what is most like the suite, "bottom" avoids it. Images that were changed
         into probes come last in both, since nothing is known of what they were.
       neighbours: k.
+      block: as for `suite_shares`.
 
     Raises:
       ConfigError: an unknown name.
@@ -114,7 +125,18 @@ def archaeology(suite: str = "typical", *, order: str = "top", neighbours: int =
     def scored(data: RealData, have: Mapping[str, Any], key: jax.Array) -> np.ndarray:
         seen = have["probed"]
         check_known(np.asarray(seen.loss).T, data)
-        score = likeness(seen, suite, neighbours) * (1 if order == "top" else -1)
+        score = likeness(seen, suite, neighbours, block=block) * (1 if order == "top" else -1)
         return np.float32(score - _BELOW_ALL * np.isin(seen.probes.suite, changed))
 
-    return Selector(scored, rules.top, needs=("probed",))
+    def host(sizes: Sizes) -> Bytes:
+        tracks = sizes.epochs * sizes.images
+        return {"losses": 2 * NUMBER * tracks, "score": 2 * 8 * tracks,
+                "votes": 8 * (neighbours + len(SUITES)) * sizes.images}
+
+    # Of all images at most half are probes, of which half are fitted.
+    distances = neighbours_phase(lambda sizes: max(1, sizes.images // 4),
+                                 lambda sizes: sizes.epochs)
+    return Selector(
+        scored, rules.top, needs=("probed",),
+        memory=Memory(host, {"score": distances, "choice": Phase(of_numbers(SORTED))}),
+        blocked=lambda block: archaeology(suite, order=order, neighbours=neighbours, block=block))

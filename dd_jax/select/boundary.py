@@ -23,11 +23,12 @@ import numpy as np
 from dd_jax.backend import chunk_size, in_chunks
 from dd_jax.data import Normaliser
 from dd_jax.select.looks import look_at
+from dd_jax.select.memory import of_scores
 from dd_jax.select.selector import Selector
 from dd_jax.select.selectors import by_rule
 from dd_jax.types import Network, PyTree, RealData
 
-_MOST_IMAGES = 256  # whose activations are kept at once on an accelerator
+MOST_IMAGES = 256  # whose activations are kept at once on an accelerator
 _FLAT = 1e-24  # squared slopes below it lead nowhere in float32
 
 
@@ -102,16 +103,16 @@ def to_boundary(
 
 def boundaries(
     network: Network, variables: PyTree, data: RealData, normaliser: Normaliser, *,
-    steps: int = 50, overshoot: float = 0.02,
+    steps: int = 50, overshoot: float = 0.02, block: int | None = None,
 ) -> Boundary:
-    """`to_boundary` of all real images, NumPy."""
+    """`to_boundary` of all real images, NumPy; `block` as for `looks.look_at`."""
     def look(variables, images, labels):
         return in_chunks(
             lambda part: to_boundary(lambda x: network.apply(variables, x).logits, part,
                                      steps=steps, overshoot=overshoot),
-            images, size=min(_MOST_IMAGES, chunk_size(len(images))))
+            images, size=min(MOST_IMAGES, chunk_size(len(images))))
 
-    return look_at(look, variables, data, normaliser)
+    return look_at(look, variables, data, normaliser, block=block)
 
 
 def nearness(found: Boundary) -> np.ndarray:
@@ -142,4 +143,6 @@ def deepfool(order: str = "top") -> Selector:
     def scored(data: RealData, have: Mapping[str, Any], key: jax.Array) -> np.ndarray:
         return np.asarray(nearness(have["boundary"]), np.float32)
 
-    return Selector(scored, by_rule(order), needs=("boundary",))
+    return Selector(scored, by_rule(order), needs=("boundary",),
+                    memory=of_scores(lambda sizes: {"boundary": 5 * sizes.images,
+                                                    "score": 2 * 8 * sizes.images}))

@@ -17,7 +17,17 @@ import numpy as np
 
 from dd_jax.data import rows_of_classes
 from dd_jax.errors import require_whole, unknown
-from dd_jax.select.neighbours import nearest
+from dd_jax.select.memory import (
+    NUMBER,
+    SORTED,
+    Bytes,
+    Memory,
+    Phase,
+    Sizes,
+    known_features,
+    of_numbers,
+)
+from dd_jax.select.neighbours import nearest, neighbours_phase
 from dd_jax.select.selector import Selector, check_known
 from dd_jax.select.selectors import by_rule
 from dd_jax.types import RealData
@@ -58,7 +68,8 @@ def divergence(logits: np.ndarray, neighbours: np.ndarray, *, symmetric: bool = 
 
 
 def cal(
-    neighbours: int = 10, *, among: str = "class", towards: str = "neighbour", order: str = "top"
+    neighbours: int = 10, *, among: str = "class", towards: str = "neighbour", order: str = "top",
+    block: int | None = None,
 ) -> Selector:
     """The selector of contrastive images.
 
@@ -67,6 +78,7 @@ def cal(
       among: neighbours are looked for in the image's own "class", or in the whole "set".
       towards: "neighbour", KL(p_j | p_i) as published, or "symmetric".
       order: "top" takes the most contrastive images.
+      block: images whose distances are computed together; None: see `neighbours.block_of`.
 
     Raises:
       ConfigError: no neighbours; an unknown name.
@@ -89,8 +101,20 @@ def cal(
         for rows in filter(len, groups):
             count = min(neighbours, len(rows) - 1)
             if count:  # an image that is alone differs from nothing
-                near = nearest(points[rows], points[rows], count, own=np.arange(len(rows)))
+                near = nearest(points[rows], points[rows], count, own=np.arange(len(rows)),
+                               block=block)
                 score[rows] = divergence(logits[rows], near, symmetric=towards == "symmetric")
         return score
 
-    return Selector(scored, by_rule(order), needs=("features", "logits"))
+    def host(sizes: Sizes) -> Bytes:  # logarithms, probabilities, and both of neighbours
+        said = sizes.images * sizes.classes
+        return {**known_features(sizes), "logits": NUMBER * said,
+                "probabilities": 8 * (3 * said + 3 * min(_MOST_NUMBERS, neighbours * said))}
+
+    distances = neighbours_phase(
+        lambda sizes: sizes.images if among == "set" else sizes.largest, lambda sizes: sizes.width)
+    return Selector(
+        scored, by_rule(order), needs=("features", "logits"),
+        memory=Memory(host, {"score": distances, "choice": Phase(of_numbers(SORTED))}),
+        blocked=lambda block: cal(neighbours, among=among, towards=towards, order=order,
+                                  block=block))

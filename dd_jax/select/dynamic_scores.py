@@ -23,6 +23,7 @@ import numpy as np
 
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.select.dynamics import Dynamics
+from dd_jax.select.memory import known_dynamics, of_scores
 from dd_jax.select.selector import Selector
 from dd_jax.select.selectors import by_rule
 from dd_jax.types import RealData
@@ -116,4 +117,4 @@ def of_dynamics(score: str, *, order: str = "top", until: int | None = None) -> 
         check_epochs(score, seen.loss.shape[1])
         return np.asarray(SCORES[score][0](seen), np.float32)
 
-    return Selector(scored, by_rule(order), needs=("dynamics",))
+    return Selector(scored, by_rule(order), needs=("dynamics",), memory=of_scores(known_dynamics))

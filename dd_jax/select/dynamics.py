@@ -24,7 +24,7 @@ from dd_jax.train import augmented, fit, permuted_epochs, real_images
 from dd_jax.types import Augmentation, Network, Outputs, PyTree, RealData
 
 GRADIENTS = ("last_layer", "all")
-_MOST_NUMBERS = 2**26  # of the gradients of a chunk of images
+MOST_NUMBERS = 2**26  # of the gradients of a chunk of images
 
 
 class Dynamics(NamedTuple):
@@ -110,7 +110,7 @@ def gradient_norms(
                             for leaf in jax.tree.leaves(found)))
 
     size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    size = max(1, min(chunk_size(len(labels)), _MOST_NUMBERS // size))
+    size = max(1, min(chunk_size(len(labels)), MOST_NUMBERS // size))
     return in_chunks(norms, (images, labels), size=size)
 
 
@@ -123,6 +123,7 @@ class Recording(NamedTuple):
       batch_size: images per step.
       augmentation: of the training, one draw per image; None for none.
       gradient: in which parameters its norm is recorded, a name in `GRADIENTS`.
+      block: images that are looked at together; None: see `looks.block_rows`.
     """
 
     network: Network
@@ -130,6 +131,7 @@ class Recording(NamedTuple):
     batch_size: int
     augmentation: Augmentation | None = None
     gradient: str = "last_layer"
+    block: int | None = None
 
     def begin(self, keys: jax.Array) -> Trained:
         """New networks, one for each of the keys [S]."""
@@ -178,7 +180,7 @@ class Recording(NamedTuple):
         """
         if self.gradient not in GRADIENTS:
             raise unknown("gradient", self.gradient, GRADIENTS)
-        return look_at(self._look, trained.variables, data, normaliser, axis=1)
+        return look_at(self._look, trained.variables, data, normaliser, axis=1, block=self.block)
 
     def _look(self, variables: PyTree, images: jax.Array, labels: jax.Array) -> Dynamics:
         def one(variables):

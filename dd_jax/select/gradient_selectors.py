@@ -10,9 +10,19 @@ import jax
 
 from dd_jax.errors import require_at_least_zero, require_whole
 from dd_jax.select.craig import craig as picks
+from dd_jax.select.facility_location import block_of
 from dd_jax.select.gradient_matching import gradient_matching
 from dd_jax.select.gradients import LastLayer
 from dd_jax.select.influence import influence
+from dd_jax.select.memory import (
+    NUMBER,
+    Bytes,
+    Memory,
+    Phase,
+    Sizes,
+    known_gradients,
+    of_gradients,
+)
 from dd_jax.select.quantization import quantized
 from dd_jax.select.selector import Selector
 from dd_jax.types import RealData
@@ -23,13 +33,21 @@ def gradients_of(data: RealData, have: Mapping[str, Any], key: jax.Array) -> Las
     return have["gradients"]
 
 
-def _of_gradients(choose: Callable, *, drawn: bool = False) -> Selector:
-    return Selector(gradients_of, choose, needs=("gradients",), drawn=drawn)
+def _of_gradients(
+    choose: Callable, *, drawn: bool = False, host: Callable[[Sizes], Bytes] = known_gradients,
+    phase: Phase | None = None, blocked: Callable[[int], Selector] | None = None,
+) -> Selector:
+    memory = Memory(host, {"choice": phase or Phase(of_gradients(8))})
+    return Selector(gradients_of, choose, needs=("gradients",), drawn=drawn, memory=memory,
+                    blocked=blocked)
 
 
 def craig(block: int | None = None) -> Selector:
     """Picks that stand for the images nearest to them, see `craig.craig`."""
-    return _of_gradients(partial(picks, block=block))
+    candidates = Phase(  # two products of all pairs of a block, and their distances
+        of_gradients(8), block=lambda sizes: block_of(sizes.group),
+        row=lambda sizes: NUMBER * (3 * sizes.group + sizes.classes + sizes.width))
+    return _of_gradients(partial(picks, block=block), phase=candidates, blocked=craig)
 
 
 def grad_match(ridge: float = 1.0) -> Selector:
@@ -39,7 +57,12 @@ def grad_match(ridge: float = 1.0) -> Selector:
       ConfigError: a ridge below 0.
     """
     require_at_least_zero("ridge", ridge)
-    return _of_gradients(partial(gradient_matching, ridge=ridge))
+
+    def host(sizes: Sizes) -> Bytes:  # the system of the chosen, in float64
+        row = 2 * sizes.count + sizes.classes + sizes.width
+        return {**known_gradients(sizes), "system": 8 * sizes.count * row}
+
+    return _of_gradients(partial(gradient_matching, ridge=ridge), host=host)
 
 
 def dq(bins: int = 10, weight: float = 1.0) -> Selector:

@@ -55,14 +55,15 @@ def factors(outputs: Outputs, labels: jax.Array) -> LastLayer:
 
 
 def network_gradients(
-    network: Network, variables: PyTree, data: RealData, normaliser: Normaliser
+    network: Network, variables: PyTree, data: RealData, normaliser: Normaliser, *,
+    block: int | None = None,
 ) -> LastLayer:
-    """Those of all real images, NumPy arrays, looked at block by block."""
+    """Those of all real images, NumPy arrays, looked at by blocks, see `looks.look_at`."""
     def look(variables, images, labels):
         return in_chunks(lambda part: factors(network.apply(variables, part[0]), part[1]),
                          (images, labels))
 
-    return look_at(look, variables, data, normaliser)
+    return look_at(look, variables, data, normaliser, block=block)
 
 
 def take(seen: LastLayer, rows: Any) -> LastLayer:

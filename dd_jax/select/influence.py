@@ -20,9 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.data import rows_of_classes
 from dd_jax.errors import require_at_least_zero, require_probability, require_whole
 from dd_jax.select.gradients import LastLayer, along, take, unit, weighted_sum
 from dd_jax.select.greedy_choices import greedy
+from dd_jax.select.memory import NUMBER, Bytes, Memory, Phase, Sizes, known_gradients
 from dd_jax.select.rules import unweighted
 from dd_jax.select.selector import Chosen, Selector, check_known
 from dd_jax.solvers.kernel_ridge import fit_kernel
@@ -48,7 +50,8 @@ class Influence(NamedTuple):
 
 
 def influence(
-    held_out: float = 0.1, *, landmarks: int = 4096, damping: float = 0.01
+    held_out: float = 0.1, *, landmarks: int = 4096, damping: float = 0.01,
+    block: int | None = None,
 ) -> Selector:
     """The selector.
 
@@ -57,6 +60,7 @@ def influence(
         These are chosen only where all others are.
       landmarks: images whose influence is computed, of those that are not held out.
       damping: of the kernel, as a share of its diagonal.
+      block: images that are compared with all landmarks at a time; None: 1,024.
 
     Raises:
       ConfigError: a share that is none, no landmark, a damping below 0.
@@ -72,26 +76,57 @@ def influence(
     def scored(data: RealData, have: Mapping[str, Any], key: jax.Array) -> Influence:
         seen, labels = have["gradients"], np.asarray(data.labels, np.int32)
         check_known(seen, data)
-        held = held_out_of(labels, held_out, jax.random.fold_in(key, _HELD_OUT))
+        classes = rows_of_classes(data)
+        held = held_out_of(classes, held_out, jax.random.fold_in(key, _HELD_OUT))
         rest = np.flatnonzero(~held) if not held.all() else np.arange(len(labels))
         order = np.asarray(jax.random.permutation(
             jax.random.fold_in(key, _LANDMARKS), len(rest)))
         rows = np.sort(rest[order[:landmarks]])
-        aligned = alignments(take(seen, rows), [
-            take(seen, np.flatnonzero(held & (labels == label)))
-            for label in range(data.spec.num_classes)])
+        aligned = alignments(take(seen, rows), [take(seen, own[held[own]]) for own in classes])
         sigma = kernel_width(seen.inputs, jax.random.fold_in(key, _WIDTH))
-        return Influence(propagated(seen.inputs, rows, aligned, sigma, damping), held, labels)
+        found = propagated(seen.inputs, rows, aligned, sigma, damping, block=block or _BLOCK)
+        return Influence(found, held, labels)
 
-    return Selector(scored, in_turns, needs=("gradients",), drawn=True)
+    def blocked(block: int) -> Selector:
+        return influence(held_out, landmarks=landmarks, damping=damping, block=block)
+
+    return Selector(scored, in_turns, needs=("gradients",), drawn=True,
+                    memory=_memory(landmarks), blocked=blocked)
 
 
-def held_out_of(labels: np.ndarray, share: float, key: jax.Array) -> np.ndarray:
-    """[N] bool, a drawn share of each class, rounded, and at least one image."""
-    drawn = np.asarray(jax.random.uniform(key, labels.shape, jnp.float32))
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
+def _memory(landmarks: int) -> Memory:
+    def marks(sizes: Sizes) -> int:
+        return min(landmarks, sizes.images)
+
+    def host(sizes: Sizes) -> Bytes:
+        return {**known_gradients(sizes), "influence": NUMBER * sizes.images * sizes.classes}
+
+    def score(sizes: Sizes) -> Bytes:  # the kernel, damped, and its factor
+        row = 2 * (sizes.classes + sizes.width)
+        return {"landmarks": NUMBER * marks(sizes) * row, "kernel": 5 * NUMBER * marks(sizes) ** 2}
+
+    def choice(sizes: Sizes) -> Bytes:
+        return {"influence": 3 * NUMBER * sizes.group * sizes.classes,
+                "numbers": 6 * NUMBER * sizes.group}
+
+    compared = Phase(
+        score, block=lambda sizes: min(_BLOCK, sizes.images),
+        row=lambda sizes: NUMBER * (2 * marks(sizes) + sizes.width + sizes.classes))
+    return Memory(host, {"score": compared, "choice": Phase(choice)})
+
+
+def held_out_of(classes: list[np.ndarray], share: float, key: jax.Array) -> np.ndarray:
+    """[N] bool, a drawn share of each class, rounded, and at least one image.
+
+    Args:
+      classes: rows of each class.
+      share: of a class.
+      key: PRNG key.
+    """
+    total = sum(map(len, classes))
+    drawn = np.asarray(jax.random.uniform(key, (total,), jnp.float32))
+    held = np.zeros(total, bool)
+    for rows in filter(len, classes):
         rows = rows[np.argsort(drawn[rows], kind="stable")]
         held[rows[: max(1, round(share * len(rows)))]] = True
     return held
@@ -124,7 +159,8 @@ def kernel_width(inputs: np.ndarray, key: jax.Array) -> float:
 
 
 def propagated(
-    inputs: np.ndarray, rows: np.ndarray, aligned: np.ndarray, sigma: float, damping: float
+    inputs: np.ndarray, rows: np.ndarray, aligned: np.ndarray, sigma: float, damping: float, *,
+    block: int = _BLOCK,
 ) -> np.ndarray:
     """Kernel ridge regression of the landmarks' values at every image: [N, K] float32.
 
@@ -134,14 +170,16 @@ def propagated(
       aligned: their values, [L, K].
       sigma: width of the kernel.
       damping: as a share of the kernel's diagonal.
+      block: images that are compared with all landmarks at a time.
     """
     centre = inputs[rows].mean(axis=0)
     scale = np.float32(1 / (np.sqrt(2) * sigma))
     marks = jnp.asarray((inputs[rows] - centre) * scale)
     fitted = fit_kernel(_kernel(marks, marks), jnp.asarray(aligned), ridge=damping).alpha
     found = []
-    for start in range(0, len(inputs), _BLOCK):
-        part = np.minimum(np.arange(start, start + _BLOCK), len(inputs) - 1)
+    block = min(block, len(inputs))
+    for start in range(0, len(inputs), block):
+        part = np.minimum(np.arange(start, start + block), len(inputs) - 1)
         points = jnp.asarray((inputs[part] - centre) * scale)
         found.append(np.asarray(_at(points, marks, fitted)))
     return np.concatenate(found)[: len(inputs)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,39 @@ import numpy as np
 
 from dd_jax.backend import own_dtypes
 from dd_jax.errors import ConfigError, require_whole
+from dd_jax.select.memory import NUMBER, Bytes, Phase, Sizes
 
 _MOST_NUMBERS = 2**24  # distances of a block of points to all others
+
+
+def block_of(among: int) -> int:
+    """Points whose distances to so many others are computed together.
+
+    Example:
+      >>> block_of(60_000)
+      256
+    """
+    return max(1, _MOST_NUMBERS // _padded(among))
+
+
+def _padded(size: int) -> int:
+    return 1 << (size - 1).bit_length()  # classes of many sizes share a few programs
+
+
+def neighbours_phase(among: Callable[[Sizes], int], width: Callable[[Sizes], int]) -> Phase:
+    """What `nearest` holds on the device.
+
+    Args:
+      among: sizes -> m, points among which it looks.
+      width: sizes -> P.
+    """
+    def arrays(sizes: Sizes) -> Bytes:
+        return {"points": 2 * NUMBER * _padded(among(sizes)) * width(sizes)}
+
+    def row(sizes: Sizes) -> int:  # distances, and as they are compared
+        return NUMBER * (2 * _padded(among(sizes)) + 2 * width(sizes))
+
+    return Phase(arrays, row, lambda sizes: min(sizes.images, block_of(among(sizes))))
 
 
 @own_dtypes()
@@ -49,10 +81,10 @@ def nearest(
         raise ConfigError(f"neighbours is {count}, and a point has {most}",
                           fix="ask for fewer, or give more points")
     mean = np.mean(among, axis=0, dtype=np.float64).astype(np.float32)
-    size = 1 << (len(among) - 1).bit_length()  # classes of many sizes share a few programs
+    size = _padded(len(among))
     held = jnp.asarray(among - mean)
     held = jnp.concatenate([held, jnp.zeros((size - len(among), held.shape[1]))])
-    block = min(len(points), block or max(1, _MOST_NUMBERS // size))
+    block = min(len(points), block or block_of(len(among)))
     found = []
     for start in range(0, len(points), block):
         rows = np.minimum(np.arange(start, start + block), len(points) - 1)

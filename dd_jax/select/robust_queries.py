@@ -26,6 +26,7 @@ import numpy as np
 
 from dd_jax.errors import ConfigError, require_probability, require_whole
 from dd_jax.select.dynamic_scores import first_epochs
+from dd_jax.select.memory import Bytes, Memory, Phase, Sizes, known_dynamics, of_numbers
 from dd_jax.select.selector import Chosen, Selector
 from dd_jax.types import RealData
 
@@ -123,4 +124,8 @@ def robust_active(wrong: float = 0.1, *, until: int | None = None) -> Selector:
     def choose(gains: jax.Array, valid: jax.Array, count: int, key: jax.Array) -> Chosen:
         return drawn(gains, valid, count, key, wrong=wrong)
 
-    return Selector(scored, choose, needs=("dynamics",), drawn=True)
+    def host(sizes: Sizes) -> Bytes:
+        return {**known_dynamics(sizes), "distribution": 8 * 8 * sizes.group}
+
+    return Selector(scored, choose, needs=("dynamics",), drawn=True,
+                    memory=Memory(host, {"choice": Phase(of_numbers(2))}))

@@ -12,6 +12,7 @@ import numpy as np
 from dd_jax.data import rows_of_classes
 from dd_jax.errors import ConfigError, NonFiniteError
 from dd_jax.select.budget import Budget, counts_of
+from dd_jax.select.memory import Held, Memory, Sizes, planned
 from dd_jax.types import PyTree, RealData
 
 _SCORE, _CHOOSE = range(2)
@@ -47,12 +48,16 @@ class Selector(NamedTuple):
         `boundary.Boundary`, `dynamics.Dynamics` and `archaeology.Probed`.
       drawn: whether the key matters. One that does not draw gives the same images in whatever
         order the set has them, but for ties.
+      memory: what it holds, told before it runs; None where nobody has said.
+      blocked: (rows) -> the same selector that goes by blocks of so many; None for one without.
     """
 
     score: Callable[[RealData, Mapping[str, Any], jax.Array], PyTree]
     choose: Callable[[PyTree, jax.Array, int, jax.Array], Chosen]
     needs: tuple[str, ...] = ()
     drawn: bool = False
+    memory: Memory | None = None
+    blocked: Callable[[int], Selector] | None = None
 
 
 def select(
@@ -109,6 +114,55 @@ def select(
         parts.append((rows[np.asarray(chosen.rows)], np.asarray(chosen.weights)))
     rows, weights = (np.concatenate(part) for part in zip(*parts))
     return Chosen(rows.astype(np.int32), weights.astype(np.float32))
+
+
+def sizes_of(data: RealData, budget: Budget, **looked: int) -> Sizes:
+    """What the memory of a selection depends on.
+
+    Args:
+      data: the real set; only its labels are looked at.
+      budget: how many are chosen.
+      **looked: other fields of `Sizes`, such as the width of features.
+
+    Raises:
+      ConfigError, DataError: a budget that cannot be.
+
+    Example:
+      >>> from dd_jax.data import from_arrays
+      >>> data = from_arrays(np.zeros((6, 1, 1), np.uint8), [0, 0, 0, 0, 0, 1])
+      >>> sizes_of(data, Budget(per_class=1)).group
+      6
+    """
+    counts = counts_of(budget, data)
+    held = [len(rows) for rows in _groups(data, budget)]
+    group = max(held) if len(set(held)) == 1 else _size(max(held))
+    return Sizes(len(data.labels), group, int(np.max(data.class_counts)), int(counts.max()),
+                 data.spec.num_classes, **looked)
+
+
+def within(selector: Selector, sizes: Sizes, bound: int) -> tuple[Selector, Held | None]:
+    """A selector whose blocks keep a bound on the device's memory, and what it then holds.
+
+    It chooses the same images.
+
+    Args:
+      selector: any.
+      sizes: see `sizes_of`.
+      bound: bytes.
+
+    Returns:
+      (the selector, what it holds); None where it has not said.
+
+    Raises:
+      ConfigError: not even blocks of one row keep the bound.
+    """
+    if selector.memory is None:
+        return selector, None
+    held = planned(selector.memory, sizes, bound)
+    if selector.blocked is not None:
+        [block] = held.blocks.values()
+        selector = selector.blocked(block)
+    return selector, held
 
 
 def check_known(known: PyTree, data: RealData) -> None:

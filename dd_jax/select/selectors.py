@@ -13,7 +13,19 @@ from dd_jax.data import rows_of_classes
 from dd_jax.errors import unknown
 from dd_jax.select import facility_location as locations
 from dd_jax.select import greedy_choices, rules
-from dd_jax.select.medoids import medoids
+from dd_jax.select.medoids import chunk_of, medoids
+from dd_jax.select.memory import (
+    NUMBER,
+    SORTED,
+    Bytes,
+    Memory,
+    Phase,
+    Sizes,
+    known_features,
+    of_features,
+    of_numbers,
+    of_scores,
+)
 from dd_jax.select.selector import Selector
 from dd_jax.types import RealData
 
@@ -23,8 +35,15 @@ def features_of(data: RealData, have: Mapping[str, Any], key: jax.Array) -> Any:
     return have["features"]
 
 
-def _of_features(choose: Callable, *, drawn: bool = False) -> Selector:
-    return Selector(features_of, choose, needs=("features",), drawn=drawn)
+_GREEDY = Phase(of_features(6))  # squares, gains, what is left, places, and a product
+
+
+def _of_features(
+    choose: Callable, *, drawn: bool = False, phase: Phase = _GREEDY,
+    blocked: Callable[[int], Selector] | None = None,
+) -> Selector:
+    return Selector(features_of, choose, needs=("features",), drawn=drawn,
+                    memory=Memory(known_features, {"choice": phase}), blocked=blocked)
 
 
 def by_rule(order: str) -> Callable:
@@ -41,7 +60,8 @@ def by_rule(order: str) -> Callable:
 def random() -> Selector:
     """Random images."""
     return Selector(lambda data, have, key: np.zeros(len(data.labels), np.float32),
-                    rules.anything, drawn=True)
+                    rules.anything, drawn=True,
+                    memory=of_scores(lambda sizes: {"scores": NUMBER * sizes.images}))
 
 
 def herding() -> Selector:
@@ -60,14 +80,24 @@ def k_center(first: str = "mean") -> Selector:
     return _of_features(partial(greedy_choices.k_center, first=first), drawn=first == "random")
 
 
-def k_means(iterations: int = 10) -> Selector:
+def k_means(iterations: int = 10, chunk: int | None = None) -> Selector:
     """Images nearest to the centres of clusters, see `medoids.medoids`."""
-    return _of_features(partial(medoids, iterations=iterations), drawn=True)
+    def arrays(sizes: Sizes) -> Bytes:
+        centres = 3 * NUMBER * sizes.count * sizes.width
+        return {**of_features(4, copies=3)(sizes), "centres": centres}
+
+    distances = Phase(arrays, row=lambda sizes: 2 * NUMBER * sizes.count,
+                      block=lambda sizes: chunk_of(sizes.group, sizes.count))
+    return _of_features(partial(medoids, iterations=iterations, chunk=chunk), drawn=True,
+                        phase=distances, blocked=partial(k_means, iterations))
 
 
 def facility_location(block: int | None = None) -> Selector:
     """Every image is like one of the chosen, see `facility_location.facility_location`."""
-    return _of_features(partial(locations.facility_location, block=block))
+    candidates = Phase(of_features(8), row=lambda sizes: NUMBER * (2 * sizes.group + sizes.width),
+                       block=lambda sizes: locations.block_of(sizes.group))
+    return _of_features(partial(locations.facility_location, block=block), phase=candidates,
+                        blocked=facility_location)
 
 
 def graph_cut(weight: float = 1.0) -> Selector:
@@ -80,7 +110,11 @@ def moderate() -> Selector:
 
     Source: Xia et al., Moderate Coreset, ICLR 2023.
     """
-    return Selector(_far_from_median, rules.middle, needs=("features",))
+    def host(sizes: Sizes) -> Bytes:  # of a class once more, and sorted
+        return {**known_features(sizes), "class": 2 * NUMBER * sizes.group * sizes.width}
+
+    return Selector(_far_from_median, rules.middle, needs=("features",),
+                    memory=Memory(host, {"choice": Phase(of_numbers(SORTED))}))
 
 
 def _far_from_median(data: RealData, have: Mapping[str, Any], key: jax.Array) -> np.ndarray:

@@ -7,19 +7,9 @@ import pytest
 
 import dd_jax as dd
 from dd_jax.errors import ConfigError, DataError
-from dd_jax.store.artefacts import ArtefactStore
 from tests.laws import members
 from tests.methods import tiny
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return ArtefactStore(tmp_path_factory.mktemp("store"))
-
-
-def made(store, name="pca", **changes):
-    data = members.toy_data()
-    return dd.distill(tiny.plan(name, data, **changes), data, artefacts=store, show_progress=False)
+from tests.methods.tiny import made
 
 
 def shrunk(image):
@@ -35,9 +25,9 @@ def enlarged(small):
 
 
 def test_grids_hold_the_easiest_images_in_order(store):
-    found, toy = made(store, ipc=2), members.toy_data()
+    found, toy = made("pca", store, ipc=2), members.toy_data()
     rows = np.asarray(found.recipe["rows"]).reshape(4, 4)
-    easiest = made(store, "el2n", ipc=8, order="bottom").recipe["rows"]
+    easiest = made("el2n", store, ipc=8, order="bottom").recipe["rows"]
     assert rows.ravel().tolist() == easiest and found.ipc == 2
     assert np.asarray(toy.labels)[rows].tolist() == [[0] * 4, [0] * 4, [1] * 4, [1] * 4]
     real = np.asarray(toy.images)[rows.ravel()].astype(np.float64) / 255
@@ -46,7 +36,7 @@ def test_grids_hold_the_easiest_images_in_order(store):
 
 
 def test_networks_see_the_tiles_and_the_grid_is_what_is_paid(store):
-    found = made(store, ipc=2)
+    found = made("pca", store, ipc=2)
     shown = found.trainable()
     assert shown.images.shape == (16, 8, 8, 1)
     assert shown.labels.argmax(axis=1).tolist() == [0] * 8 + [1] * 8

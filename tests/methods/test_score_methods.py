@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
-import numpy as np
-import pytest
-
-import dd_jax as dd
 from dd_jax.select.probes import SUITES
-from dd_jax.store.artefacts import ArtefactStore
-from tests.laws import members
-from tests.methods import tiny
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return ArtefactStore(tmp_path_factory.mktemp("store"))
-
-
-def made(name, store, data=None, **changes):
-    data = data or members.toy_data()
-    return dd.distill(tiny.plan(name, data, **changes), data, artefacts=store, show_progress=False)
+from tests.methods.tiny import made
 
 
 def test_the_set_notes_how_well_held_out_probes_are_told_apart(store):
@@ -42,16 +25,6 @@ def test_a_budget_and_a_suite_share_the_training_with_probes(store):
     after = len([1 for entry, how, _ in store.report if entry.startswith("probed")
                  and how == "made"])
     assert after - before <= 1 and len(set(map(tuple, rows))) == 3
-
-
-def test_images_on_the_host_are_chosen_alike(store):
-    toy = members.toy_data()
-    host = dataclasses.replace(toy, images=np.asarray(toy.images))
-    for name in ("archaeology", "cal", "deepfool"):
-        other = ArtefactStore(store.folder.parent / "host")
-        rows = [made(name, where, data, ipc=2).recipe["rows"]
-                for where, data in ((store, toy), (other, host))]
-        assert rows[0] == rows[1]
 
 
 def test_settings_change_the_choice(store):

@@ -13,25 +13,16 @@ from dd_jax import methods
 from dd_jax.data import from_arrays
 from dd_jax.errors import ConfigError, DataError
 from dd_jax.methods.families.selection import OfDynamics, Selection
-from dd_jax.select import OF_FEATURES
+from dd_jax.select import OF_FEATURES, looks
 from dd_jax.store.artefacts import ArtefactStore
 from tests.laws import members
 from tests.methods import tiny
+from tests.methods.tiny import made
 
-# Of unchanged images: PCA's are pasted into grids, see test_pca.py.
-NAMES = [name for name in methods.METHODS
-         if issubclass(methods.METHODS[name].settings, Selection) and name != "pca"]
+ALL = [name for name in methods.METHODS if issubclass(methods.METHODS[name].settings, Selection)]
+# Of unchanged images: PCA's are pasted into grids, CCFS adds to distilled ones; see their tests.
+NAMES = [name for name in ALL if name not in ("pca", "ccfs")]
 WEIGHING = {"craig", "cw_erm", "grad_match"}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return ArtefactStore(tmp_path_factory.mktemp("store"))
-
-
-def made(name, store, data=None, **changes):
-    data = data or members.toy_data()
-    return dd.distill(tiny.plan(name, data, **changes), data, artefacts=store, show_progress=False)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,14 +106,70 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_made(name, chang
         tiny.plan(name, **changes)
 
 
-def test_images_on_the_host_are_chosen_alike(store):
+class Asked(np.ndarray):
+    """Images on the host that note how many of them were asked for together."""
+
+    most = 0
+
+    def __getitem__(self, at):
+        if isinstance(at, np.ndarray):
+            Asked.most = max(Asked.most, len(at))
+        return super().__getitem__(at)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(store):
+    """Another store, for what is made of the same data on the host."""
+    return ArtefactStore(store.folder.parent / "host")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_images_on_the_host_are_chosen_alike_block_by_block(name, store, elsewhere, monkeypatch):
+    toy = members.toy_data()
+    host = dataclasses.replace(toy, images=np.asarray(toy.images).view(Asked))
+    wanted = made(name, store, ipc=2)
+    monkeypatch.setattr(looks, "block_rows", lambda data: 16)
+    monkeypatch.setattr(Asked, "most", 0)
+    found = made(name, elsewhere, host, ipc=2)
+    assert found.recipe["rows"] == wanted.recipe["rows"]
+    np.testing.assert_allclose(found.synthetic.images, wanted.synthetic.images, rtol=1e-6)
+    assert 0 < Asked.most <= 16  # a block, or a batch of the networks
+
+
+def test_a_start_is_chosen_from_images_on_the_host(store, elsewhere):
     toy = members.toy_data()
     host = dataclasses.replace(toy, images=np.asarray(toy.images))
-    for name in ("herding", "el2n", "craig"):
-        other = ArtefactStore(store.folder.parent / "host")
-        rows = [made(name, where, data, ipc=2).recipe["rows"]
-                for where, data in ((store, toy), (other, host))]
-        assert rows[0] == rows[1]
+    starts = [dd.distill.complete(tiny.plan("dm", data, ipc=2, start="k_center"), data,
+                                  artefacts=where).start(data, None).images
+              for data, where in ((toy, store), (host, elsewhere))]
+    np.testing.assert_allclose(*starts, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_memory_is_told_and_too_little_is_refused(name):
+    plan = tiny.plan(name, ipc=2)
+    assert plan.told.startswith("memory: ") and "on the host" in plan.told
+    assert plan.then(lambda recipe: recipe).told == plan.told
+    with pytest.raises(ConfigError, match="memory is 100 B, and the .* holds"):
+        tiny.plan(name, ipc=2, memory=100)
+
+
+@pytest.mark.parametrize("name", ["herding", "facility_location", "archaeology"])
+def test_a_bound_changes_neither_the_choice_nor_what_is_kept(name, store):
+    data = members.toy_data()
+    usual = tiny.plan(name, data, ipc=2)
+
+    def fits(bound):
+        try:
+            return bool(tiny.plan(name, data, ipc=2, memory=bound))
+        except ConfigError:
+            return False
+
+    tight = tiny.plan(name, data, ipc=2, memory=next(filter(fits, range(150_000, 10**6, 4000))))
+    assert tight.addresses(data) == usual.addresses(data) and tight.told != usual.told
+    other = ArtefactStore(store.folder.parent / "tight")
+    found = dd.distill(tight, data, artefacts=other, show_progress=False)
+    assert found.recipe["rows"] == made(name, store, ipc=2).recipe["rows"]
 
 
 @pytest.mark.parametrize("name", OF_FEATURES)

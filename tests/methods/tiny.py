@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dd_jax as dd
 from dd_jax import methods
 from tests.laws import members
 
@@ -28,6 +29,7 @@ TINY = {
     "cafe": dict(width=2, depth=2, **_TEST, batch_size=6, measure_size=4, max_uses=3, max_epochs=4,
                  window=2, networks=30, uses=2),
     "cal": _LOOKED,
+    "ccfs": dict(_RECORDED, networks=1, filter_epochs=1, filter_batch_size=4),
     "cartography": _RECORDED,
     "cw_erm": dict(_LOOKED, weight_steps=3, weight_batch_size=4, weight_net_width=5),
     "craig": _LOOKED,
@@ -97,6 +99,12 @@ UNTAUGHT = {"wmdd": dict(teacher_epochs=0, teacher="convnet"), "krr_st": dict(te
 def plan(name, data=None, **changes):
     """The plan of a method on toy images with tiny settings, and changes of these."""
     return methods.plan(name, data or members.toy_data(), **{**TINY[name], **changes})
+
+
+def made(name, store, data=None, **changes):
+    """The set of a method on toy images, its artefacts in that store."""
+    data = data or members.toy_data()
+    return dd.distill(plan(name, data, **changes), data, artefacts=store, show_progress=False)
 
 
 def recipe(name, data=None, **changes):

@@ -131,15 +131,15 @@ def test_quantized_images_are_drawn_from_each_bin_by_turns():
     assert set(firsts) <= parts[0] and len(set(firsts)) > 5
 
 
-def test_influence_is_kernel_ridge_regression_of_cosines(monkeypatch):
-    monkeypatch.setattr(influences, "_BLOCK", 16)
+def test_influence_is_kernel_ridge_regression_of_cosines():
     seen, labels = jax.tree.map(np.asarray, seen_of(50)), np.arange(50) % 3
-    held = influences.held_out_of(labels, 0.2, KEY)
+    classes = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    held = influences.held_out_of(classes, 0.2, KEY)
     assert np.bincount(labels[held]).tolist() == [3, 3, 3]
     marks = np.flatnonzero(~held)[::2]
     aligned = influences.alignments(take(seen, marks), [
         take(seen, np.flatnonzero(held & (labels == label))) for label in range(3)])
-    found = influences.propagated(seen.inputs, marks, aligned, 2.0, 0.01)
+    found = influences.propagated(seen.inputs, marks, aligned, 2.0, 0.01, block=16)
     wanted = slow.influence(slow.written_out(*seen), seen.inputs, held, marks, labels, 2.0, 0.01)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
     far = np.linalg.norm(seen.inputs[:, None] - seen.inputs, axis=2)[np.triu_indices(50, 1)]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dd_jax.backend import device_bytes
 from dd_jax.data import gather
 from dd_jax.distill.needs import teacher
 from dd_jax.distill.selection_needs import chosen, dynamics, features, gradients
@@ -36,11 +37,52 @@ from dd_jax.select import OF_FEATURES, ORDERS, Budget, Selector, counts_of
 from dd_jax.select.budget import SHORT, WITHIN
 from dd_jax.select.dynamic_scores import check_epochs, of_dynamics
 from dd_jax.select.dynamics import Recording
+from dd_jax.select.looks import feature_width, look_phase
+from dd_jax.select.memory import Held, Memory, Phase, nothing, planned
+from dd_jax.select.selector import sizes_of, within
 from dd_jax.store.artefacts import Artefact
 from dd_jax.synthetic import Labels
 from dd_jax.types import Objective, RealData
 
 _CHOSEN = "its images are real ones that were chosen"
+_NO_BOUND = 2**62
+# Budgets of a method that needs as many images of every class: what `ipc` says, and no other.
+_PER_CLASS = {"total": None, "share": None, "within": "class", "short": "refuse"}
+
+
+def require_per_class(settings: Selection, why: str) -> None:
+    """Refuses budgets other than `ipc`.
+
+    Args:
+      settings: of a selection.
+      why: the method cannot have them.
+
+    Raises:
+      ConfigError: as said.
+    """
+    for name, value in _PER_CLASS.items():
+        if (given := getattr(settings, name)) != value:
+            raise ConfigError(f"{name} is {given!r}, but {why}",
+                              fix=f"pass ipc, and leave {name} as it is, {value!r}")
+
+
+class Fitted(NamedTuple):
+    """A selection whose blocks keep a bound on the device's memory.
+
+    Attributes:
+      selector: what chooses.
+      held: what the choice holds; None where its selector has not said.
+      look: what a look at all images holds; None where there is none.
+    """
+
+    selector: Selector
+    held: Held | None
+    look: Held | None
+
+    @property
+    def block(self) -> int | None:
+        """Images that are looked at together."""
+        return None if self.look is None else self.look.blocks["look"]
 
 
 class Selection(Tested):
@@ -82,17 +124,44 @@ class Selection(Tested):
         """Settings that shape the choice, beside the budget and what is looked at."""
         return {}
 
+    def looked(self, at: Site) -> Mapping[str, int]:
+        """Fields of `select.memory.Sizes` that say what is looked at."""
+        return {}
+
+    def look(self, at: Site) -> Phase | None:
+        """What a look at all images holds on the device; networks in training are not counted."""
+        return None
+
+    def fitted(self, at: Site) -> Fitted:
+        """The selector, and what it holds, with blocks that keep the bound of the site.
+
+        Raises:
+          ConfigError: no blocks do.
+        """
+        if "fitted" not in at.kept:
+            bound = at.memory or device_bytes() or _NO_BOUND
+            sizes = sizes_of(at.data, self.budget(), **self.looked(at))
+            look = self.look(at)
+            at.kept["fitted"] = Fitted(
+                *within(self.selector(), sizes, bound),
+                None if look is None else planned(Memory(nothing, {"look": look}), sizes, bound))
+        return at.kept["fitted"]
+
+    def told(self, at: Site) -> str:
+        parts = [str(held) for held in self.fitted(at)[:0:-1] if held is not None]
+        return f"memory: {'; '.join(parts)}" if parts else ""
+
     def looks(self, at: Site) -> Mapping[str, Artefact]:
         """What the selector needs."""
         return {}
 
     def check(self, at: Site) -> None:
         counts_of(self.budget(), at.data)
-        self.selector()
+        self.fitted(at)
 
     def needs(self, at: Site) -> Mapping[str, Artefact]:
         return {"chosen": chosen(
-            method_name(type(self)), self.selector(), at.data, self.budget(),
+            method_name(type(self)), self.fitted(at).selector, at.data, self.budget(),
             settings=self.shaping(), seed=self.choice_seed,
             needs={"normaliser": at.whitening, **self.looks(at)})}
 
@@ -109,12 +178,15 @@ class Selection(Tested):
         if at.data.images.dtype == jnp.uint8:  # a byte a value, a class number, perhaps a weight
             each = math.prod(at.spec.shape) + (8 if weighted else 4)
             notes["stored_bytes"] = len(rows) * each
+        return dict(self.unlearned(at), finalise=finalise, notes=notes,
+                    start=rows_start(rows, at.normaliser, kind="classes"))
+
+    def unlearned(self, at: Site) -> dict:
+        """Fields of the recipe of a set of classes that no step changes."""
         return dict(
             objective=Objective(lambda synthetic, state, batch, key: (
                 0 * jnp.sum(synthetic.images), {}), bound=_CHOSEN, real=False),
-            optimizer=optax.set_to_zero(), steps=0, finalise=finalise, labels=Labels("classes"),
-            start=rows_start(rows, at.normaliser, kind="classes"),
-            notes=notes,
+            optimizer=optax.set_to_zero(), steps=0, labels=Labels("classes"),
             evaluation=at.protocol("dc"))
 
 
@@ -138,6 +210,9 @@ class Observed(Selection, ConvNets):
         "official": {},
         "cpu": {0: dict(width=32, evaluation_width=32, evaluation_epochs=None, network_epochs=3)},
     }
+
+    def look(self, at: Site) -> Phase | None:
+        return look_phase(at.convnet(), at.data)
 
     def recording(self, at: Site) -> Recording:
         """How a network is trained."""
@@ -179,14 +254,27 @@ class OfFeatures(Observed):
     def looks(self, at: Site) -> Mapping[str, Artefact]:
         if self.features == "pixels":
             return {}
-        return {"features": features(at.convnet(), self.taught(at), at.data, at.whitening)}
+        return {"features": features(at.convnet(), self.taught(at), at.data, at.whitening,
+                                     block=self.fitted(at).block)}
+
+    def looked(self, at: Site) -> Mapping[str, int]:
+        if self.features == "pixels":
+            return {"width": math.prod(at.spec.shape)}
+        return {"width": feature_width(at.convnet(), at.data)}
+
+    def look(self, at: Site) -> Phase | None:
+        return None if self.features == "pixels" else super().look(at)
 
 
 class OfGradients(Observed):
     """Settings of selections by gradients of the last layer of a network trained on the images."""
 
     def looks(self, at: Site) -> Mapping[str, Artefact]:
-        return {"gradients": gradients(at.convnet(), self.taught(at), at.data, at.whitening)}
+        return {"gradients": gradients(at.convnet(), self.taught(at), at.data, at.whitening,
+                                       block=self.fitted(at).block)}
+
+    def looked(self, at: Site) -> Mapping[str, int]:
+        return {"width": feature_width(at.convnet(), at.data)}
 
 
 class Recorded(Observed):
@@ -207,11 +295,15 @@ class Recorded(Observed):
     def recorded(self, at: Site) -> Artefact:
         """The dynamics, shared by all that look at them."""
         return dynamics(
-            self.recording(at), at.data, networks=self.networks, epochs=self.network_epochs,
+            self.recording(at)._replace(block=self.fitted(at).block), at.data,
+            networks=self.networks, epochs=self.network_epochs,
             settings=self.training(), normaliser=at.whitening, seed=self.network_seed)
 
     def looks(self, at: Site) -> Mapping[str, Artefact]:
         return {"dynamics": self.recorded(at)}
+
+    def looked(self, at: Site) -> Mapping[str, int]:
+        return {"networks": self.networks, "epochs": self.network_epochs}
 
     def check_until(self, until: int | None) -> None:
         """Refuses more epochs than there are.

@@ -18,6 +18,7 @@ from dd_jax.methods.frame.fields import (
     at_least,
     one_of,
 )
+from dd_jax.methods.frame.rates import with_rate
 from dd_jax.methods.frame.registry import METHODS, Method, Published, get
 from dd_jax.methods.frame.settings import (
     ConvNets,
@@ -30,7 +31,6 @@ from dd_jax.methods.frame.settings import (
     default_depth,
     plan_of,
     preset,
-    with_rate,
 )
 
 __all__ = ["ConvNets", "Decay", "GradientDistance", "LabelHead", "LearnedRate", "METHODS", "Method",

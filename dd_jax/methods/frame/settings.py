@@ -13,8 +13,6 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-
 from dd_jax import augment, nets
 from dd_jax.backend import own_dtypes, refuse_forked
 from dd_jax.data import Normaliser
@@ -80,6 +78,10 @@ class Settings:
     def needs(self, at: Site) -> Mapping[str, Artefact]:
         """What has to be computed from the real data first, see `distill.needs`."""
         return {}
+
+    def told(self, at: Site) -> str:
+        """What the user is told before anything runs, see `Plan.told`."""
+        return ""
 
     def build(self, at: Site) -> Mapping[str, Any]:
         """Fields of the recipe; "objective", "optimizer" and "evaluation" at least."""
@@ -176,12 +178,16 @@ class Site:
       data: the real training set.
       whitening: the normaliser as an artefact, for what needs it.
       have: name -> opened artefact; empty before they are there.
+      memory: bytes that the device may hold at once, for what goes by blocks; None: all it has.
+      kept: what settings have computed for this site, by name.
     """
 
     settings: Any
     data: RealData
     whitening: Artefact
     have: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    memory: int | None = None
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def spec(self) -> DataSpec:
@@ -320,13 +326,16 @@ def method_name(kind: type[Settings]) -> str:
 
 
 @own_dtypes()
-def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
+def plan_of(
+    settings: Settings, data: RealData, *, citation: str = "", memory: int | None = None
+) -> Plan:
     """A method's declaration as a plan: checked, with defaults filled in.
 
     Args:
       settings: of the method.
       data: the real training set.
       citation: of the recipe.
+      memory: see `Site`.
 
     Raises:
       ConfigError: a setting that cannot be.
@@ -338,13 +347,14 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
     _check_classes(settings, data)
     if hasattr(settings, "start"):
         check_any_start(settings.start, data, settings.ipc)
-    site = Site(settings, data, normaliser_of(_normaliser_name(settings, data), data))
+    site = Site(settings, data, normaliser_of(_normaliser_name(settings, data), data),
+                memory=memory)
     settings.check(site)
     needs = {"normaliser": site.whitening, **settings.needs(site)}
     needs |= start_needs(getattr(settings, "start", ""), data, settings.ipc, site.whitening)
     later = settings.later(site)
     made = {name: need.value for name, need in needs.items() if need.make is None}
-    told = dataclasses.asdict(settings)
+    plain, told = dataclasses.asdict(settings), settings.told(site)
     still = {name: need for name, need in needs.items() if need.make is not None}
 
     def build(have: Mapping[str, Any]) -> Recipe:
@@ -352,9 +362,9 @@ def plan_of(settings: Settings, data: RealData, *, citation: str = "") -> Plan:
 
     def later_plan(start, note):
         changed = {**still, **later(start, note)}
-        return Plan(changed, build, later_plan, told)
+        return Plan(changed, build, later_plan, plain)
 
-    return Plan(still, build, None if later is None else later_plan, told, settings.stages)
+    return Plan(still, build, None if later is None else later_plan, plain, settings.stages, told)
 
 
 def _check_classes(settings: Settings, data: RealData) -> None:
@@ -386,15 +396,3 @@ def _recipe(settings: Settings, site: Site, citation: str) -> Recipe:
     }
     fields["notes"] = {"citation": citation, **fields.get("notes", {})}
     return settings.finish(Recipe(**{**usual, **fields}), site)
-
-
-def with_rate(
-    start: Callable[[RealData, jax.Array], SyntheticSet], rate: Any
-) -> Callable[[RealData, jax.Array], SyntheticSet]:
-    """The start with a learning rate of the student, or with one for each of its steps."""
-
-    def started(data: RealData, key: jax.Array) -> SyntheticSet:
-        return start(data, key)._replace(
-            learning_rate=jax.numpy.asarray(rate, jax.numpy.float32))
-
-    return started
