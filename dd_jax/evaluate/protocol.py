@@ -24,7 +24,8 @@ from dd_jax.evaluate.settings import (
 )
 
 # Of architectures whose width is not a ConvNet's.
-_OWN_WIDTHS = {"mlp": 128, "resnet18": 64, "vgg11": 64, "alexnet": 128}
+_OWN_WIDTHS = {"mlp": 128, "resnet18": 64, "resnet50": 64, "vgg11": 64, "alexnet": 128,
+               "mobilenet_v2": 32, "wrn16_2": 32, "vit_tiny": 192}
 _GROUPS = {"network": NetworkSettings, "optimizer": OptimizerSettings, "plan": PlanSettings,
            "views": ViewSettings, "supervision": SupervisionSettings, "full": FullSettings}
 _OWN = ("name", "seeds", "start_seed", "read_out")
@@ -182,7 +183,8 @@ def for_network(protocol: Protocol, network: str) -> Protocol:
     """The same protocol on another architecture, for cross-architecture tests.
 
     Width, normalisation and initialisation stay as they are, but an MLP and an AlexNet are 128 wide
-    and the first stage of a ResNet or VGG 64.
+    and the first stage of a ResNet or VGG 64, that of WRN-16-2 and the stem of MobileNetV2 32, and
+    the tokens of ViT-tiny 192.
 
     Example:
       >>> for_network(Protocol("dc"), "mlp").network.name
