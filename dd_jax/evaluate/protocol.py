@@ -29,6 +29,7 @@ _OWN_WIDTHS = {"mlp": 128, "resnet18": 64, "resnet50": 64, "vgg11": 64, "alexnet
 _GROUPS = {"network": NetworkSettings, "optimizer": OptimizerSettings, "plan": PlanSettings,
            "views": ViewSettings, "supervision": SupervisionSettings, "full": FullSettings}
 _OWN = ("name", "seeds", "start_seed", "read_out")
+_LATER = (("optimizer", "clip"), ("views", "mixup"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +59,12 @@ class Protocol:
 
     def __post_init__(self):
         check_fields(self)
-        order, schedule, cutmix = self.plan.order, self.optimizer.schedule, self.views.cutmix
-        if order != "random" and (schedule != "constant" or cutmix):
+        order, schedule, views = self.plan.order, self.optimizer.schedule, self.views
+        if order != "random" and (schedule != "constant" or views.cutmix or views.mixup):
             raise ConfigError(
-                f"a protocol of order {order!r} has schedule {schedule!r} and cutmix "
-                f"{cutmix}, which need epochs that are permutations",
-                fix="pass schedule='constant' and cutmix=0.0")
+                f"a protocol of order {order!r} has schedule {schedule!r}, cutmix {views.cutmix} "
+                f"and mixup {views.mixup}, which need epochs that are permutations",
+                fix="pass schedule='constant', cutmix=0.0 and mixup=0.0")
 
     def varied(self, **flat: Any) -> Protocol:
         """The same with other values, by flat names as in `protocol`.
@@ -90,10 +91,17 @@ class Protocol:
         return self.plan.epochs * -(-images // min(images, self.plan.batch_size))
 
     def plain(self) -> dict[str, Any]:
-        """Nested dictionaries of plain values, for files; "read_out" only where there is one."""
+        """Nested dictionaries of plain values, for files.
+
+        "read_out", "clip" and "mixup" only where there is one: so older releases read the others,
+        and what is named by its protocol keeps its name.
+        """
         values = dataclasses.asdict(self)
         if self.read_out is None:
             del values["read_out"]
+        for group, field in _LATER:
+            if not values[group][field]:
+                del values[group][field]
         return values
 
     @classmethod

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, require_above_zero
+from dd_jax.labels.live import check_mode, look, told_to
 from dd_jax.train.losses import Loss, cross_entropy, require_loss
 from dd_jax.types import Network, PyTree
 
@@ -69,17 +69,17 @@ def _labels(arrays: PyTree, views: Views) -> PyTree:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Probabilities:
-    """softmax(logits / temperature) of a network whose variables are the arrays."""
+class _Teacher:
+    """What a network says of the views; its variables are the arrays."""
 
     network: Network
+    told: str
     temperature: float
+    mode: str
 
-    def __call__(self, arrays: PyTree, views: Views) -> jax.Array:
-        def logits(images):
-            return self.network.apply(arrays, images).logits
-
-        return jax.nn.softmax(in_chunks(logits, views.images) / self.temperature)
+    def __call__(self, arrays: PyTree, views: Views) -> PyTree:
+        return look(self.network, arrays, views.images, told=self.told,
+                    temperature=self.temperature, mode=self.mode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,29 +89,53 @@ class _Tempered:
     loss: Loss
     temperature: float
 
+    @property
+    def whole(self) -> bool:
+        """Whether the loss compares the rows of a batch."""
+        return getattr(self.loss, "whole", False)
+
     def __call__(self, logits: jax.Array, targets: PyTree) -> jax.Array:
         return self.loss(logits / self.temperature, targets)
 
 
+def tempered(loss: Loss, temperature: float) -> Loss:
+    """The loss of logits / temperature, for a loss that is told probabilities.
+
+    Raises:
+      ConfigError: the loss is told something else, or looks at a student's features: it has its own
+        temperature.
+    """
+    if temperature == 1.0:
+        return loss
+    if told_to(loss) != "probabilities" or getattr(loss, "of", "logits") != "logits":
+        raise ConfigError(f"temperature is {temperature:g}, and the loss has its own",
+                          fix="leave temperature=1.0, and give the loss one: 'kl@4'")
+    return _Tempered(loss, float(temperature))
+
+
 def teacher(
-    network: Network, variables: PyTree, *, temperature: float = 1.0, loss: Loss = cross_entropy
+    network: Network, variables: PyTree, *, temperature: float = 1.0, loss: Loss = cross_entropy,
+    mode: str = "running",
 ) -> Supervision:
     """A teacher that looks at the same views: targets are softmax(its logits / temperature).
 
-    The student's logits are divided by the temperature, too. The set's labels are not used. Batch
-    normalisation of the teacher takes its running statistics.
+    The student's logits are divided by the temperature, too. The set's labels are not used. A loss
+    whose `targets` are others is told these: the teacher's logits, classes or outputs.
 
     Args:
       network: of the teacher.
       variables: of the teacher; they are the supervision's arrays.
       temperature: above 0.
       loss: (student's logits / temperature, targets [B, K]) -> [B].
+      mode: batch normalisation of the teacher takes its "running" statistics, or those of the
+        "batch".
 
     Returns:
       A `Supervision`.
 
     Raises:
-      ConfigError: a temperature that cannot be, a loss that is no function.
+      ConfigError: a temperature or a mode that cannot be, a loss that is no function, or that a
+        teacher has nothing to tell.
 
     Example:
       >>> from dd_jax import nets
@@ -124,8 +148,9 @@ def teacher(
     """
     require_above_zero("temperature", temperature, why="logits are divided by it", example=1.0)
     require_loss(loss)
-    by = loss if temperature == 1.0 else _Tempered(loss, float(temperature))
-    return Supervision(_Probabilities(network, float(temperature)), by, variables)
+    check_mode(mode)
+    targets = _Teacher(network, told_to(loss), float(temperature), mode)
+    return Supervision(targets, tempered(loss, temperature), variables)
 
 
 def stored_targets(
