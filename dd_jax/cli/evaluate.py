@@ -46,7 +46,7 @@ class Evaluate:
       supervision: the loss against the teacher, such as kl@4 (the default), by name and
         temperature.
       teacher_network: of a teacher that is trained, by default convnet; several make a committee.
-      teacher_width, teacher_epochs, teacher_seed: of its network and its training.
+      teacher_width, teacher_depth, teacher_epochs, teacher_seed: of its network and its training.
       teacher_mode: its batch normalisation by "running" statistics (the default) or those of each
         "batch".
       strict: refuse a teacher that is below the accuracy of its kind.
@@ -73,6 +73,7 @@ class Evaluate:
     supervision: str | None = None
     teacher_network: str | None = None
     teacher_width: int | None = None
+    teacher_depth: int | None = None
     teacher_epochs: int | None = None
     teacher_seed: int | None = None
     teacher_mode: str | None = None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dd_jax.errors import ConfigError
 
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 
 DEFAULT = "kl@4"
 # Options that say something of a teacher.
-_OF_TEACHER = ("supervision", "teacher_network", "teacher_width", "teacher_epochs", "teacher_seed",
-               "teacher_mode", "strict")
+_OF_TRAINING = ("teacher_network", "teacher_width", "teacher_depth", "teacher_epochs",
+                "teacher_seed")
+_OF_TEACHER = ("supervision", *_OF_TRAINING, "teacher_mode", "strict")
 
 
-@dataclasses.dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """What students are told in the place of a set's labels.
 
     Attributes:
@@ -50,7 +49,7 @@ def told_of(
       CheckpointError: a named teacher is not there.
     """
     from dd_jax.distill.taught import check_protocol, shown, taught
-    from dd_jax.labels.live import told_to
+    from dd_jax.labels.live import check_mode, told_to
     from dd_jax.labels.stand_in import parse
 
     if options.teacher is None:
@@ -62,12 +61,12 @@ def told_of(
     if not protocols:
         raise ConfigError("networks is 'none': there are no students for --teacher",
                           fix="name a network")
-    loss = parse(options.supervision or DEFAULT)
+    loss, mode = parse(options.supervision or DEFAULT), options.teacher_mode or "running"
     told_to(loss)
+    check_mode(mode)
     for protocol in protocols:
         check_protocol(protocol)
     found = _teachers(options, distilled, data, store)
-    mode = options.teacher_mode or "running"
     supervision = taught(distilled, [teacher for _, teacher in found], loss=loss,
                          protocols=protocols, mode=mode, strict=options.strict)
     for name, teacher in found:
@@ -90,7 +89,7 @@ def _teachers(
         raise ConfigError(f"teacher is {options.teacher!r}, which names none",
                           fix="pass --teacher train, or the name of an artefact")
     if asked != ["train"]:
-        for name in ("teacher_network", "teacher_width", "teacher_epochs", "teacher_seed"):
+        for name in _OF_TRAINING:
             if getattr(options, name) is not None:
                 raise ConfigError(f"--{name.replace('_', '-')} is of a teacher that is trained, "
                                   "and --teacher names one that has been",
@@ -98,8 +97,8 @@ def _teachers(
         return [(word if "-" in word else f"{KIND}-{word}", stored_teacher(store, word))
                 for word in asked]
     training = {} if options.teacher_epochs is None else {"epochs": options.teacher_epochs}
-    made = [teacher(name.strip(), data, width=options.teacher_width, seed=options.teacher_seed or 0,
-                    normaliser=distilled.normaliser, **training)
+    made = [teacher(name.strip(), data, width=options.teacher_width, depth=options.teacher_depth,
+                    seed=options.teacher_seed or 0, normaliser=distilled.normaliser, **training)
             for name in (options.teacher_network or "convnet").split(",")]
     for each in made:
         check_teacher(each.stand_in(), distilled.spec, distilled.normaliser)

@@ -12,6 +12,7 @@ from dd_jax.distill.teachers import Teacher
 from dd_jax.errors import ConfigError, printable
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.labels.committee import committee
+from dd_jax.labels.live import check_mode
 from dd_jax.store import DistilledSet
 from dd_jax.store.trajectories import normaliser_digest
 from dd_jax.train.losses import Loss
@@ -48,6 +49,7 @@ def taught(
                           fix="call evaluate.evaluate_transfer")
     if not teachers:
         raise ConfigError("there is no teacher", fix="pass one at least")
+    check_mode(mode)
     for protocol in protocols:
         check_protocol(protocol)
     for each in teachers:

@@ -82,7 +82,8 @@ def test_a_committee_and_statistics_of_the_batch(files):
     ([*TRAIN, "--networks", "none", "--kernel", "fc1"], "no students"),
     ([*TRAIN, "--teacher-mode", "eval"], "mode of a teacher"),
     (["--teacher", "train", "--teacher-network", "convne"], "convnet"),
-    (["--teacher", "train", "--teacher-epochs", "0"], "epochs is 0"),
+    ([*TRAIN[:-1], "0"], "epochs is 0"),
+    (["--teacher", "train"], "depth is 3, expected at most 2"),
     (["--teacher", ""], "names none"), (["--teacher", "nobody"], "holds no artefact"),
     (["--teacher", "nobody", "--teacher-epochs", "2"], "is of a teacher that is trained"),
 ], ids=lambda x: " ".join(x) if isinstance(x, list) else "")
