@@ -6,7 +6,7 @@
 To be run from the checkout's root. A teacher of the students' architecture is trained once on all
 real images. For every selector and share, fresh networks are trained on the chosen images by hard
 labels, and by (1 - a) of these and a of the teacher's softened probabilities, see
-`train.with_teacher`; a follows the share unless --alpha says it. Both trainings have the same steps
+`labels.pruned`; a follows the share unless --alpha says it. Both trainings have the same steps
 and views, and the teacher sees the views that the student does.
 
 Every cell, all networks of a selector, a share and what they are told, is written as soon as it is
@@ -40,12 +40,12 @@ from dd_jax.errors import ConfigError, DDJaxError, require_probability, require_
 from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.evaluate import test_accuracy as accuracy_on
 from dd_jax.evaluate.protocol import Protocol
+from dd_jax.labels.pruned import alpha_of, pruned_data
 from dd_jax.methods.families.selection import Selection
 from dd_jax.methods.frame.settings import default_depth
 from dd_jax.report.result import device_name, git_commit, percent, write_result
 from dd_jax.select.dynamics import Recording
 from dd_jax.store.artefacts import Artefact, ArtefactStore
-from dd_jax.train.with_teacher import teacher_and_labels, teacher_share
 from dd_jax.types import Network, PyTree, Split
 from dd_jax.versions import versions
 from experiments.kept_cells import read_cells
@@ -65,7 +65,7 @@ class Options:
       shares: comma-separated, of every class.
       changes: JSON of settings of the selectors that differ from their protocol "cpu"; a selector
         takes those that it has.
-      alpha: the teacher's part; by default as `train.with_teacher.teacher_share` says.
+      alpha: the teacher's part; by default as `labels.pruned.alpha_of` says.
       temperature: of the probabilities.
       seeds: networks of each cell; seed: of the first.
       steps: of each training; None: as many as the protocol "cpu" has.
@@ -156,14 +156,11 @@ def plan_of(cell: Cell, options: Options, data: Split) -> Plan:
     return methods.plan(cell.selector, data.train, protocol="cpu", **settings_of(cell, options))
 
 
-def alpha_of(cell: Cell, options: Options, data: Split) -> float:
+def alpha_in(cell: Cell, options: Options) -> float:
     """The teacher's part in a cell; 0 where there is none."""
     if cell.told == "labels":
         return 0.0
-    if options.alpha is not None:
-        return options.alpha
-    per_class = cell.share * len(data.train.labels) / data.train.spec.num_classes
-    return teacher_share(cell.share, per_class)
+    return alpha_of(cell.share) if options.alpha is None else options.alpha
 
 
 def told_of(cell: Cell, options: Options, data: Split, sha256: str) -> dict[str, Any]:
@@ -174,7 +171,7 @@ def told_of(cell: Cell, options: Options, data: Split, sha256: str) -> dict[str,
         names = ("temperature", "teacher_epochs", "teacher_batch_size", "teacher_rate",
                  "teacher_decay")
         told |= {name: getattr(options, name) for name in names}
-        told["alpha"] = alpha_of(cell, options, data)
+        told["alpha"] = alpha_in(cell, options)
     return told
 
 
@@ -243,8 +240,8 @@ def measured(cell: Cell, options: Options, data: Split, store: ArtefactStore,
     protocol = protocol_of(recipe, data)
     if cell.told == "teacher":
         network, variables, accuracy = taught(recipe)
-        supervision = teacher_and_labels(network, variables, temperature=options.temperature,
-                                         share=alpha_of(cell, options, data))
+        supervision = pruned_data(network, variables, temperature=options.temperature,
+                                  share=cell.share, alpha=options.alpha)
         more["teacher_accuracy"] = accuracy
     result = evaluate(found, data.test, protocol=protocol, key=options.seed,
                       seeds=options.seeds, supervision=supervision)

@@ -40,6 +40,16 @@ class Evaluate:
         set's own, if it has one; "none" for no regression.
       random: also test random real images of the same budget (made once, an artefact).
       full: also train on the full data (made once, an artefact).
+      teacher: what students are told by in the place of the set's labels, on their own views:
+        "train" for networks trained on the real images (made once, artefacts), or the names of
+        such artefacts, comma-separated; random images are taught so as well.
+      supervision: the loss against the teacher, such as kl@4 (the default), by name and
+        temperature.
+      teacher_network: of a teacher that is trained, by default convnet; several make a committee.
+      teacher_width, teacher_depth, teacher_epochs, teacher_seed: of its network and its training.
+      teacher_mode: its batch normalisation by "running" statistics (the default) or those of each
+        "batch".
+      strict: refuse a teacher that is below the accuracy of its kind.
       artefacts: folder of what is made once; by default DD_JAX_ARTEFACTS, or "artefacts" beside the
         folder of the set.
       json: also write the figures to this file.
@@ -59,6 +69,15 @@ class Evaluate:
     seed: int = 1
     random: bool = True
     full: bool = False
+    teacher: str | None = None
+    supervision: str | None = None
+    teacher_network: str | None = None
+    teacher_width: int | None = None
+    teacher_depth: int | None = None
+    teacher_epochs: int | None = None
+    teacher_seed: int | None = None
+    teacher_mode: str | None = None
+    strict: bool = False
     artefacts: pathlib.Path | None = None
     json: pathlib.Path | None = None
 
@@ -141,6 +160,9 @@ def run(words: Sequence[str]) -> int:
         if options.kernel not in (None, "none") or options.augmentation is not None or options.full:
             raise ConfigError("the set holds representations: --kernel, --augmentation and --full "
                               "have no meaning for it", fix="leave them out")
+        if options.teacher is not None:
+            raise ConfigError("the set holds representations, and a teacher tells classes",
+                              fix="leave out --teacher")
         return _transfer(words, options, distilled, data, protocols)
     return _classify(words, options, distilled, data, protocols, by)
 
@@ -173,20 +195,22 @@ def _names(networks: str) -> list[str]:
 def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
     """Tests by all networks and the kernel; what is finished is kept where a later one fails."""
     from dd_jax import evaluate, kernels
+    from dd_jax.cli.taught import told_of
     from dd_jax.distill.plan import store_beside
     from dd_jax.report.result import write_result
     from dd_jax.run.lock import prepare_folder
 
     for each in protocols:
-        evaluate.check(distilled, data.test, protocol=each)
+        evaluate.check(distilled, data.test, protocol=each, labels=options.teacher is None)
     if by is not None:
         evaluate.check_read_out(distilled, data.test, kernels.named(by.kernel, kind=by.kind))
     options = dataclasses.replace(
         options, random=options.random and evaluate.has_random(distilled, data.train))
     store = store_beside(options.artefacts, options.file.absolute().parent)
-    if protocols and (options.random or options.full):
+    if protocols and (options.random or options.full or options.teacher):
         prepare_folder(store.folder)
-    tests = [functools.partial(_by_network, options, distilled, data, each, store)
+    told = told_of(options, distilled, data, protocols, store)
+    tests = [functools.partial(_by_network, options, distilled, data, each, store, told)
              for each in protocols]
     if by is not None:
         tests.append(functools.partial(_by_kernel, options, distilled, data, by))
@@ -204,10 +228,11 @@ def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
     return 0
 
 
-def _by_network(options: Evaluate, distilled, data, protocol, store) -> tuple[tuple, dict]:
+def _by_network(options: Evaluate, distilled, data, protocol, store, told) -> tuple[tuple, dict]:
     """(row of the table, figures) of networks trained on the set and on what it is compared with.
 
-    Random images and all data are artefacts, shared with the runs beside the set's.
+    Random images and all data are artefacts, shared with the runs beside the set's. A teacher tells
+    of the set and of random images; all data have their own labels.
     """
     from dd_jax import evaluate
     from dd_jax.cli.figures import later_seed
@@ -217,14 +242,15 @@ def _by_network(options: Evaluate, distilled, data, protocol, store) -> tuple[tu
 
     tested = evaluate.evaluate_progressive(
         distilled, data.test, protocol=protocol, key=options.seed,
-        seeds=options.seeds)
+        seeds=options.seeds, supervision=told.supervision)
     common = dict(protocol=protocol, normaliser=distilled.normaliser,
                   labels=Labels(distilled.label_kind, distilled.label_scale))
     random = full = None
     if options.random:
         random = store.get(random_baseline(
             data, ipc=evaluate.budget(distilled), seed=options.seed, seeds=options.seeds,
-            shown=distilled.synthetic.images.shape[0], **common), data.train)
+            shown=distilled.synthetic.images.shape[0], supervision=told.supervision,
+            told=told.notes, **common), data.train)
     if options.full:
         baseline = full_baseline(data, seed=later_seed(options.seed, 1), **common)
         full = store.get(baseline, data.train)
@@ -236,7 +262,7 @@ def _by_network(options: Evaluate, distilled, data, protocol, store) -> tuple[tu
         "accuracy_std": tested.std, "accuracies": tested.accuracies.tolist(),
         "seconds": round(tested.seconds, 1), "random_mean": random and random.mean,
         "random_std": random and random.std, "full_mean": full and full.mean,
-        "protocol": protocol.plain(),
+        "protocol": protocol.plain(), **({"told": dict(told.notes)} if told.notes else {}),
     }
 
 

@@ -21,7 +21,7 @@ from dd_jax.versions import __version__
 
 _COMMANDS = {
     "distill": ("dd_jax.cli.distill", "run", "distil a data set by a method and test the result"),
-    "prepare": ("dd_jax.cli.prepare", "run", "make what a method needs from the real data"),
+    "prepare": ("dd_jax.cli.prepare", "run", "make what a method needs, or a teacher"),
     "artefacts": ("dd_jax.cli.artefacts", "run", "list or delete what has been made so"),
     "evaluate": ("dd_jax.cli.evaluate", "run", "test a saved set on fresh networks"),
     "methods": ("dd_jax.cli.sets", "run_methods", "list the methods"),

@@ -18,6 +18,7 @@ _RENAMED = {"test_fraction": "test_share", "candidates": "representative"}
 _RECORDS = {
     "distill": (("dd_jax.cli.options.Run",), True),
     "prepare": (("dd_jax.cli.options.Prepare",), True),
+    "prepare teacher": (("dd_jax.cli.prepare_teacher.PrepareTeacher",), False),
     "evaluate": (("dd_jax.cli.evaluate.Evaluate",), False),
     "export": (("dd_jax.cli.sets.Export",), False), "show": (("dd_jax.cli.sets.Show",), False),
     "artefacts": (("dd_jax.cli.artefacts.Artefacts",), False),
@@ -57,7 +58,8 @@ def told_here(error: DDJaxError, words: Sequence[str]) -> str:
 
 def _option_names(words: Sequence[str]) -> set[str]:
     """Fields of the records that the options of a command are read into."""
-    records, with_method = _RECORDS.get(words[0] if words else "", ((), False))
+    two, one = " ".join(words[:2]), words[0] if words else ""
+    records, with_method = _RECORDS.get(two) or _RECORDS.get(one, ((), False))
     kinds = []
     for record in records:
         module, _, name = record.rpartition(".")

@@ -163,7 +163,8 @@ def _names(kind: Any) -> list[str]:
 
 
 def method_command(
-    command: str, words: Sequence[str], options: type[Prepare] = Run
+    command: str, words: Sequence[str], options: type[Prepare] = Run, *,
+    others: Sequence[str] = (),
 ) -> tuple[Method, Command] | None:
     """A method and its settings from the words after `command`; None where only help was asked for.
 
@@ -171,13 +172,15 @@ def method_command(
       command: "distill" or another that begins with a method's name, or a file that declares one.
       words: after it.
       options: of the command, beside the method's settings.
+      others: words that may stand in the place of a method, for the help.
 
     Raises:
       ConfigError: no method or an unknown one.
     """
     if words and words[0] in ("-h", "--help"):
         print(f"usage: python -m dd_jax {command} METHOD ...   (METHOD --help for its settings)\n\n"
-              "methods: " + ", ".join(sorted(METHODS)) + ", or a .py file that declares one")
+              "methods: " + ", ".join(sorted(METHODS)) + ", or a .py file that declares one"
+              + "".join(f"; or {other}" for other in others))
         return None
     if not words or words[0].startswith("-"):
         raise ConfigError(f"{command} got no method",

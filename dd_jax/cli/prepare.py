@@ -1,4 +1,7 @@
-"""`python -m dd_jax prepare METHOD`: make what a method needs from the real data, and no more."""
+"""`python -m dd_jax prepare METHOD`: make what a method needs from the real data, and no more.
+
+`prepare teacher` makes a teacher of any network.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ from dd_jax.distill.plan import complete, store_beside
 
 def run(words: Sequence[str]) -> int:
     """Parses the words after `prepare` and does it; returns the exit code."""
-    parsed = method_command("prepare", words, Prepare)
+    if words and words[0] == "teacher":
+        from dd_jax.cli.prepare_teacher import run as run_teacher
+
+        return run_teacher(words[1:])
+    parsed = method_command("prepare", words, Prepare, others=("teacher",))
     if parsed is None:
         return 0
     method, command = parsed

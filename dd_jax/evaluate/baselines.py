@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from dd_jax.errors import DDJaxError
 from dd_jax.evaluate.evaluate import Evaluation, evaluate_full, evaluate_random
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import Budget
+from dd_jax.labels.supervision import Supervision
 from dd_jax.store.artefacts import Artefact, damaged
 from dd_jax.store.atomic import write_atomically
 from dd_jax.store.envelope import header_hash, read_json_file, sealed
@@ -48,6 +50,7 @@ def full_baseline(
 def random_baseline(
     data: Split, *, protocol: Protocol, normaliser: Normaliser, labels: Labels, ipc: Budget,
     seed: int, seeds: int | None = None, shown: int | None = None,
+    supervision: Supervision | None = None, told: Mapping[str, Any] = MappingProxyType({}),
 ) -> Artefact:
     """Networks trained on random real images, as an artefact that opens as an `Evaluation`.
 
@@ -56,17 +59,20 @@ def random_baseline(
       protocol, normaliser, labels, ipc, shown: as for `evaluate_random`.
       seed: of the networks and of the images.
       seeds: how many networks; the protocol's number by default.
+      supervision: what they are told in the place of hard labels.
+      told: JSON-able; what tells this supervision from others, such as addresses of teachers.
     """
     common = dict(protocol=protocol, normaliser=normaliser, label_kind=labels.kind,
                   label_scale=labels.scale, ipc=ipc, shown=shown,
                   seeds=seeds or protocol.seeds, key=as_key(seed))
-    return _baseline("random_accuracy", data, common, seed, lambda: evaluate_random(data, **common),
-                     without=("full",))
+    return _baseline("random_accuracy", data, common, seed,
+                     lambda: evaluate_random(data, supervision=supervision, **common),
+                     without=("full",), told=told)
 
 
 def _baseline(
     kind: str, data: Split, common: dict[str, Any], seed: int, run: Callable[[], Evaluation], *,
-    without: tuple[str, ...],
+    without: tuple[str, ...], told: Mapping[str, Any] = MappingProxyType({}),
 ) -> Artefact:
     settings = {name: value for name, value in common.items() if name != "key"}
     # What networks are trained by, and not what is said of them: methods share their baselines.
@@ -75,6 +81,7 @@ def _baseline(
                 if name not in left_out}
     settings |= {"protocol": protocol, "normaliser": normaliser_digest(common["normaliser"]),
                  "test": fingerprint(data.test)}
+    settings |= {"told": dict(told)} if told else {}
 
     def make(train: RealData, key: jax.Array, folder: pathlib.Path, have, show_progress=None):
         found = run()

@@ -114,7 +114,7 @@ def rate_schedule(settings: Any, epochs: int, per_epoch: int) -> optax.Schedule:
 
 
 def optimizer_of(settings: Any, epochs: int, per_epoch: int) -> optax.GradientTransformation:
-    """The whole optimiser: pull, directions, restart and rate.
+    """The whole optimiser: pull, clip, directions, restart and rate.
 
     Args:
       settings: an `OptimizerSettings`.
@@ -126,5 +126,6 @@ def optimizer_of(settings: Any, epochs: int, per_epoch: int) -> optax.GradientTr
     directed = directions(settings)
     if settings.schedule == "step_drop":
         directed = restarted_at(directed, drop_epoch(epochs) * per_epoch)
-    return optax.chain(pull_to_start(settings.pull), directed,
+    clipped = optax.clip_by_global_norm(settings.clip) if settings.clip else optax.identity()
+    return optax.chain(pull_to_start(settings.pull), clipped, directed,
                        optax.scale_by_learning_rate(rate_schedule(settings, epochs, per_epoch)))

@@ -24,10 +24,12 @@ from dd_jax.evaluate.settings import (
 )
 
 # Of architectures whose width is not a ConvNet's.
-_OWN_WIDTHS = {"mlp": 128, "resnet18": 64, "vgg11": 64, "alexnet": 128}
+_OWN_WIDTHS = {"mlp": 128, "resnet18": 64, "resnet50": 64, "vgg11": 64, "alexnet": 128,
+               "mobilenet_v2": 32, "wrn16_2": 32, "vit_tiny": 192}
 _GROUPS = {"network": NetworkSettings, "optimizer": OptimizerSettings, "plan": PlanSettings,
            "views": ViewSettings, "supervision": SupervisionSettings, "full": FullSettings}
 _OWN = ("name", "seeds", "start_seed", "read_out")
+_LATER = (("optimizer", "clip"), ("views", "mixup"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +59,12 @@ class Protocol:
 
     def __post_init__(self):
         check_fields(self)
-        order, schedule, cutmix = self.plan.order, self.optimizer.schedule, self.views.cutmix
-        if order != "random" and (schedule != "constant" or cutmix):
+        order, schedule, views = self.plan.order, self.optimizer.schedule, self.views
+        if order != "random" and (schedule != "constant" or views.cutmix or views.mixup):
             raise ConfigError(
-                f"a protocol of order {order!r} has schedule {schedule!r} and cutmix "
-                f"{cutmix}, which need epochs that are permutations",
-                fix="pass schedule='constant' and cutmix=0.0")
+                f"a protocol of order {order!r} has schedule {schedule!r}, cutmix {views.cutmix} "
+                f"and mixup {views.mixup}, which need epochs that are permutations",
+                fix="pass schedule='constant', cutmix=0.0 and mixup=0.0")
 
     def varied(self, **flat: Any) -> Protocol:
         """The same with other values, by flat names as in `protocol`.
@@ -89,10 +91,17 @@ class Protocol:
         return self.plan.epochs * -(-images // min(images, self.plan.batch_size))
 
     def plain(self) -> dict[str, Any]:
-        """Nested dictionaries of plain values, for files; "read_out" only where there is one."""
+        """Nested dictionaries of plain values, for files.
+
+        "read_out", "clip" and "mixup" only where there is one: so older releases read the others,
+        and what is named by its protocol keeps its name.
+        """
         values = dataclasses.asdict(self)
         if self.read_out is None:
             del values["read_out"]
+        for group, field in _LATER:
+            if not values[group][field]:
+                del values[group][field]
         return values
 
     @classmethod
@@ -182,7 +191,8 @@ def for_network(protocol: Protocol, network: str) -> Protocol:
     """The same protocol on another architecture, for cross-architecture tests.
 
     Width, normalisation and initialisation stay as they are, but an MLP and an AlexNet are 128 wide
-    and the first stage of a ResNet or VGG 64.
+    and the first stage of a ResNet or VGG 64, that of WRN-16-2 and the stem of MobileNetV2 32, and
+    the tokens of ViT-tiny 192.
 
     Example:
       >>> for_network(Protocol("dc"), "mlp").network.name

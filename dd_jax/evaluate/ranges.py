@@ -21,7 +21,7 @@ RANGES = {
     "depth": (1, 100), "width": (1, 16_384), "first_padding": (0, 64), "epochs": (1, COUNTER),
     "batch_size": (1, COUNTER), "seeds": (1, COUNTER), "start_seed": (0, 2**32 - 1),
     "momentum": (0.0, 1.0), "final_fraction": (0.0, 1.0), "cutmix": (0.0, 1.0),
-    "output_scale": (1e-18, 1e18),
+    "mixup": (0.0, 1.0), "output_scale": (1e-18, 1e18),
 }
 _USUAL = {"int": (0, COUNTER), "float": (0.0, 1e18)}  # squares of these are finite in float32
 _NAMES = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a short text",

@@ -6,7 +6,7 @@ import dataclasses
 
 from dd_jax import kernels, nets
 from dd_jax.augment.table import AUGMENTATIONS
-from dd_jax.errors import unknown
+from dd_jax.errors import ConfigError, unknown
 from dd_jax.evaluate.optimizers import OPTIMIZERS, SCHEDULES
 from dd_jax.evaluate.ranges import check_fields
 from dd_jax.labels.losses import (
@@ -71,6 +71,7 @@ class OptimizerSettings:
       learned_rate: the set's own learning rate takes the place of `learning_rate`, where it has
         one: of a set in stored order it may be one for each step.
       pull: added to the loss is `pull` times the squared distance from the initial parameters.
+      clip: gradients that are longer are cut to this norm; 0 for none.
     """
 
     name: str = "sgd"
@@ -82,6 +83,7 @@ class OptimizerSettings:
     final_fraction: float = 0.01
     learned_rate: bool = False
     pull: float = 0.0
+    clip: float = 0.0
 
     def __post_init__(self):
         if isinstance(self.learning_rate, list):  # out of a file
@@ -120,13 +122,18 @@ class ViewSettings:
     Attributes:
       augmentation: a name in `augment.by_name`; one draw per image in every step.
       cutmix: probability that a batch is cut and mixed after it, see `augment.cutmix`.
+      mixup: probability that a batch is blended after it, see `augment.mixup`; not with CutMix.
     """
 
     augmentation: str = "none"
     cutmix: float = 0.0
+    mixup: float = 0.0
 
     def __post_init__(self):
         check_fields(self)
+        if self.cutmix and self.mixup:
+            raise ConfigError(f"cutmix is {self.cutmix} and mixup {self.mixup}, expected one of "
+                              "them", fix="pass cutmix=0.0")
         _require_name("augmentation", self.augmentation, AUGMENTATIONS)
 
 

@@ -43,10 +43,11 @@ def loss_of(distilled: DistilledSet, protocol: Protocol) -> Loss:
     store = distilled.label_store
     if store is None or distilled.label_kind == "representations":
         return loss_for(distilled.label_kind, protocol)
-    if protocol.views.cutmix:
-        raise ConfigError(f"protocol {protocol.name!r} mixes images by CutMix, and the set's label "
+    mix = "CutMix" if protocol.views.cutmix else "mixup" if protocol.views.mixup else None
+    if mix is not None:
+        raise ConfigError(f"protocol {protocol.name!r} mixes images by {mix}, and the set's label "
                           "store has labels of whole images",
-                          fix="pass cutmix=0.0, or supervision=labels.own_labels()")
+                          fix=f"pass {mix.lower()}=0.0, or supervision=labels.own_labels()")
     return loss_for(store.kind, protocol)
 
 

@@ -40,7 +40,7 @@ def train(
 
     Args:
       network: the architecture.
-      protocol: optimiser, schedule, order and CutMix.
+      protocol: optimiser, schedule, order, CutMix and mixup.
       size: M, number of images.
       take: rows [b] int32, or None for all -> (images [b, H, W, C] float32 in model space, labels
         [b, K]).
@@ -63,7 +63,7 @@ def train(
         optimizer=optimizer_of(protocol.optimizer, epochs, batches.steps),
         key=jax.random.fold_in(key, _EPOCH), supervision=supervision,
         weights=None if weights is None else jnp.asarray(weights),
-        views=augmented(augmentation, mix=protocol.views.cutmix),
+        views=augmented(augmentation, mix=protocol.views.cutmix, blend=protocol.views.mixup),
     ).variables
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, require_above_zero
-from dd_jax.labels.losses import Loss, Taught, cross_entropy, require_loss, require_targets
+from dd_jax.labels.live import TOLD, check_mode, look, told_to
+from dd_jax.labels.losses import Loss, cross_entropy, require_loss
 from dd_jax.types import Network, PyTree
 
 
@@ -68,36 +68,18 @@ def _labels(arrays: PyTree, views: Views) -> PyTree:
     return views.labels
 
 
-def _probabilities(logits: jax.Array, labels: PyTree) -> jax.Array:
-    return jax.nn.softmax(logits)
-
-
-def _logits(logits: jax.Array, labels: PyTree) -> jax.Array:
-    return logits
-
-
-def _with_classes(logits: jax.Array, labels: jax.Array) -> Taught:
-    return Taught(logits, labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1))
-
-
-# What a loss takes -> (teacher's logits / temperature [B, K], the set's labels) -> targets.
-_TOLD = {"probabilities": _probabilities, "free": _probabilities, "logits": _logits,
-         "logits and classes": _with_classes, "logits and probabilities": Taught}
-
-
 @dataclasses.dataclass(frozen=True)
 class _Teacher:
     """What is made of the logits of a network whose variables are the arrays."""
 
     network: Network
+    told: str
     temperature: float
-    told: Callable[[jax.Array, PyTree], PyTree]
+    mode: str
 
     def __call__(self, arrays: PyTree, views: Views) -> PyTree:
-        def logits(images):
-            return self.network.apply(arrays, images).logits
-
-        return self.told(in_chunks(logits, views.images) / self.temperature, views.labels)
+        logits = look(self.network, arrays, views.images, mode=self.mode)
+        return TOLD[self.told](logits, views.labels, self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,15 +97,25 @@ class _Tempered:
         return self.loss(logits / self.temperature, targets)
 
 
+def tempered(loss: Loss, temperature: float) -> Loss:
+    """The loss of logits / temperature; itself at 1.
+
+    Example:
+      >>> tempered(cross_entropy, 1.0) is cross_entropy
+      True
+    """
+    return loss if temperature == 1.0 else _Tempered(loss, float(temperature))
+
+
 def teacher(
-    network: Network, variables: PyTree, *, temperature: float = 1.0, loss: Loss = cross_entropy
+    network: Network, variables: PyTree, *, temperature: float = 1.0, loss: Loss = cross_entropy,
+    mode: str = "running",
 ) -> Supervision:
     """A teacher that looks at the same views: targets are softmax(its logits / temperature).
 
     The student's logits are divided by the temperature, too. A loss of `labels.losses` that takes a
     teacher's logits gets them as they are, and has its own temperature; with them the set's labels,
-    mixed as the images are, or their largest class, where it asks for those. Batch normalisation
-    of the teacher takes its running statistics.
+    mixed as the images are, or their largest class, where it asks for those.
 
     Args:
       network: of the teacher.
@@ -131,13 +123,15 @@ def teacher(
       temperature: above 0.
       loss: (student's logits / temperature, targets [B, K]) -> [B], or one that `losses.named`
         gives.
+      mode: batch normalisation of the teacher takes its "running" statistics, or those of the
+        "batch".
 
     Returns:
       A `Supervision`.
 
     Raises:
-      ConfigError: a temperature that cannot be, or beside that of a loss on logits; a loss that is
-        no function, or takes what a teacher of the same views does not say.
+      ConfigError: a mode or a temperature that cannot be, or beside that of a loss on logits; a
+        loss that is no function, or takes what a teacher of the same views does not say.
 
     Example:
       >>> from dd_jax import nets
@@ -149,16 +143,9 @@ def teacher(
       [1.0, 1.0, 1.0]
     """
     require_above_zero("temperature", temperature, why="logits are divided by it", example=1.0)
-    require_loss(loss)
-    wanted = getattr(loss, "targets", "probabilities")
-    if wanted not in _TOLD:
-        require_targets(loss, "logits", what="a teacher's words")
-    if temperature != 1.0 and _TOLD[wanted] is not _probabilities:
-        raise ConfigError(f"temperature is {temperature!r} beside a loss of the logits themselves",
-                          fix=f"write losses.named({getattr(loss, 'name', '...')!r}, temperature="
-                              f"{temperature!r}), or leave it out")
-    by = loss if temperature == 1.0 else _Tempered(loss, float(temperature))
-    return Supervision(_Teacher(network, float(temperature), _TOLD[wanted]), by, variables)
+    check_mode(mode)
+    targets = _Teacher(network, told_to(loss, temperature), float(temperature), mode)
+    return Supervision(targets, tempered(loss, temperature), variables)
 
 
 def stored_targets(

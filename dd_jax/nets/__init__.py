@@ -9,10 +9,13 @@ from dd_jax.nets.alexnet import alexnet
 from dd_jax.nets.conv import conv3x3
 from dd_jax.nets.convnet import convnet, convnet_doubling
 from dd_jax.nets.mlp import mlp
+from dd_jax.nets.mobilenet import mobilenet_v2
 from dd_jax.nets.prepended import convnet_prepended
 from dd_jax.nets.record import from_linen, with_batch_stats
-from dd_jax.nets.resnet import resnet18
+from dd_jax.nets.resnet import resnet18, resnet50
 from dd_jax.nets.vgg import vgg11
+from dd_jax.nets.vit import vit_tiny
+from dd_jax.nets.wide_resnet import wrn16_2
 from dd_jax.nets.widening import convnet_widening
 from dd_jax.types import DataSpec, Network
 
@@ -23,8 +26,12 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "convnet_prepended": convnet_prepended,
     "convnet_widening": convnet_widening,
     "mlp": mlp,
+    "mobilenet_v2": mobilenet_v2,
     "resnet18": resnet18,
+    "resnet50": resnet50,
     "vgg11": vgg11,
+    "vit_tiny": vit_tiny,
+    "wrn16_2": wrn16_2,
 }
 
 
@@ -50,5 +57,5 @@ def by_name(name: str, spec: DataSpec, **options) -> Network:
 
 
 __all__ = ["NETWORKS", "alexnet", "by_name", "conv3x3", "convnet", "convnet_doubling",
-           "convnet_prepended", "convnet_widening", "from_linen", "mlp", "resnet18", "vgg11",
-           "with_batch_stats"]
+           "convnet_prepended", "convnet_widening", "from_linen", "mlp", "mobilenet_v2", "resnet18",
+           "resnet50", "vgg11", "vit_tiny", "with_batch_stats", "wrn16_2"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dd_jax.errors import ConfigError, require_whole
+from dd_jax.errors import ConfigError, require_whole, unknown
+from dd_jax.nets.layers import NORMS
 from dd_jax.types import DataSpec
 
 
@@ -35,3 +36,17 @@ def check_size(spec: DataSpec, *, network: str, grown: int, poolings: int) -> No
             f"poolings of {network}",
             fix="use larger images or a shallower network such as 'convnet'",
         )
+
+
+def check_halved(spec: DataSpec, width: int, norm: str) -> None:
+    """Refuses what no network of normalised convolutions in stages of half the map can be.
+
+    Raises:
+      ConfigError: an unknown normalisation, a width below 1, or images below 8 pixels.
+    """
+    if norm not in NORMS:
+        raise unknown("normalisation", norm, NORMS)
+    check_width(width)
+    if min(spec.shape[:2]) < 8:
+        raise ConfigError(f"images are {spec.shape[0]}x{spec.shape[1]}, expected at least 8x8",
+                          fix="use a smaller network such as 'convnet'")

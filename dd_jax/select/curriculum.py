@@ -20,19 +20,12 @@ import optax
 
 from dd_jax.data import Normaliser, gather, normalise
 from dd_jax.errors import require_whole
+from dd_jax.labels import own_labels, teacher
+from dd_jax.labels.losses import named
 from dd_jax.select.looks import block_rows
 from dd_jax.synthetic import targets
-from dd_jax.train import (
-    augmented,
-    cross_entropy,
-    fit,
-    own_labels,
-    permuted_epochs,
-    rows_of,
-    teacher,
-)
+from dd_jax.train import augmented, fit, permuted_epochs, rows_of
 from dd_jax.train.fit import Take
-from dd_jax.train.with_teacher import Scaled
 from dd_jax.types import Augmentation, Network, PyTree, RealData
 
 NONE = -1
@@ -147,8 +140,7 @@ class Filter(NamedTuple):
         optimizer = self.optimizer(self.epochs * batches.steps, batches.steps)
         told = own_labels()
         if self.temperature is not None:
-            told = teacher(self.network, by, temperature=self.temperature,
-                           loss=Scaled(cross_entropy, self.temperature**2))
+            told = teacher(self.network, by, loss=named("kl", temperature=self.temperature))
 
         on_host = isinstance(images, np.ndarray)
 

@@ -261,6 +261,23 @@ class ArtefactStore:
         return [_entry(path) for path in sorted(self.folder.iterdir())
                 if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
+    def find(self, name: str) -> tuple[pathlib.Path, Entry]:
+        """The folder of a finished artefact and what is known of it, whatever data made it.
+
+        Args:
+          name: of the folder.
+
+        Raises:
+          CheckpointError: there is none of that name, it is not finished, or it is damaged.
+        """
+        found = {entry.name: entry for entry in self.entries()}.get(name)
+        if found is None or not found.finished:
+            what = f"no artefact {name!r}" if found is None else f"{name}, which is not finished"
+            raise CheckpointError(f"{self.folder} holds {what}",
+                                  fix="list them by: python -m dd_jax artefacts")
+        _check_files(self.folder / name)
+        return self.folder / name, found
+
     def remove(self, name: str) -> None:
         """Deletes one artefact, so that it is made again when something asks for it.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.augment import cutmix
+from dd_jax.augment import cutmix, mixup
 from dd_jax.errors import ConfigError
 from dd_jax.labels.supervision import Supervision, Views, own_labels
 from dd_jax.train.batches import Batches
@@ -52,37 +52,44 @@ def rows_of(images: PyTree, labels: PyTree) -> Take:
     return take
 
 
-def augmented(augmentation: Augmentation | None = None, *, mix: float = 0.0) -> Callable | None:
-    """The views of `fit`: one draw of the augmentation for each image, then CutMix.
+def augmented(
+    augmentation: Augmentation | None = None, *, mix: float = 0.0, blend: float = 0.0
+) -> Callable | None:
+    """The views of `fit`: one draw of the augmentation for each image, then CutMix or mixup.
 
     Args:
       augmentation: None for none.
       mix: probability that a batch is cut and mixed, see `augment.cutmix`; labels have to be
         [B, K] for it.
+      blend: the same of mixup, see `augment.mixup`; not both.
 
     Returns:
       (key, images [B, H, W, C], labels) -> (images, labels); None where there is neither.
 
     Raises:
-      ConfigError: where it is used, integer labels that are to be mixed.
+      ConfigError: CutMix and mixup together; where it is used, integer labels that are to be mixed.
 
     Example:
       >>> augmented() is None
       True
     """
-    if augmentation is None and not mix:
+    if mix and blend:
+        raise ConfigError(f"CutMix is {mix} and mixup {blend}, expected one of them",
+                          fix="pass 0.0 for the other")
+    if augmentation is None and not (mix or blend):
         return None
+    mixed, probability = (cutmix, mix) if mix else (mixup, blend)
 
     def views(key, images, labels):
         draw_key, mix_key = jax.random.split(key)
         if augmentation is not None:
             draw = augmentation.draw(draw_key, images.shape[0])
             images = augmentation.apply(draw, images)
-        if mix:
+        if probability:
             if jnp.issubdtype(labels.dtype, jnp.integer):
-                raise ConfigError("CutMix mixes labels, and these are integers",
+                raise ConfigError("CutMix and mixup mix labels, and these are integers",
                                   fix="pass labels [B, K], or mix=0.0")
-            images, labels = cutmix(images, labels, mix_key, probability=mix)
+            images, labels = mixed(images, labels, mix_key, probability=probability)
         return images, labels
 
     return views

@@ -87,13 +87,9 @@ def test_labels_do_not_depend_on_the_teacher(file, tmp_path):
 
 
 def test_the_part_of_the_teacher_follows_the_share(file, tmp_path):
-    data, cell = experiment.dd.data.load(str(file)), Cell("random", 0.3, "teacher")
-    many = dataclasses.replace(data.train, labels=np.zeros(60_000, np.int32))
-    large = data._replace(train=many) if hasattr(data, "_replace") else dataclasses.replace(
-        data, train=many)
-    assert experiment.alpha_of(cell, options(file, tmp_path), large) == pytest.approx(
-        0.9 - 0.4 * 2 / 9)
-    assert experiment.alpha_of(cell, options(file, tmp_path, alpha=0.2), large) == 0.2
+    cell = Cell("random", 0.55, "teacher")
+    assert experiment.alpha_in(cell, options(file, tmp_path)) == 0.75
+    assert experiment.alpha_in(cell, options(file, tmp_path, alpha=0.2)) == 0.2
 
 
 def test_the_table_by_hand():

@@ -9,8 +9,9 @@ import pytest
 
 from dd_jax import backend, nets
 from dd_jax.errors import ConfigError
+from dd_jax.nets.convolution import strided3x3
 from dd_jax.nets.record import from_linen
-from dd_jax.nets.resnet import ResNet, resnet18, strided3x3
+from dd_jax.nets.resnet import ResNet, resnet18
 from dd_jax.types import DataSpec
 
 SPEC = DataSpec("toy", (9, 8, 2), 3, ("a", "b", "c"))
