@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from dd_jax.augment.block import crop_flip_roll
 from dd_jax.augment.compose import identity
 from dd_jax.augment.dsa import DIGITS_STRATEGY, dsa
 from dd_jax.augment.frepo import frepo_augmentation, rcig_augmentation
@@ -25,10 +26,12 @@ AUGMENTATIONS: Mapping[str, Callable[[tuple[int, int, int]], Augmentation]] = {
     "idc_digits": lambda shape: idc_evaluation(shape, flip=False),
     "idc_matching": idc_matching,
     "idc_training": idc_training,
+    "crop_flip": crop_flip_roll,
+    "crop": lambda shape: crop_flip_roll(shape, flip=False),
 }
 # What may mirror images, and the same for images that must not be, such as digits.
 WITHOUT_FLIP: Mapping[str, str] = {"dsa": "dsa_digits", "frepo": "frepo_digits",
-                                   "idc": "idc_digits"}
+                                   "idc": "idc_digits", "crop_flip": "crop"}
 
 
 def by_name(name: str, shape: tuple[int, int, int]) -> Augmentation:

@@ -1,0 +1,1 @@
+"""What a network in training is told: losses, sources of targets, and labels in few bytes."""
