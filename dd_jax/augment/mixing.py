@@ -1,4 +1,7 @@
-"""How images of a batch are mixed with one another: the draw apart from the application."""
+"""How images of a batch are mixed with one another: the draw apart from the application.
+
+Sources: Yun et al., CutMix, ICCV 2019; Zhang et al., mixup, ICLR 2018.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from dd_jax.augment.cutmix import apply_cutmix, draw_cutmix
-from dd_jax.augment.mixup import apply_mixup, draw_mixup
 from dd_jax.errors import ConfigError, require_above_zero, require_probability, unknown
 from dd_jax.types import PyTree
 
@@ -24,6 +27,40 @@ class Mixing(NamedTuple):
 
     draw: Callable[..., PyTree]
     apply: Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def draw_mixup(key: jax.Array, batch: int, *, alpha: float) -> dict[str, jax.Array]:
+    """One pairing and one weight for a batch.
+
+    Args:
+      key: PRNG key.
+      batch: B.
+      alpha: of the symmetric Beta distribution of the weight; above 0.
+
+    Returns:
+      "partner" [B] int32, a permutation, and "share" [] float32, the weight of the partners.
+
+    Example:
+      >>> draw_mixup(jax.random.key(0), 3, alpha=0.8)["partner"].shape
+      (3,)
+    """
+    share_key, pair_key = jax.random.split(key)
+    return {"partner": jax.random.permutation(pair_key, batch),
+            "share": jax.random.beta(share_key, alpha, alpha, dtype=jnp.float32)}
+
+
+def apply_mixup(
+    draw: dict[str, jax.Array], images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(1 - share) x + share x_partner, of images [B, H, W, C] and of labels [B, K].
+
+    Example:
+      >>> draw = {"partner": jnp.array([1, 0]), "share": jnp.float32(0.25)}
+      >>> apply_mixup(draw, jnp.zeros((2, 1, 1, 1)), jnp.eye(2))[1].tolist()
+      [[0.75, 0.25], [0.25, 0.75]]
+    """
+    share, partner = draw["share"], draw["partner"]
+    return tuple((1 - share) * x + share * x[partner] for x in (images, labels))
 
 
 def _none(strength: float) -> Mixing:

@@ -26,12 +26,12 @@ AUGMENTATIONS: Mapping[str, Callable[[tuple[int, int, int]], Augmentation]] = {
     "idc_digits": lambda shape: idc_evaluation(shape, flip=False),
     "idc_matching": idc_matching,
     "idc_training": idc_training,
-    "crop_flip": crop_flip_roll,
-    "crop": lambda shape: crop_flip_roll(shape, flip=False),
+    "inception": crop_flip_roll,
+    "inception_digits": lambda shape: crop_flip_roll(shape, flip=False),
 }
 # What may mirror images, and the same for images that must not be, such as digits.
 WITHOUT_FLIP: Mapping[str, str] = {"dsa": "dsa_digits", "frepo": "frepo_digits",
-                                   "idc": "idc_digits", "crop_flip": "crop"}
+                                   "idc": "idc_digits", "inception": "inception_digits"}
 
 
 def by_name(name: str, shape: tuple[int, int, int]) -> Augmentation:

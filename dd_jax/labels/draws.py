@@ -29,6 +29,7 @@ from dd_jax.labels.pruning import check_ratio_kept, kept_count
 from dd_jax.types import PyTree
 
 RULE_VERSION = 1  # of all that is drawn here; a store of another one is refused
+MOST_BATCHES = 200_000  # each has a hash in the header of a store's file
 KEPT = ("key", "draws")
 _ORDER, _DRAW, _MIX, _PRUNED = range(4)
 
@@ -58,7 +59,7 @@ class ViewRule:
 
     images: int
     shape: tuple[int, int, int]
-    augmentation: str = "crop_flip"
+    augmentation: str = "inception"
     mixing: str = "none"
     epochs: int = 300
     batch_size: int = 256
@@ -74,9 +75,10 @@ class ViewRule:
         check_ratio_kept(self.pruned)
         if self.kept not in KEPT:
             raise unknown("way of keeping views", self.kept, KEPT)
-        if self.images > 2**31 - 1 or max(self.shape) > 2**15 - 1 or self.recorded > 2**31 - 1:
-            raise ConfigError(f"views of {self.images} images of shape {self.shape} in "
-                              f"{self.recorded} batches are too many to number",
+        if max(self.shape) > 2**15 - 1 or self.recorded * self.size > 2**31 - 1 \
+                or self.batches > MOST_BATCHES:
+            raise ConfigError(f"a store of {self.batches} batches of views of images of shape "
+                              f"{self.shape} is too large to number",
                               fix="store fewer epochs, in larger batches")
 
     @property
@@ -195,7 +197,7 @@ def draw_shapes(rule: ViewRule) -> Shapes:
     """Name -> shape and dtype of what is kept of the views of a batch; nothing by the key.
 
     Example:
-      >>> shapes = draw_shapes(ViewRule(500, (8, 8, 1), "crop", kept="draws"))
+      >>> shapes = draw_shapes(ViewRule(500, (8, 8, 1), "inception_digits", kept="draws"))
       >>> shapes["rows"].dtype.name, shapes["draw.0.height"].dtype.name
       ('uint16', 'int16')
     """
@@ -224,7 +226,7 @@ def probe(rule: ViewRule, key: jax.Array) -> list[float]:
       What is drawn for the first image of the first and of the last recorded batch.
 
     Example:
-      >>> rule = ViewRule(4, (8, 8, 1), "crop")
+      >>> rule = ViewRule(4, (8, 8, 1), "inception_digits")
       >>> probe(rule, jax.random.key(0)) == probe(rule, jax.random.key(1))
       False
     """

@@ -1,0 +1,43 @@
+"""A test whose networks are trained on stored views: what of a protocol it keeps, and refuses."""
+
+from __future__ import annotations
+
+from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.evaluate.protocol import Protocol
+from dd_jax.store import DistilledSet
+from dd_jax.train.replay import Replay, check_replay
+
+
+def check_replayed(replay: Replay, distilled: DistilledSet, protocol: Protocol) -> None:
+    """Refuses, before anything is trained, a protocol that shows other views than are stored.
+
+    A store's views take the place of the protocol's, and its batches that of the batch size; the
+    protocol names the same ones, so that a table of results tells the truth.
+
+    Raises:
+      SetFileError: labels for another number of images or classes, or another shape.
+      ConfigError: another augmentation or mixing, an order that is not "random", or more epochs than
+        are stored.
+    """
+    rule, views = replay.rule, protocol.views
+    found = rule.images, rule.shape, replay.codec.classes
+    wanted = (distilled.synthetic.images.shape[0], distilled.spec.shape,
+              distilled.spec.num_classes)
+    if found != wanted:
+        raise SetFileError(f"the store has labels for (images, shape, classes) {found}, the set has "
+                           f"{wanted}", fix="take the store that was written for this set")
+    if protocol.plan.order != "random":
+        raise ConfigError(f"protocol {protocol.name!r} takes batches in order "
+                          f"{protocol.plan.order!r}, and stored views have their own",
+                          fix="pass order='random'")
+    if rule.augmentation != views.augmentation:
+        raise ConfigError(f"protocol {protocol.name!r} augments by {views.augmentation!r}, the "
+                          f"stored views by {rule.augmentation!r}",
+                          fix=f"pass augmentation={rule.augmentation!r}")
+    kind, _, strength = rule.mixing.partition("@")
+    cutmix = float(strength or 1.0) if kind == "cutmix" else 0.0
+    if cutmix != views.cutmix:
+        raise ConfigError(f"protocol {protocol.name!r} has cutmix {views.cutmix}, the stored views "
+                          f"are mixed by {rule.mixing!r}", fix=f"pass cutmix={cutmix}")
+    check_replay(rule, replay.codec, epochs=protocol.plan.epochs, order=replay.order,
+                 loss=replay.loss, temperature=replay.temperature)
