@@ -20,7 +20,7 @@ from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.checks import check_seeds, check_split, check_testable, own_protocol
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import Budget, random_images
-from dd_jax.evaluate.replayed import check_replayed
+from dd_jax.evaluate.replayed import check_replayed, refuse_replay
 from dd_jax.evaluate.supervision import loss_for, supervision_of
 from dd_jax.evaluate.train import predict, train
 from dd_jax.store import DistilledSet
@@ -219,6 +219,7 @@ def evaluate_random(
     """
     check_split(data)
     check_seeds(seeds)
+    refuse_replay(supervision)
     key = as_key(key)
     start = time.perf_counter()
     count = seeds or protocol.seeds
@@ -258,6 +259,7 @@ def evaluate_full(
     """The ceiling: networks trained on all real data for `protocol.full.epochs` epochs."""
     check_split(data)
     check_seeds(seeds)
+    refuse_replay(supervision)
     key = as_key(key)
     start = time.perf_counter()
     # The order and the start are of the small set: all images have none.

@@ -16,16 +16,16 @@ def check_replayed(replay: Replay, distilled: DistilledSet, protocol: Protocol) 
 
     Raises:
       SetFileError: labels for another number of images or classes, or another shape.
-      ConfigError: another augmentation or mixing, an order that is not "random", or more epochs than
-        are stored.
+      ConfigError: another augmentation or mixing, an order that is not "random", or more epochs
+        than are stored.
     """
     rule, views = replay.rule, protocol.views
     found = rule.images, rule.shape, replay.codec.classes
     wanted = (distilled.synthetic.images.shape[0], distilled.spec.shape,
               distilled.spec.num_classes)
     if found != wanted:
-        raise SetFileError(f"the store has labels for (images, shape, classes) {found}, the set has "
-                           f"{wanted}", fix="take the store that was written for this set")
+        raise SetFileError(f"the store has labels for (images, shape, classes) {found}, the set "
+                           f"has {wanted}", fix="take the store that was written for this set")
     if protocol.plan.order != "random":
         raise ConfigError(f"protocol {protocol.name!r} takes batches in order "
                           f"{protocol.plan.order!r}, and stored views have their own",
@@ -41,3 +41,15 @@ def check_replayed(replay: Replay, distilled: DistilledSet, protocol: Protocol) 
                           f"are mixed by {rule.mixing!r}", fix=f"pass cutmix={cutmix}")
     check_replay(rule, replay.codec, epochs=protocol.plan.epochs, order=replay.order,
                  loss=replay.loss, temperature=replay.temperature)
+
+
+def refuse_replay(supervision: object) -> None:
+    """Refuses stored views for images that are not those of their set.
+
+    Raises:
+      ConfigError: as said.
+    """
+    if isinstance(supervision, Replay):
+        raise ConfigError("stored views are of one set, and this test trains on other images",
+                          fix="call evaluate(distilled, ..., supervision=...) for their set, or "
+                              "pass a teacher")
