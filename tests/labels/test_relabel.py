@@ -257,8 +257,9 @@ def test_names_that_cannot_be_are_refused(name, words, tmp_path):
 
 
 @pytest.mark.parametrize("make,words", [
-    (lambda: StoreSettings("zip"), "codec of labels"), (lambda: store_settings("full", kept_="x"),
-     "setting of a label store"), (lambda: StoreSettings(options=(("k", 2),)), "option of the codec"),
+    (lambda: StoreSettings("zip"), "codec of labels"),
+    (lambda: store_settings("full", kept_="x"), "setting of a label store"),
+    (lambda: StoreSettings(options=(("k", 2),)), "option of the codec"),
     (lambda: StoreSettings(temperature=0.0), "temperature is 0"),
     (lambda: StoreSettings(statistics="own"), "statistics of teachers"),
     (lambda: StoreSettings(average="median"), "average of teachers")])
