@@ -28,7 +28,7 @@ from dd_jax.store.view_file import ViewStore, open_views, write_views
 from dd_jax.store.view_store import Teacher, describe_views, plan_of, require_same
 from dd_jax.train.fit import Take, rows_of
 from dd_jax.train.teachers import real_images
-from dd_jax.types import PyTree, RealData
+from dd_jax.types import Network, PyTree, RealData
 
 _MOST = 2**24  # numbers of labels of one part
 _RAW = "raw"  # the name of labels that are coded when all of them are there
@@ -104,7 +104,7 @@ def relabel(
             together = max(1, _MOST // (plan.rule.size * plan.codec.classes))
             together = min(plan.rule.steps, together)
         require_whole("together", together, example=plan.rule.steps)
-        program = _program(plan, settings, [network for network, _ in teachers], take_of)
+        program = labeller(plan, settings, [network for network, _ in teachers], take_of)
         variables = [variables for _, variables in teachers]
         folder = prepare_folder(path.with_name(f".{path.name}.parts"))
         with RunLock(folder):
@@ -115,10 +115,20 @@ def relabel(
         return open_views(path)
 
 
-def _program(
-    plan: StorePlan, settings: StoreSettings, networks: list, take_of: Callable[[PyTree], Take]
+def labeller(
+    plan: StorePlan, settings: StoreSettings, networks: Sequence[Network],
+    take_of: Callable[[PyTree], Take],
 ) -> Callable:
-    """(variables, arrays, key, batches [n]) -> (name -> [n, ...], finite [n])."""
+    """The compiled loop of a part: views are drawn, shown, labelled and coded.
+
+    Args:
+      plan, settings: of the store.
+      networks: of the teachers.
+      take_of: (arrays) -> the `take` of the set's images in model space.
+
+    Returns:
+      (list of variables, arrays, key, batches [n] int32) -> (name -> [n, ...], finite [n] bool).
+    """
     rule, codec, whole = plan.rule, plan.codec, settings.statistics == "batch"
 
     def labels_of(variables, images):

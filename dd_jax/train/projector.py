@@ -3,7 +3,7 @@
 h(x) = W E(x), with E an encoder that was trained without the target labels and W [K, P] the
 features that stand for the classes. Every kernel of the encoder, as a matrix [d, k] of inputs and
 outputs, and W get a change A B, A [d, r] and B [r, k]; A and B alone are trained, and B begins at
-0, so that h begins at the prior. It is fitted to the mean logits Y' of weak teachers on real images,
+0, so that h begins at the prior. It is fitted to weak teachers' mean logits Y' on real images,
 
   mean over classes (h(x) - Y')^2 + weight CE(h(x), y),
 
