@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dd_jax.augment.checks import check_ratio
 from dd_jax.augment.cutmix import apply_cutmix, draw_cutmix
-from dd_jax.errors import ConfigError, require_above_zero, require_probability, unknown
+from dd_jax.errors import ConfigError, require_probability, unknown
 from dd_jax.types import PyTree
 
 
@@ -75,8 +76,7 @@ def _cutmix(strength: float) -> Mixing:
 
 
 def _mixup(strength: float) -> Mixing:
-    require_above_zero("mixup", strength, why="it is the parameter of a Beta distribution",
-                       example=0.8)
+    check_ratio("mixup", strength, low=0.01, high=100.0)
 
     def draw(key, batch, shape):
         return draw_mixup(key, batch, alpha=strength)
@@ -94,7 +94,7 @@ def mixing(name: str) -> Mixing:
 
     Args:
       name: "none"; "cutmix@p", which mixes a batch with probability p; "mixup@a", whose weight is
-        Beta(a, a).
+        Beta(a, a), a in 0.01..100.
 
     Returns:
       A `Mixing`.

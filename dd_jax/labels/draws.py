@@ -30,6 +30,7 @@ from dd_jax.types import PyTree
 
 RULE_VERSION = 1  # of all that is drawn here; a store of another one is refused
 MOST_BATCHES = 200_000  # each has a hash in the header of a store's file
+MOST_RECORDED = 2**24  # of which a pruned store chooses its own
 KEPT = ("key", "draws")
 _ORDER, _DRAW, _MIX, _PRUNED = range(4)
 
@@ -76,7 +77,7 @@ class ViewRule:
         if self.kept not in KEPT:
             raise unknown("way of keeping views", self.kept, KEPT)
         if max(self.shape) > 2**15 - 1 or self.recorded * self.size > 2**31 - 1 \
-                or self.batches > MOST_BATCHES:
+                or self.batches > MOST_BATCHES or self.recorded > MOST_RECORDED:
             raise ConfigError(f"a store of {self.batches} batches of views of images of shape "
                               f"{self.shape} is too large to number",
                               fix="store fewer epochs, in larger batches")

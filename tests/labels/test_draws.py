@@ -171,7 +171,7 @@ def test_a_probe_tells_augmentations_keys_and_mixings_apart():
 @pytest.mark.parametrize("changes,words", [
     ({"augmentation": "crop"}, "unknown augmentation"), ({"mixing": "cutup"}, "unknown mixing"),
     ({"mixing": "cutmix@2"}, "cutmix is 2.0"), ({"mixing": "mixup@a"}, "expected a number"),
-    ({"mixing": "mixup@0"}, "mixup is 0"), ({"mixing": "none@1"}, "has strength 1.0"),
+    ({"mixing": "mixup@0"}, "mixup is 0.0"), ({"mixing": "none@1"}, "has strength 1.0"),
     ({"pruned": 1.0}, "pruned is 1.0"), ({"pruned": -0.1}, "pruned is"), ({"epochs": 0}, "epochs"),
     ({"kept": "seed"}, "way of keeping"), ({"images": 0}, "images is 0"),
     ({"shape": (8, 8)}, "image shape"), ({"epochs": 10**8}, "too large")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from dd_jax.store import open_views, replay, view_store
 from dd_jax.store.view_store import views_of
 from dd_jax.train import Views, fit, rows_of, teacher
 from dd_jax.train.losses import mean_squared_error
+from tests.faults.mutate import spoilt_bytes, spoilt_json
 from tests.labels import stored
 
 
@@ -212,3 +214,27 @@ def test_networks_are_tested_after_a_training_on_a_store(tmp_path):
 def test_an_opened_store_is_the_one_that_was_made(tmp_path):
     store = stored.store_at(tmp_path / "a.safetensors")
     assert open_views(store.path) == store
+
+
+def test_spoilt_files_end_in_typed_errors(tmp_path):
+    store = stored.store_at(tmp_path / "a.safetensors", "quant3store", kept="draws")
+    raw = store.path.read_bytes()
+    for seed in range(150):
+        rng = random.Random(seed)
+        store.path.write_bytes(spoilt_bytes(rng, raw, [raw]))
+        try:
+            view_store.read_views(open_views(store.path))
+        except SetFileError as error:
+            assert str(store.path) in str(error) or error.fix
+    for seed in range(60):
+        text = spoilt_json(random.Random(seed), json.loads(json.dumps(dict(store.description))))
+        try:
+            said = json.loads(text)
+        except ValueError:
+            continue
+        store.path.write_bytes(raw)
+        if isinstance(said, dict):
+            try:
+                replay(dataclasses.replace(store, description=said), stored.distilled(), epochs=3)
+            except SetFileError:
+                continue
