@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from dd_jax.backend import as_key, in_chunks, own_dtypes
 from dd_jax.data import Normaliser
@@ -295,7 +296,7 @@ def _check_teachers(teachers: Sequence[Teacher], plan: StorePlan) -> None:
     for network, variables in teachers:
         try:
             out = jax.eval_shape(lambda v, x, n=network: n.apply(v, x).logits, variables, images)
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        except (TypeError, ValueError, KeyError, RuntimeError, FlaxError) as error:
             raise ConfigError(f"the teacher {network.name!r} cannot look at images of shape "
                               f"{shape} with its variables: {str(error)[:200]}",
                               fix="pass variables of this network, for images of this shape"

@@ -110,7 +110,8 @@ def views_of(
         _check_sizes(store, rule, codec, source)
     with own_dtypes():
         now, then = probe(rule, key), said.get("probe")
-    numbers = isinstance(then, list) and all(type(x) in (int, float) for x in then)
+    numbers = isinstance(then, list) and all(
+        type(x) in (int, float) and abs(x) < 2**53 for x in then)
     if not numbers or len(then) != len(now) or not np.allclose(now, then, rtol=1e-3, atol=1e-3):
         raise SetFileError(f"{store.path} was written where the augmentation {rule.augmentation!r} "
                            "or the generator of random numbers drew other views",
@@ -195,7 +196,7 @@ def replay(
     check_views(store, source, teachers=teachers, augmentation=augmentation, mixing=mixing)
     rule, codec, key = views_of(store, source)
     own = store.description.get("temperature")
-    if type(own) not in (int, float) or own <= 0:
+    if type(own) not in (int, float) or not 0 < own < 2**53:
         raise SetFileError(f"{store.path} says that its temperature is {str(own)[:20]!r}",
                            fix="copy it again, or write it again")
     wants_logits = getattr(loss, "targets", "probabilities") == "logits"
