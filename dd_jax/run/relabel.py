@@ -173,7 +173,7 @@ def averaged(logits: Sequence[jax.Array], settings: StoreSettings) -> jax.Array:
     Example:
       >>> two = [jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.9, 0.1]))]
       >>> jnp.exp(averaged(two, StoreSettings())).round(2).tolist()
-      [0.7..., 0.3...]
+      [0.69..., 0.29...]
     """
     if len(logits) == 1 or settings.average == "logits":
         return sum(logits) / len(logits)

@@ -39,7 +39,7 @@ def calibrated(source: Supervision, rule: Rule) -> Supervision:
       ...     return probabilities, probabilities.max(axis=-1) > 0.6
       >>> views = Views(None, jnp.array([[0.5, 0.5], [0.1, 0.9]]), None, None, None)
       >>> calibrated(own_labels(), sure).targets((), views).round(1).tolist()
-      [[0.0, 0.0], [0.1..., 0.8...]]
+      [[0.0, 0.0], [0.1..., 0.9...]]
     """
     require_kind("source", source, Supervision, expected="a Supervision",
                  fix="pass train.teacher(network, variables), or replay.supervision")
