@@ -27,8 +27,6 @@ from experiments.benchmarks.timing import Options, Rival, race
 
 def relabelling(options: Options) -> None:
     """An epoch of views with their five largest probabilities."""
-    from experiments.benchmarks import torch_relabel
-
     data, width = dd.data.load("fashion_mnist").train, options.width or 32
     settings = store_settings("top5", mixing="cutmix@1.0", kept="draws", epochs=1, batch_size=256)
     plan, network = plan_of(settings, data), nets.convnet(data.spec, width=width, norm="batch")
@@ -41,12 +39,17 @@ def relabelling(options: Options) -> None:
         found, _ = jax.tree.map(np.asarray, program(variables, arrays, key, numbers))
         return write_arrays(folder / "part.safetensors", found, {}).stat().st_size
 
-    images, teacher = np.asarray(data.images), torch_relabel.network(width)
-    theirs = partial(torch_relabel.relabelled, images, teacher)
+    def theirs(show):
+        from experiments.benchmarks import torch_relabel
+
+        teacher = torch_relabel.network(width)
+        return torch_relabel.relabelled(np.asarray(data.images), teacher,
+                                        getattr(torch_relabel, show))
+
     views = plan.rule.steps * plan.rule.size
     race("relabelling", {
-        "torch": Rival(partial(theirs, torch_relabel.one_by_one), jit=False),
-        "torch, crops by batches": Rival(partial(theirs, torch_relabel.batched), jit=False),
+        "torch": Rival(partial(theirs, "one_by_one"), jit=False),
+        "torch_batched": Rival(partial(theirs, "batched"), jit=False),
         "ours": Rival(ours, jit=False)}, options, width=width, views=views,
         derived=lambda medians: {"views_per_second": {k: round(views / v)
                                                       for k, v in medians.items()}})

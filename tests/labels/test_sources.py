@@ -24,6 +24,7 @@ from dd_jax.train import (
     squared_error,
     teacher,
 )
+from dd_jax.train.by_image import by_image
 from dd_jax.train.calibrated import calibrated
 from dd_jax.train.hard_between import HardBetween, Heated, hard_between, heated_cross_entropy
 from dd_jax.train.interpolated import interpolated, mean_logits, mixed
@@ -195,6 +196,65 @@ def test_hard_epochs_that_cannot_be_are_refused(tmp_path):
         hard_between(replay(store, stored.distilled(), epochs=3, loss=squared_error))
     with pytest.raises(ConfigError, match="expected a Replay"):
         hard_between(store)
+
+
+# FKD and Dataset Reinforcement: single views.
+
+
+@pytest.mark.parametrize("augmentation", ["inception", "dsa"])
+@pytest.mark.parametrize("plain", [0.0, 0.3])
+def test_single_views_are_those_that_were_stored_or_new_ones(augmentation, plain, tmp_path):
+    store = stored.store_at(tmp_path / "a.safetensors", "top3", kept="draws", mixing="none",
+                            augmentation=augmentation)
+    single = by_image(replay(store, stored.distilled(), epochs=40, order="pool"), plain=plain)
+    rule, codec, key = views_of(store)
+    arrays, own = read_views(store), np.eye(5, dtype=np.float32)[np.arange(12) % 5]
+    whole = [drawn_for(rule, key, batch) for batch in range(rule.batches)]
+    shown = np.stack([show(rule, d, images()[d.rows], None)[0] for d in whole])
+    labels = np.asarray(codec.decode({n[7:]: x for n, x in arrays.items() if n[:7] == "labels."}))
+    arguments = single.arguments(rows_of(images(), own), 40, jax.random.key(2))
+    batches, supervision = arguments["batches"], arguments["supervision"]
+    look = jax.jit(lambda records, key: arguments["views"](key, *arguments["take"](records)))
+    new, seen_records = 0, set()
+    for epoch in range(40):
+        order = batches.begin(jax.random.key(epoch), epoch)
+        seen_rows = []
+        for i in range(batches.steps):
+            records, counted = batches.rows(order, jax.random.key(1000 * epoch + i), i)
+            assert counted is None
+            views, labels_of_views = look(records, jax.random.key(7))
+            told = supervision.targets(supervision.arrays, Views(
+                views, labels_of_views, records, jnp.int32(epoch), None))
+            for place, record in enumerate(np.asarray(records)):
+                if record >= 36:
+                    new += 1
+                    seen_rows.append(record - 36)
+                    np.testing.assert_array_equal(told[place], own[record - 36])
+                    continue
+                batch, at = divmod(int(record), 6)
+                seen_rows.append(int(whole[batch].rows[at]))
+                seen_records.add(int(record))
+                np.testing.assert_allclose(views[place], shown[batch, at], atol=2e-4)
+                np.testing.assert_allclose(told[place], labels[batch, at], atol=1e-6)
+        assert sorted(seen_rows) == list(range(12))
+    assert len(seen_records) == 36 and abs(new / 480 - plain) < 0.08
+
+
+def test_stores_without_single_views_are_refused(tmp_path):
+    right = dict(kept="draws", mixing="none")
+    for i, (changes, words) in enumerate((
+            ({"kept": "key"}, "keeps draws"), ({"mixing": "cutmix@1.0"}, "mixes nothing"),
+            ({"pruned": 0.5}, "is not pruned"), ({"batch_size": 5, "epochs": 2}, None),
+            ({"batch_size": 7}, None))):
+        store = stored.store_at(tmp_path / f"{i}.safetensors", **{**right, **changes})
+        replayed = replay(store, stored.distilled(), epochs=2, order="pool")
+        if words is None:
+            assert by_image(replayed).records.shape == (12, store.description["views"]["epochs"])
+            continue
+        with pytest.raises(ConfigError, match=words):
+            by_image(replayed)
+    with pytest.raises(ConfigError, match="plain is 2"):
+        by_image(replayed, plain=2)
 
 
 # HeLlO.
