@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dd_jax.errors import ConfigError, SetFileError
 from dd_jax.evaluate.protocol import Protocol
+from dd_jax.labels.store_settings import StoreSettings, store_settings
 from dd_jax.store import DistilledSet
 from dd_jax.train.replay import Replay, check_replay
+
+
+def settings_for(name: str, protocol: Protocol, **changes: Any) -> StoreSettings:
+    """The store whose views are those of a protocol, epoch by epoch.
+
+    Args:
+      name: "full", "top5", "quant4", "pruned10", ..., see `labels.store_settings.store_settings`.
+      protocol: gives epochs, batch size, augmentation and mixing.
+      **changes: fields of `StoreSettings` that are otherwise.
+
+    Returns:
+      The settings, for `run.relabel`.
+
+    Raises:
+      ConfigError: a name that cannot be read, or batches that are blended at times and at times
+        not, which no store has.
+
+    Example:
+      >>> from dd_jax.evaluate.protocol import protocol
+      >>> settings_for("top5", protocol("dc", epochs=7, cutmix=0.5)).mixing
+      'cutmix@0.5'
+    """
+    plan, views = protocol.plan, protocol.views
+    blended = getattr(views, "mixup", 0.0)
+    if blended not in (0.0, 1.0):
+        raise ConfigError(f"protocol {protocol.name!r} has mixup {blended}, and stored views are "
+                          "all blended or none", fix="pass mixup=1.0")
+    mixing = "mixup@1.0" if blended else f"cutmix@{views.cutmix}" if views.cutmix else "none"
+    return store_settings(name, **{
+        "epochs": plan.epochs, "batch_size": plan.batch_size, "mixing": mixing,
+        "augmentation": views.augmentation, **changes})
 
 
 def check_replayed(replay: Replay, distilled: DistilledSet, protocol: Protocol) -> None:
@@ -35,10 +69,13 @@ def check_replayed(replay: Replay, distilled: DistilledSet, protocol: Protocol) 
                           f"stored views by {rule.augmentation!r}",
                           fix=f"pass augmentation={rule.augmentation!r}")
     kind, _, strength = rule.mixing.partition("@")
-    cutmix = float(strength or 1.0) if kind == "cutmix" else 0.0
-    if cutmix != views.cutmix:
-        raise ConfigError(f"protocol {protocol.name!r} has cutmix {views.cutmix}, the stored views "
-                          f"are mixed by {rule.mixing!r}", fix=f"pass cutmix={cutmix}")
+    shares = {"cutmix": float(strength or 1.0) if kind == "cutmix" else 0.0,
+              "mixup": 1.0 if kind == "mixup" else 0.0}
+    for name, wanted in shares.items():
+        asked = getattr(views, name, wanted)
+        if asked != wanted:
+            raise ConfigError(f"protocol {protocol.name!r} has {name} {asked}, the stored views "
+                              f"are mixed by {rule.mixing!r}", fix=f"pass {name}={wanted}")
     check_replay(rule, replay.codec, epochs=protocol.plan.epochs, order=replay.order,
                  loss=replay.loss, temperature=replay.temperature)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,8 @@ def relabel(
       >>> made.bytes
       96
     """
+    require_kind("path", path, (str, os.PathLike), expected="the path of a file",
+                 fix="pass 'NAME.views.safetensors'")
     key, path = as_key(key), pathlib.Path(path)
     teachers = _teachers(teachers)
     require_kind("settings", settings, StoreSettings, expected="StoreSettings",

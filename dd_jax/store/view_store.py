@@ -24,6 +24,7 @@ from dd_jax.store.envelope import differences
 from dd_jax.store.label_store import images_hash
 from dd_jax.store.record import Cost, DistilledSet
 from dd_jax.store.view_file import SHARED, ViewStore, read_views
+from dd_jax.train.calibrated import Rule
 from dd_jax.train.losses import Loss, cross_entropy
 from dd_jax.train.replay import AtTemperature, Replay, check_replay
 from dd_jax.types import Network, PyTree, RealData
@@ -165,6 +166,7 @@ def replay(
     temperature: float | Callable | None = None,
     student_temperature: float | None = None,
     order: str | None = None,
+    calibration: Rule | None = None,
     teachers: Iterable[Teacher] | None = None,
     augmentation: str | None = None,
     mixing: str | None = None,
@@ -182,6 +184,7 @@ def replay(
       student_temperature: of the network's logits; by default `temperature` where it is a number,
         and 1 where it changes.
       order: "recorded" or "pool", see `Replay`; by default "pool" for a pruned store.
+      calibration: of unreliable labels, see `train.calibrated`; for losses of probabilities.
       teachers, augmentation, mixing: as for `check_views`.
 
     Returns:
@@ -205,6 +208,9 @@ def replay(
     if codec.kind == "probabilities" and temperature != own:
         raise ConfigError(f"temperature is {temperature!r}, and the store has probabilities at "
                           f"{own:g}", fix="leave temperature out, or store logits")
+    if calibration is not None and wants_logits:
+        raise ConfigError("a calibration is of probabilities, and the loss compares logits",
+                          fix="use a loss of probabilities, such as cross_entropy")
     order = order or ("pool" if rule.batches < rule.recorded else "recorded")
     check_replay(rule, codec, epochs=epochs, order=order, loss=loss, temperature=temperature)
     if student_temperature is None:
@@ -218,7 +224,7 @@ def replay(
         kept = pruned_batches(rule, key)
     return Replay(labels, shared, draws, kept, key, rule, codec,
                   loss if student_temperature == 1.0 else AtTemperature(loss, student_temperature),
-                  temperature, order)
+                  temperature, order, calibration)
 
 
 def require_same(store: ViewStore, description: Mapping[str, Any]) -> None:

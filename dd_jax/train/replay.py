@@ -18,6 +18,7 @@ from dd_jax.labels.codecs import Codec
 from dd_jax.labels.draws import Drawn, ViewRule, drawn_for, from_arrays, show
 from dd_jax.labels.pruning import pool_draw
 from dd_jax.train.batches import Batches
+from dd_jax.train.calibrated import Rule, calibrated
 from dd_jax.train.losses import Loss, cross_entropy, require_loss
 from dd_jax.train.supervision import Supervision, Views
 from dd_jax.types import PyTree
@@ -51,6 +52,7 @@ class Replay:
       temperature: of the stored logits, a number or a function of the epoch, see `targets`.
       order: "recorded": epoch e takes the batches of recorded epoch e, in their order; "pool": it
         takes batches at random, each once before any comes again, see `labels.pruning.pool_draw`.
+      calibration: of unreliable labels, FerKD's for example, see `train.calibrated`; None for none.
     """
 
     labels: Mapping[str, jax.Array]
@@ -63,6 +65,7 @@ class Replay:
     loss: Loss = dataclasses.field(default=cross_entropy, metadata=dict(static=True))
     temperature: float | Callable = dataclasses.field(default=1.0, metadata=dict(static=True))
     order: str = dataclasses.field(default="recorded", metadata=dict(static=True))
+    calibration: Rule | None = dataclasses.field(default=None, metadata=dict(static=True))
 
     def drawn(self, batch: jax.Array) -> Drawn:
         """The views of batch 0..P - 1 of the store."""
@@ -114,9 +117,10 @@ class Replay:
     @property
     def supervision(self) -> Supervision:
         """The `supervision` of `fit`: targets of records are their stored labels."""
-        return Supervision(_Decoded(self.codec, self.rule.size, self.temperature,
+        told = Supervision(_Decoded(self.codec, self.rule.size, self.temperature,
                                     _wants_logits(self.loss)),
                            self.loss, (self.labels, self.shared))
+        return told if self.calibration is None else calibrated(told, self.calibration)
 
     def arguments(
         self, take: Callable, epochs: int, key: jax.Array, *, weights: jax.Array | None = None

@@ -16,6 +16,7 @@ from dd_jax import evaluate
 from dd_jax.backend import switches
 from dd_jax.data import from_arrays
 from dd_jax.errors import ConfigError, SetFileError
+from dd_jax.evaluate.replayed import settings_for
 from dd_jax.labels import draws
 from dd_jax.labels.draws import drawn_for, show
 from dd_jax.labels.pruning import Decay
@@ -201,6 +202,9 @@ def test_networks_are_tested_after_a_training_on_a_store(tmp_path):
     protocol = evaluate.protocol("t", network="mlp", depth=2, width=8, epochs=20, batch_size=6,
                                  augmentation="inception", seeds=2)
     replayed = replay(store, stored.distilled(), epochs=20)
+    settings = settings_for("full", protocol)
+    assert (settings.epochs, settings.batch_size, settings.mixing) == (20, 6, "none")
+    assert view_store.plan_of(settings, stored.distilled()).rule == replayed.rule
     found = evaluate.evaluate(stored.distilled(), test, protocol=protocol, supervision=replayed)
     assert found.accuracies.shape == (2,) and (found.accuracies >= 0).all()
     for changes, words in (({"augmentation": "dsa"}, "augments by 'dsa'"),

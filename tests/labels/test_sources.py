@@ -119,6 +119,24 @@ def test_a_calibrated_source_replaces_and_leaves_out():
         calibrated(own_labels(), "ferkd")
 
 
+def test_a_replay_may_be_calibrated(tmp_path):
+    store = stored.store_at(tmp_path / "a.safetensors", mixing="none")
+    plain = replay(store, stored.distilled(), epochs=3)
+    own = np.eye(5, dtype=np.float32)[np.arange(12) % 5]
+    records = jnp.arange(6, 12)
+    labels = jnp.asarray(own)[plain.drawn(1).rows]
+    views = Views(None, labels, records, jnp.int32(0), None)
+    told = plain.supervision.targets(plain.supervision.arrays, views)
+    middle = float(np.sort(np.asarray(told).max(axis=1))[2:4].mean())
+    rule = Smoothed(0.0, middle)
+    single = replay(store, stored.distilled(), epochs=3, calibration=rule).supervision
+    found = single.targets(single.arrays, views)
+    wanted = np.where(np.asarray(told).max(axis=1, keepdims=True) < middle,
+                      0.9 * np.asarray(labels) + 0.02, told)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert (np.asarray(found) != np.asarray(told)).any(axis=1).sum() == 3
+
+
 # HALD.
 
 
