@@ -8,6 +8,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dd_jax.augment.mixing import apply_mixup, draw_mixup
+
 
 def mixup(
     images: jax.Array, labels: jax.Array, key: jax.Array, *, probability: float = 1.0,
@@ -33,9 +35,7 @@ def mixup(
       >>> bool(jnp.allclose(mixed.mean((1, 2, 3)), labels[:, 1]))  # the share of ones
       True
     """
-    use_key, share_key, pair_key = jax.random.split(key, 3)
-    share = jax.random.beta(share_key, alpha, alpha, dtype=images.dtype)
-    share = jnp.where(jax.random.uniform(use_key, ()) < probability, share, 0)
-    partner = jax.random.permutation(pair_key, images.shape[0])
-    images = (1 - share) * images + share * images[partner]
-    return images, (1 - share) * labels + share * labels[partner]
+    use_key, draw_key = jax.random.split(key)
+    draw = draw_mixup(draw_key, images.shape[0], alpha=alpha)
+    share = jnp.where(jax.random.uniform(use_key, ()) < probability, draw["share"], 0)
+    return apply_mixup({**draw, "share": share.astype(images.dtype)}, images, labels)

@@ -20,12 +20,14 @@ from dd_jax.evaluate.build import build_network
 from dd_jax.evaluate.checks import check_seeds, check_split, check_testable, own_protocol
 from dd_jax.evaluate.protocol import Protocol
 from dd_jax.evaluate.random_images import Budget, random_images
+from dd_jax.evaluate.replayed import check_replayed, refuse_replay
 from dd_jax.evaluate.supervision import loss_for, supervision_of
 from dd_jax.evaluate.train import predict, train
 from dd_jax.labels.supervision import Supervision, own_labels
 from dd_jax.store import DistilledSet
 from dd_jax.synthetic import targets
 from dd_jax.train.fit import rows_of
+from dd_jax.train.replay import Replay
 from dd_jax.train.teachers import real_images
 from dd_jax.types import RealData, Split, SyntheticSet
 
@@ -115,7 +117,7 @@ def evaluate(
     *,
     protocol: Protocol | None = None,
     key: int | jax.Array = 1,
-    supervision: Supervision | None = None,
+    supervision: Supervision | Replay | None = None,
     seeds: int | None = None,
     how: str = "auto",
 ) -> Evaluation:
@@ -131,7 +133,8 @@ def evaluate(
       protocol: how the networks are trained; the set's own by default.
       key: an integer seed or a typed PRNG key; network i uses fold_in(key, i).
       supervision: what the networks are told in place of the set's labels and label store, such as
-        `labels.teacher(network, variables)`; its arrays are arguments of the compiled test.
+        `labels.teacher(network, variables)`; its arrays are arguments of the compiled test. A
+        `Replay` of a store of views also shows these, see `store.replay`.
       seeds: number of networks; the protocol's by default.
       how: "map" or "vmap" over networks; by backend by default.
 
@@ -150,6 +153,8 @@ def evaluate(
     key = as_key(key)
     check_testable(distilled, test, protocol, labels=supervision is None)
     check_seeds(seeds)
+    if isinstance(supervision, Replay):
+        check_replayed(supervision, distilled, protocol)
     if supervision is None and distilled.label_store is None:
         _warn_of_one_class(distilled)
     with own_dtypes():
@@ -214,6 +219,7 @@ def evaluate_random(
     """
     check_split(data)
     check_seeds(seeds)
+    refuse_replay(supervision)
     key = as_key(key)
     start = time.perf_counter()
     count = seeds or protocol.seeds
@@ -253,6 +259,7 @@ def evaluate_full(
     """The ceiling: networks trained on all real data for `protocol.full.epochs` epochs."""
     check_split(data)
     check_seeds(seeds)
+    refuse_replay(supervision)
     key = as_key(key)
     start = time.perf_counter()
     # The order and the start are of the small set: all images have none.

@@ -15,6 +15,7 @@ from dd_jax.labels.supervision import Supervision
 from dd_jax.train.batches import Batches, permuted_epochs, planned
 from dd_jax.train.fit import Take, augmented, fit
 from dd_jax.train.plans import Plan, class_rows, stored_order
+from dd_jax.train.replay import Replay
 from dd_jax.types import Augmentation, Network, PyTree
 
 _INIT, _EPOCH, _PLAN = range(3)
@@ -27,7 +28,7 @@ def train(
     size: int,
     take: Take,
     augmentation: Augmentation | None,
-    supervision: Supervision,
+    supervision: Supervision | Replay,
     epochs: int,
     batch_size: int,
     key: jax.Array,
@@ -45,7 +46,7 @@ def train(
       take: rows [b] int32, or None for all -> (images [b, H, W, C] float32 in model space, labels
         [b, K]).
       augmentation: applied to every batch, one draw per image.
-      supervision: targets and loss.
+      supervision: targets and loss; or a `Replay`, which has its own views and batches.
       epochs, batch_size: of this run.
       key: PRNG key.
       weights: [M] by which the images count; all the same by default.
@@ -56,6 +57,12 @@ def train(
     seed = protocol.start_seed
     variables = network.init(
         jax.random.fold_in(key, _INIT) if seed is None else jax.random.key(seed))
+    if isinstance(supervision, Replay):
+        weights = None if weights is None else jnp.asarray(weights)
+        shown = supervision.arguments(take, epochs, jax.random.fold_in(key, _PLAN), weights=weights)
+        return fit(network, variables, key=jax.random.fold_in(key, _EPOCH), **shown,
+                   optimizer=optimizer_of(protocol.optimizer, epochs, shown["batches"].steps),
+                   ).variables
     batches = _batches(protocol.plan.order, take, jax.random.fold_in(key, _PLAN), size=size,
                        batch_size=min(batch_size, size), epochs=epochs)
     return fit(

@@ -1,4 +1,4 @@
-"""What a network in training is told: sources of targets, and losses against them."""
+"""What a network in training is told: sources of targets, losses, and labels in few bytes."""
 
 from dd_jax.labels.supervision import Supervision, Views, own_labels, stored_targets, teacher
 

@@ -11,6 +11,8 @@ from dd_jax.store.record import Cost, DistilledSet, LabelStore, Stored
 from dd_jax.store.setfile import load, save
 from dd_jax.store.trajectories import Trajectories, open_trajectories
 from dd_jax.store.trajectory_file import write_expert
+from dd_jax.store.view_file import ViewStore, open_views, read_views
+from dd_jax.store.view_store import cost_with, replay
 
 __all__ = [
     "EXPORTS",
@@ -19,13 +21,18 @@ __all__ = [
     "LabelStore",
     "Stored",
     "Trajectories",
+    "ViewStore",
     "as_numpy",
+    "cost_with",
     "export",
     "load",
     "open_trajectories",
+    "open_views",
     "read_arrays",
     "read_card",
     "read_targets",
+    "read_views",
+    "replay",
     "save",
     "summary",
     "torch_snippet",

@@ -106,7 +106,7 @@ def write_label_store(
     path = label_store_path(path)
     _check_name(path.name)
     write_rows(path, targets, _FORMAT, dtype=dtype,
-               description={"kind": kind, "images_sha256": _images_hash(distilled)})
+               description={"kind": kind, "images_sha256": images_hash(distilled)})
     return LabelStore(path.name, open_rows(path, _FORMAT).sha256, dtype, targets.shape, kind, path)
 
 
@@ -205,7 +205,7 @@ def found_beside(distilled: DistilledSet, folder: pathlib.Path, *, max_bytes: in
         raise SetFileError(f"its label store has {store.bytes} bytes of labels, more than the cap "
                            f"of {max_bytes}", fix="pass a larger max_bytes if you trust the file")
     file = _opened(store, path)
-    if file.description.get("images_sha256") != _images_hash(distilled):
+    if file.description.get("images_sha256") != images_hash(distilled):
         raise _of_another(path, "it labels other images")
     for epoch in range(store.shape[0]):
         _check_values(read_row(file, epoch), store.kind,
@@ -251,7 +251,7 @@ def _expected(distilled: DistilledSet) -> tuple[int, int]:
     return len(distilled.synthetic.images), distilled.spec.num_classes
 
 
-def _images_hash(distilled: DistilledSet) -> str:
+def images_hash(distilled: DistilledSet) -> str:
     """SHA-256 of the images, or of the parameters that they are decoded from."""
     if distilled.stored is None:
         return content_hash({"images": np.asarray(distilled.synthetic.images)})

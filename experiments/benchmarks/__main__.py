@@ -24,6 +24,7 @@ from experiments.benchmarks import (
     kernels,
     matching_memory,
     methods,
+    relabelling,
     selection,
     steps,
 )
@@ -41,6 +42,7 @@ CASES: dict[str, tuple[str, Callable[[Options], None]]] = {
     "facility_location": ("facility location of the same",
                           partial(selection.choice, "facility_location")),
     "scores": ("scores of 60,000 images, beside PyTorch", selection.scores),
+    "relabelling": ("labels of an epoch of views, beside PyTorch", relabelling.relabelling),
     "dc_update": ("DC's step on the images", gradients.RACES["dc_update"]),
     "dc_inner_loop": ("fifty steps on the set", gradients.RACES["dc_inner_loop"]),
     "idc": ("a step of IDC, all classes", gradients.RACES["idc"]),
