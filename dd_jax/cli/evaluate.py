@@ -49,6 +49,9 @@ class Evaluate:
       teacher_width, teacher_depth, teacher_epochs, teacher_seed: of its network and its training.
       teacher_mode: its batch normalisation by "running" statistics (the default) or those of each
         "batch".
+      label_store: write the teacher's labels of all views of the test into a file beside the set,
+        once, and train on these: full, top5, quant4, rank8, pruned10 or two of them, such as
+        top5+pruned10. Random images are taught live.
       strict: refuse a teacher that is below the accuracy of its kind.
       artefacts: folder of what is made once; by default DD_JAX_ARTEFACTS, or "artefacts" beside the
         folder of the set.
@@ -77,6 +80,7 @@ class Evaluate:
     teacher_epochs: int | None = None
     teacher_seed: int | None = None
     teacher_mode: str | None = None
+    label_store: str | None = None
     strict: bool = False
     artefacts: pathlib.Path | None = None
     json: pathlib.Path | None = None
@@ -210,8 +214,8 @@ def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
     if protocols and (options.random or options.full or options.teacher):
         prepare_folder(store.folder)
     told = told_of(options, distilled, data, protocols, store)
-    tests = [functools.partial(_by_network, options, distilled, data, each, store, told)
-             for each in protocols]
+    tests = [functools.partial(_by_network, options, distilled, data, each, store, told, place)
+             for place, each in enumerate(protocols)]
     if by is not None:
         tests.append(functools.partial(_by_kernel, options, distilled, data, by))
     rows, results = [], []
@@ -228,11 +232,14 @@ def _classify(words, options: Evaluate, distilled, data, protocols, by) -> int:
     return 0
 
 
-def _by_network(options: Evaluate, distilled, data, protocol, store, told) -> tuple[tuple, dict]:
+def _by_network(
+    options: Evaluate, distilled, data, protocol, store, told, place: int
+) -> tuple[tuple, dict]:
     """(row of the table, figures) of networks trained on the set and on what it is compared with.
 
     Random images and all data are artefacts, shared with the runs beside the set's. A teacher tells
-    of the set and of random images; all data have their own labels.
+    of the set, by a label store where there is one, and live of random images; all data have their
+    own labels.
     """
     from dd_jax import evaluate
     from dd_jax.cli.figures import later_seed
@@ -240,9 +247,10 @@ def _by_network(options: Evaluate, distilled, data, protocol, store, told) -> tu
     from dd_jax.report.result import percent
     from dd_jax.synthetic import Labels
 
+    replayed, stored = told.replays[place] if told.replays else (None, None)
     tested = evaluate.evaluate_progressive(
         distilled, data.test, protocol=protocol, key=options.seed,
-        seeds=options.seeds, supervision=told.supervision)
+        seeds=options.seeds, supervision=replayed or told.supervision)
     common = dict(protocol=protocol, normaliser=distilled.normaliser,
                   labels=Labels(distilled.label_kind, distilled.label_scale))
     random = full = None
@@ -263,6 +271,7 @@ def _by_network(options: Evaluate, distilled, data, protocol, store, told) -> tu
         "seconds": round(tested.seconds, 1), "random_mean": random and random.mean,
         "random_std": random and random.std, "full_mean": full and full.mean,
         "protocol": protocol.plain(), **({"told": dict(told.notes)} if told.notes else {}),
+        **({"label_store": dict(stored)} if stored else {}),
     }
 
 

@@ -15,25 +15,28 @@ if TYPE_CHECKING:
     from dd_jax.labels import Supervision
     from dd_jax.store import DistilledSet
     from dd_jax.store.artefacts import ArtefactStore
+    from dd_jax.train.replay import Replay
     from dd_jax.types import Split
 
 DEFAULT = "kl@4"
 # Options that say something of a teacher.
 _OF_TRAINING = ("teacher_network", "teacher_width", "teacher_depth", "teacher_epochs",
                 "teacher_seed")
-_OF_TEACHER = ("supervision", *_OF_TRAINING, "teacher_mode", "strict")
+_OF_TEACHER = ("supervision", *_OF_TRAINING, "teacher_mode", "label_store", "strict")
 
 
 class Told(NamedTuple):
     """What students are told in the place of a set's labels.
 
     Attributes:
-      supervision: None for the set's own.
+      supervision: None for the set's own; of random images where the set has a label store.
       notes: what tells it from others, for files: the loss and the teachers.
+      replays: label stores of the set, one for each protocol, with what files say of them.
     """
 
     supervision: Supervision | None = None
     notes: Mapping[str, Any] = MappingProxyType({})
+    replays: Sequence[tuple[Replay, Mapping[str, Any]]] = ()
 
 
 def told_of(
@@ -48,7 +51,8 @@ def told_of(
       ConfigError: options of a teacher without one, or what `distill.taught` refuses.
       CheckpointError: a named teacher is not there.
     """
-    from dd_jax.distill.taught import check_protocol, shown, taught
+    from dd_jax.cli.stored_labels import asked_for, written
+    from dd_jax.distill.taught import check_protocol, members_of, shown, taught
     from dd_jax.labels.live import check_mode, told_to
     from dd_jax.labels.losses import parse
 
@@ -61,9 +65,14 @@ def told_of(
     if not protocols:
         raise ConfigError("networks is 'none': there are no students for --teacher",
                           fix="name a network")
-    loss, mode = parse(options.supervision or DEFAULT), options.teacher_mode or "running"
-    told_to(loss)
+    stores, name, mode = None, options.supervision or DEFAULT, options.teacher_mode or "running"
     check_mode(mode)
+    if options.label_store is not None:
+        stores = asked_for(options.label_store, options.supervision, distilled, protocols,
+                           mode=mode)
+        name = stores.loss.name if options.supervision is None else name
+    loss = parse(name)
+    told_to(loss)
     for protocol in protocols:
         check_protocol(protocol)
     found = _teachers(options, distilled, data, store)
@@ -71,10 +80,13 @@ def told_of(
                          protocols=protocols, mode=mode, strict=options.strict)
     for name, teacher in found:
         print(f"{shown(teacher)}, {name}", file=sys.stderr)
-    notes = {"loss": options.supervision or DEFAULT, "mode": mode, "teachers": [
+    notes = {"loss": name, "mode": mode, "teachers": [
         {"artefact": name, "network": teacher.name, "accuracy": teacher.accuracy}
         for name, teacher in found]}
-    return Told(supervision, notes)
+    if stores is None:
+        return Told(supervision, notes)
+    replays = written(stores, options.file, distilled, members_of([t for _, t in found]), protocols)
+    return Told(supervision, notes, list(zip(*replays)))
 
 
 def _teachers(

@@ -32,6 +32,7 @@ from dd_jax.evaluate.evaluate import (
     test_accuracy,
 )
 from dd_jax.evaluate.protocol import Protocol
+from dd_jax.evaluate.replayed import refuse_replay
 from dd_jax.evaluate.supervision import supervision_of
 from dd_jax.evaluate.train import train
 from dd_jax.labels.supervision import Supervision, Views
@@ -194,6 +195,7 @@ def evaluate_progressive(
     if stages == 1:
         return evaluate(distilled, test, protocol=protocol, key=key, seeds=seeds,
                         supervision=supervision)
+    refuse_replay(supervision)
     check(distilled, test, protocol=protocol, stages=stages, labels=supervision is None)
     start = time.perf_counter()
     epochs = epochs or equal_budget(protocol.plan.epochs, stages)

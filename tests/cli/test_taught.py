@@ -63,6 +63,23 @@ def test_a_teacher_is_trained_once_and_found_by_its_name(files, capsys):
     assert len(baselines) == 2
 
 
+def test_labels_of_views_are_stored_once_beside_the_set(files, capsys):
+    asked = words(files, *named(*TRAIN, "--no-random", "--label-store"))
+    found = {}
+    for name in ("full", "quant4", "top2", "top2+pruned2"):
+        assert main([*asked, name]) == 0
+        said, (found[name],) = capsys.readouterr().err, results(files)
+        place = files / "run" / found[name]["label_store"]["file"]
+        assert "bytes, written" in said and place.is_file()
+        assert 0 < found[name]["label_store"]["bytes"] < place.stat().st_size
+    assert main([*asked, "full"]) == 0
+    assert "bytes, reused" in capsys.readouterr().err
+    assert results(files)[0]["accuracies"] == found["full"]["accuracies"]
+    sizes = [found[name]["label_store"]["bytes"] for name in ("full", "quant4", "top2+pruned2")]
+    assert len(set(sizes)) == 3 and found["full"]["told"]["loss"] == "kl"
+    assert found["top2"]["told"]["loss"] == "cross_entropy"
+
+
 def test_a_committee_and_statistics_of_the_batch(files):
     networks = ["--teacher", "train", "--teacher-network", "mlp,convnet", "--teacher-epochs", "1",
                 "--teacher-width", "4", "--teacher-mode", "batch", "--no-random"]
@@ -81,6 +98,10 @@ def test_a_committee_and_statistics_of_the_batch(files):
     ([*TRAIN, "--supervision", "kl@0"], "temperature is 0"),
     ([*TRAIN, "--networks", "none", "--kernel", "fc1"], "no students"),
     ([*TRAIN, "--teacher-mode", "eval"], "mode of a teacher"),
+    (["--label-store", "full"], "pass --teacher train"),
+    ([*TRAIN, "--label-store", "half"], "one of full, top5"),
+    ([*TRAIN, "--label-store", "top9"], "9"),
+    ([*TRAIN, "--label-store", "top2", "--supervision", "kl@4"], "such as cross_entropy"),
     (["--teacher", "train", "--teacher-network", "convne"], "convnet"),
     ([*TRAIN[:-1], "0"], "epochs is 0"),
     (["--teacher", "train"], "depth is 3, expected at most 2"),
