@@ -83,7 +83,7 @@ class _Teacher:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tempered:
+class Tempered:
     """A loss of logits that are divided by a temperature."""
 
     loss: Loss
@@ -104,7 +104,7 @@ def tempered(loss: Loss, temperature: float) -> Loss:
       >>> tempered(cross_entropy, 1.0) is cross_entropy
       True
     """
-    return loss if temperature == 1.0 else _Tempered(loss, float(temperature))
+    return loss if temperature == 1.0 else Tempered(loss, float(temperature))
 
 
 def teacher(

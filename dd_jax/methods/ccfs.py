@@ -9,7 +9,7 @@ how many places are empty.
 The network of a round learns from the teacher, with probabilities at one temperature, on the same
 crops; supervision="labels" trains it on hard labels. The set itself has hard labels, and its own
 test is that of all selections: for the paper's, pass
-`train.teacher(network, variables, temperature=20.0)` to `evaluate` as its supervision.
+`labels.teacher(network, variables, temperature=20.0)` to `evaluate` as its supervision.
 
 Differs from the official code:
   - distilled images are of any method, the first ones of each class in the file (there of CDA);

@@ -16,17 +16,18 @@ import numpy as np
 from dd_jax.backend import own_dtypes
 from dd_jax.data import fingerprint
 from dd_jax.errors import ConfigError, SetFileError, require_above_zero, require_kind
+from dd_jax.labels.calibrated import Rule
 from dd_jax.labels.codecs import Codec, codec_card, codec_from_card
 from dd_jax.labels.draws import RULE_VERSION, ViewRule, probe, pruned_batches, rule_card
 from dd_jax.labels.losses import Loss, cross_entropy
 from dd_jax.labels.store_settings import StorePlan, StoreSettings
+from dd_jax.labels.supervision import tempered
 from dd_jax.store.container import content_hash
 from dd_jax.store.envelope import differences
 from dd_jax.store.label_store import images_hash
 from dd_jax.store.record import Cost, DistilledSet
 from dd_jax.store.view_file import SHARED, ViewStore, read_views
-from dd_jax.train.calibrated import Rule
-from dd_jax.train.replay import AtTemperature, Replay, check_replay
+from dd_jax.train.replay import Replay, check_replay
 from dd_jax.types import Network, PyTree, RealData
 
 Teacher = tuple[Network, PyTree]
@@ -184,7 +185,7 @@ def replay(
       student_temperature: of the network's logits; by default `temperature` where it is a number,
         and 1 where it changes.
       order: "recorded" or "pool", see `Replay`; by default "pool" for a pruned store.
-      calibration: of unreliable labels, see `train.calibrated`; for losses of probabilities.
+      calibration: of unreliable labels, see `labels.calibrated`; for losses of probabilities.
       teachers, augmentation, mixing: as for `check_views`.
 
     Returns:
@@ -223,7 +224,7 @@ def replay(
     with own_dtypes():
         kept = pruned_batches(rule, key)
     return Replay(labels, shared, draws, kept, key, rule, codec,
-                  loss if student_temperature == 1.0 else AtTemperature(loss, student_temperature),
+                  tempered(loss, student_temperature),
                   temperature, order, calibration)
 
 

@@ -25,9 +25,9 @@ from dd_jax.errors import ConfigError, require_kind, require_probability, requir
 from dd_jax.labels.draws import Drawn, drawn_for
 from dd_jax.labels.losses import cross_entropy
 from dd_jax.labels.pruning import pool_draw
-from dd_jax.labels.supervision import Supervision, Views
+from dd_jax.labels.supervision import Supervision, Tempered, Views
 from dd_jax.train.batches import Batches
-from dd_jax.train.replay import AtTemperature, Replay
+from dd_jax.train.replay import Replay
 from dd_jax.types import PyTree
 
 
@@ -129,7 +129,7 @@ def hard_between(
     if last < first:
         raise ConfigError(f"hard epochs go from {first} to {last}", fix="pass first <= last")
     loss, heat = replayed.loss, 1.0
-    if isinstance(loss, AtTemperature):
+    if isinstance(loss, Tempered):
         loss, heat = loss.loss, loss.temperature
     if loss is not cross_entropy:
         raise ConfigError("hard and soft labels are told by cross-entropy, and the replay has "

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError, require_above_zero, require_whole, unknown
+from dd_jax.labels.calibrated import Rule, calibrated
 from dd_jax.labels.codecs import Codec
 from dd_jax.labels.draws import Drawn, ViewRule, drawn_for, from_arrays, show
 from dd_jax.labels.losses import Loss, cross_entropy, require_loss
 from dd_jax.labels.pruning import pool_draw
 from dd_jax.labels.supervision import Supervision, Views
 from dd_jax.train.batches import Batches
-from dd_jax.train.calibrated import Rule, calibrated
 from dd_jax.types import PyTree
 
 ORDERS = ("recorded", "pool")
@@ -52,7 +52,7 @@ class Replay:
       temperature: of the stored logits, a number or a function of the epoch, see `targets`.
       order: "recorded": epoch e takes the batches of recorded epoch e, in their order; "pool": it
         takes batches at random, each once before any comes again, see `labels.pruning.pool_draw`.
-      calibration: of unreliable labels, FerKD's for example, see `train.calibrated`; None for none.
+      calibration: of unreliable labels, FerKD's for example, see `labels.calibrated`; None for none.
     """
 
     labels: Mapping[str, jax.Array]
@@ -128,17 +128,6 @@ class Replay:
         """The arguments of `fit` that show what is stored: take, batches, views, supervision."""
         return dict(take=self.take(take), views=self.views, supervision=self.supervision,
                     batches=self.batches(epochs, key, weights=weights))
-
-
-@dataclasses.dataclass(frozen=True)
-class AtTemperature:
-    """A loss of logits that are divided by a temperature."""
-
-    loss: Loss
-    temperature: float
-
-    def __call__(self, logits: jax.Array, targets: PyTree) -> jax.Array:
-        return self.loss(logits / self.temperature, targets)
 
 
 def check_replay(

@@ -12,7 +12,19 @@ import pytest
 
 from dd_jax import augment
 from dd_jax.errors import ConfigError
+from dd_jax.labels.calibrated import calibrated
 from dd_jax.labels.draws import drawn_for, pruned_batches, show
+from dd_jax.labels.interpolated import interpolated, mean_logits, mixed
+from dd_jax.labels.projector import (
+    LogitsAndLabels,
+    SquaresAndClasses,
+    class_prototypes,
+    logits_and_labels,
+    projector,
+    projector_bytes,
+    restored_projector,
+    stored_projector,
+)
 from dd_jax.store import replay
 from dd_jax.store.view_store import read_views, views_of
 from dd_jax.train import (
@@ -25,19 +37,7 @@ from dd_jax.train import (
     teacher,
 )
 from dd_jax.train.by_image import by_image
-from dd_jax.train.calibrated import calibrated
 from dd_jax.train.hard_between import HardBetween, Heated, hard_between, heated_cross_entropy
-from dd_jax.train.interpolated import interpolated, mean_logits, mixed
-from dd_jax.train.projector import (
-    LogitsAndLabels,
-    SquaresAndClasses,
-    class_prototypes,
-    logits_and_labels,
-    projector,
-    projector_bytes,
-    restored_projector,
-    stored_projector,
-)
 from tests.labels import stored
 
 

@@ -21,8 +21,7 @@ from dd_jax.augment.mixing import mixing as mixing_by_name
 from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, require_above_zero
 from dd_jax.labels.losses import Loss, cross_entropy, require_loss
-from dd_jax.labels.supervision import Supervision, Views
-from dd_jax.train.replay import AtTemperature
+from dd_jax.labels.supervision import Supervision, Views, tempered
 from dd_jax.types import Augmentation, Network, PyTree
 
 
@@ -108,7 +107,7 @@ def interpolated(*, temperature: float = 30.0, loss: Loss = cross_entropy) -> Su
     """
     require_above_zero("temperature", temperature, why="logits are divided by it", example=30.0)
     require_loss(loss)
-    return Supervision(_Softened(float(temperature)), AtTemperature(loss, float(temperature)))
+    return Supervision(_Softened(float(temperature)), tempered(loss, float(temperature)))
 
 
 @dataclasses.dataclass(frozen=True)

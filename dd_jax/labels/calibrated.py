@@ -42,7 +42,7 @@ def calibrated(source: Supervision, rule: Rule) -> Supervision:
       [[0.0, 0.0], [0.1..., 0.9...]]
     """
     require_kind("source", source, Supervision, expected="a Supervision",
-                 fix="pass train.teacher(network, variables), or replay.supervision")
+                 fix="pass labels.teacher(network, variables), or replay.supervision")
     if not callable(rule):
         raise ConfigError(f"rule is {rule!r}, expected a function (probabilities, classes) -> "
                           "(labels, counts)", fix="pass a function such as FerKD's calibration")

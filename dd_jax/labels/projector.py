@@ -28,9 +28,9 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.errors import ConfigError, require_at_least_zero, require_whole
+from dd_jax.labels.interpolated import mean_logits
 from dd_jax.labels.losses import cross_entropy, mean_squared_error
 from dd_jax.labels.supervision import Supervision, Views
-from dd_jax.train.interpolated import mean_logits
 from dd_jax.types import Network, Outputs, PyTree
 
 _HEAD = "head"  # of the encoder itself, which is not used; and the name of W's change
