@@ -52,7 +52,7 @@ class Replay:
       temperature: of the stored logits, a number or a function of the epoch, see `targets`.
       order: "recorded": epoch e takes the batches of recorded epoch e, in their order; "pool": it
         takes batches at random, each once before any comes again, see `labels.pruning.pool_draw`.
-      calibration: of unreliable labels, FerKD's for example, see `labels.calibrated`; None for none.
+      calibration: of unreliable labels, such as FerKD's, see `labels.calibrated`; None for none.
     """
 
     labels: Mapping[str, jax.Array]
