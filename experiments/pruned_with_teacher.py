@@ -19,9 +19,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -43,12 +42,11 @@ from dd_jax.evaluate.protocol import Protocol
 from dd_jax.labels.pruned import alpha_of, pruned_data
 from dd_jax.methods.families.selection import Selection
 from dd_jax.methods.frame.settings import default_depth
-from dd_jax.report.result import device_name, git_commit, percent, write_result
+from dd_jax.report.result import percent
 from dd_jax.select.dynamics import Recording
 from dd_jax.store.artefacts import Artefact, ArtefactStore
 from dd_jax.types import Network, PyTree, Split
-from dd_jax.versions import versions
-from experiments.kept_cells import read_cells
+from experiments.kept_cells import Kept, identity
 
 FOLDER = pathlib.Path(__file__).parent / "results" / "comparisons" / "pruned_with_teacher"
 TOLD = ("labels", "teacher")
@@ -175,11 +173,6 @@ def told_of(cell: Cell, options: Options, data: Split, sha256: str) -> dict[str,
     return told
 
 
-def identity(told: Mapping[str, Any]) -> str:
-    """What a cell depends on, as text."""
-    return json.dumps(dict(told), sort_keys=True)
-
-
 def check_cell(cell: Mapping[str, Any]) -> None:
     """Raises a usual error for what is no cell of this experiment."""
     identity(cell["told"]), cell["told"]["share"] + cell["accuracy_mean"] + cell["accuracy_std"]
@@ -264,22 +257,15 @@ def fill(options: Options, data: Split) -> dict[Cell, dict[str, Any]]:
     asked, path = cells(options), place_of(options)
     for cell in asked:
         plan_of(cell, options, data)
-    known = {identity(cell["told"]): cell for cell in read_cells(path, check_cell)}
+    kept = Kept(path, "experiments.pruned_with_teacher", check_cell)
     sha256 = fingerprint(data.train) + fingerprint(data.test)
     store, found = ArtefactStore(options.work), {}
     taught = Taught(options, data, store)
     for cell in asked:
-        told = told_of(cell, options, data, sha256)
-        name, note = identity(told), f"in {path} already"
-        if name not in known:
-            known[name] = {
-                "told": told, **measured(cell, options, data, store, taught),
-                "device": device_name(), "versions": versions(), "git_commit": git_commit(),
-                "command": shlex.join(["python", "-m", "experiments.pruned_with_teacher",
-                                       *sys.argv[1:]])}
-            write_result(path, {"cells": list(known.values())})
-            note = f"{known[name]['test_seconds']:.0f} s"
-        found[cell] = known[name]
+        found[cell], there = kept.cell(
+            told_of(cell, options, data, sha256),
+            partial(measured, cell, options, data, store, taught))
+        note = f"in {path} already" if there else f"{found[cell]['test_seconds']:.0f} s"
         print(f"{cell.selector}, {100 * cell.share:g} %, {cell.told}: {accuracy(found[cell])}, "
               f"{note}", flush=True)
     return found

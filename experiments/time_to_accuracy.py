@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
-import shlex
-import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -44,12 +42,11 @@ from dd_jax.errors import ConfigError, DataError, DDJaxError, require_whole
 from dd_jax.methods.families.selection import Selection
 from dd_jax.methods.frame.settings import default_depth
 from dd_jax.report import curve
-from dd_jax.report.result import device_name, git_commit, percent, write_result
+from dd_jax.report.result import percent
 from dd_jax.store.atomic import write_atomically
 from dd_jax.train import rs2_size
 from dd_jax.types import Split
-from dd_jax.versions import versions
-from experiments.kept_cells import read_cells
+from experiments.kept_cells import Kept, identity
 from experiments.timed_training import Arm, Coreset, Trainer, Training
 
 FOLDER = pathlib.Path(__file__).parent / "results" / "comparisons" / "time_to_accuracy"
@@ -170,11 +167,6 @@ def check_cell(cell: Mapping[str, Any]) -> None:
     identity(cell["told"]), seconds_of(cell), cell["accuracies"][-1] + cell["steps"]
 
 
-def identity(told: Mapping[str, Any]) -> str:
-    """What a cell depends on, as text."""
-    return json.dumps(dict(told), sort_keys=True)
-
-
 def told_of(arm: Arm, options: Options, seed: int, sha256: str) -> dict[str, Any]:
     """What a cell depends on: plain values."""
     same = ("rounds", "points", "width", "depth", "batch_size", "rate", "decay")
@@ -213,29 +205,22 @@ def trainer_of(arm: Arm, options: Options, data: Split, sha256: str) -> tuple[Tr
     return Trainer(by, arm, data, normaliser, coreset), coreset.seconds
 
 
-def cells_of(arm: Arm, options: Options, data: Split, sha256: str,
-             known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The cells of an arm, one for each seed; what `known` lacks is computed, added and written."""
-    path, found, trainer = place_of(options), [], None
+def cells_of(arm: Arm, options: Options, data: Split, sha256: str, kept: Kept
+             ) -> list[dict[str, Any]]:
+    """The cells of an arm, one for each seed; what the file lacks is computed and written."""
+    trainer = cache(lambda: trainer_of(arm, options, data, sha256))
+
+    def measured(seed: int) -> dict[str, Any]:
+        by, chosen_in = trainer()
+        return {**by.measured(seed), "steps": by.steps, "selection_seconds": round(chosen_in, 3),
+                "compile_seconds": round(by.seconds, 3)}
+
+    found = []
     for seed in range(options.seed, options.seed + options.seeds):
-        told = told_of(arm, options, seed, sha256)
-        name, note = identity(told), f"in {path} already"
-        if name not in known:
-            if trainer is None:
-                trainer, chosen_in = trainer_of(arm, options, data, sha256)
-            load = os.getloadavg()[0]
-            known[name] = {
-                "told": told, **trainer.measured(seed), "steps": trainer.steps,
-                "selection_seconds": round(chosen_in, 3),
-                "compile_seconds": round(trainer.seconds, 3), "load": [load, os.getloadavg()[0]],
-                "device": device_name(), "versions": versions(), "git_commit": git_commit(),
-                "command": shlex.join(["python", "-m", "experiments.time_to_accuracy",
-                                       *sys.argv[1:]])}
-            write_result(path, {"cells": list(known.values())})
-            note = f"{known[name]['seconds'][-1]:.0f} s"
-        found.append(known[name])
-        print(f"{arm.label}, seed {seed}: {percent(found[-1]['accuracies'][-1])}, {note}",
-              flush=True)
+        cell, there = kept.cell(told_of(arm, options, seed, sha256), partial(measured, seed))
+        note = f"in {kept.path} already" if there else f"{cell['seconds'][-1]:.0f} s"
+        found.append(cell)
+        print(f"{arm.label}, seed {seed}: {percent(cell['accuracies'][-1])}, {note}", flush=True)
     return found
 
 
@@ -248,9 +233,9 @@ def fill(options: Options, data: Split) -> dict[Arm, list[dict[str, Any]]]:
     for arm in asked:
         if arm.name == "coreset":
             selection(options, data, arm.share)
-    known = {identity(cell["told"]): cell for cell in read_cells(place_of(options), check_cell)}
+    kept = Kept(place_of(options), "experiments.time_to_accuracy", check_cell)
     sha256 = fingerprint(data.train) + fingerprint(data.test)
-    return {arm: cells_of(arm, options, data, sha256, known) for arm in asked}
+    return {arm: cells_of(arm, options, data, sha256, kept) for arm in asked}
 
 
 def means(cells: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

@@ -100,6 +100,7 @@ def curve(
     *,
     xlabel: str,
     ylabel: str,
+    log: bool = False,
 ) -> pathlib.Path:
     """Writes a PNG line chart, for example of accuracy against seconds.
 
@@ -108,18 +109,24 @@ def curve(
       series: name -> (xs, ys) of equal length; points that are not finite leave a gap.
       xlabel: with the unit, for example "time (s)".
       ylabel: likewise.
+      log: whether the horizontal axis is logarithmic; xs are then above 0.
 
     Returns:
       The path.
 
     Raises:
-      ConfigError: no series, or one whose xs and ys differ in length.
+      ConfigError: no series, or one whose xs and ys differ in length, or that has an x that a
+        logarithmic axis does not.
       MissingPackageError: matplotlib is not installed.
       SetFileError: the file cannot be written.
     """
     if not series:
         raise ConfigError("series is empty", fix="pass at least one name: (xs, ys)")
     points = {name: _points(name, xs, ys) for name, (xs, ys) in series.items()}
+    for name, (xs, _) in points.items():
+        if log and not (xs > 0).all():
+            raise ConfigError(f"series {name!r} has the x {xs.min():g}, expected more than 0 on a "
+                              "logarithmic axis", fix="leave it out, or pass log=False")
     made = figure_class()(figsize=(6.4, 4.0), dpi=2 * _DPI, facecolor="white", layout="constrained")
     axes = made.add_subplot()
     for i, (name, (xs, ys)) in enumerate(points.items()):
@@ -128,6 +135,8 @@ def curve(
             xs, ys, color=_COLOURS[i % len(_COLOURS)], linewidth=1.5, marker=marker, markersize=3.5,
             linestyle=("-", "--", ":")[(i // len(_COLOURS)) % 3], label=caption(name, width=300),
         )  # fmt: skip
+    if log:
+        axes.set_xscale("log")
     axes.set_xlabel(xlabel, parse_math=False)
     axes.set_ylabel(ylabel, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -239,7 +239,18 @@ def table(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[st
 def markdown_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Results as a Markdown table, sorted by data, budget, method and protocol."""
     ordered = sorted(results, key=lambda r: (r["data"], r["ipc"], r["method"], r["protocol"]))
-    columns, rows = table(ordered)
+    return markdown(*table(ordered))
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Titles and rows of text as a Markdown table.
+
+    Example:
+      >>> print(markdown(("loss", "accuracy"), [("a|b", "75.6")]), end="")
+      | loss | accuracy |
+      | --- | --- |
+      | a\\|b | 75.6 |
+    """
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     cells = ([printable(cell).replace("|", "\\|") for cell in row] for row in rows)
     lines += ["| " + " | ".join(row) + " |" for row in cells]

@@ -185,6 +185,21 @@ def test_curve_draws_each_series(tmp_path):
     assert (0x1B, 0x4F, 0x72) in colours and (0xC0, 0x39, 0x2B) in colours
 
 
+def test_a_logarithmic_axis_gives_equal_ratios_equal_room(tmp_path):
+    series = {"a": ([1, 10, 100], [1, 2, 3])}
+    paths = [report.curve(tmp_path / f"{log}.png", series, xlabel="bytes", ylabel="y", log=log)
+             for log in (False, True)]
+    middles = []  # where the line is at half of its height
+    for path in paths:
+        there = (read(path) == (0x1B, 0x4F, 0x72)).all(axis=2)
+        rows, columns = np.nonzero(there)
+        middle = columns[np.abs(rows - (rows.min() + rows.max()) / 2) < 2].mean()
+        middles.append((middle - columns.min()) / np.ptp(columns))
+    assert middles[0] < 0.2 and abs(middles[1] - 0.5) < 0.05
+    with pytest.raises(ConfigError, match="has the x 0"):
+        report.curve(tmp_path / "c.png", {"a": ([0, 1], [1, 2])}, xlabel="", ylabel="", log=True)
+
+
 @pytest.mark.parametrize("series", [{}, {"a": ([1, 2], [1])}, {"a": ([[1]], [[1]])}], ids=str)
 def test_curve_refuses(tmp_path, series):
     with pytest.raises(ConfigError):
