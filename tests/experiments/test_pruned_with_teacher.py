@@ -5,22 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
 from dd_jax.errors import ConfigError, DataError
 from experiments import pruned_with_teacher as experiment
 from experiments.pruned_with_teacher import Cell
-from tests.laws import members
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    toy = members.toy_data()
-    images, labels = np.asarray(toy.images), np.asarray(toy.labels)
-    path = tmp_path_factory.mktemp("data") / "toy.npz"
-    np.savez(path, x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
-    return path
 
 
 def options(file, folder, **changes):

@@ -13,18 +13,8 @@ from dd_jax.errors import ConfigError, DataError
 from dd_jax.train import rs2_rows
 from experiments import time_to_accuracy as experiment
 from experiments.timed_training import Arm, Coreset, Trainer, Training
-from tests.laws import members
 
 CHANGES = dict(width=2, depth=1, network_epochs=1, network_batch_size=16)
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    toy = members.toy_data()
-    images, labels = np.asarray(toy.images), np.asarray(toy.labels)
-    path = tmp_path_factory.mktemp("data") / "toy.npz"
-    np.savez(path, x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
-    return path
 
 
 def options(file, folder, **changes):
