@@ -98,13 +98,13 @@ class Row:
       made: the set.
       protocol: of its students.
       told: `OWN`, `SOFT`, `LIVE`, or a name of a store.
-      teacher: (network, artefact), None for the set's own labels.
+      artefact: of the teacher, None for the set's own labels.
     """
 
     made: NamedSet
     protocol: evaluate.Protocol
     told: str
-    teacher: tuple[str, Artefact] | None = None
+    artefact: Artefact | None = None
 
 
 def store_and_loss(told: str) -> tuple[str, str | None]:
@@ -147,7 +147,7 @@ def rows_of(options: Options, data: Split, store: ArtefactStore) -> list[Row]:
                                            width=width)
             taught(made.distilled, [artefact.stand_in()], loss=parse(DEFAULT),
                    protocols=[protocol])
-            rows += [Row(made, protocol, told, (name, artefact))
+            rows += [Row(made, protocol, told, artefact)
                      for told in dict.fromkeys((SOFT, LIVE, *stores))]
     return rows
 
@@ -157,8 +157,8 @@ def told_of(row: Row, options: Options, data: Split) -> dict[str, Any]:
     told = {"set": row.made.sha256, "told": row.told, "seeds": options.seeds,
             "seed": options.seed, "protocol": row.protocol.plain(),
             "test_sha256": fingerprint(data.test)}
-    if row.teacher is not None:
-        told["teacher"] = row.teacher[1].address(data.train)
+    if row.artefact is not None:
+        told["teacher"] = row.artefact.address(data.train)
     return told
 
 
@@ -207,9 +207,9 @@ def shown_to(row: Row, teacher: Teacher | None, folder: pathlib.Path) -> tuple[A
 def measured(row: Row, options: Options, data: Split, store: ArtefactStore) -> dict[str, Any]:
     """The figures of a cell."""
     made, teacher, more = row.made, None, {}
-    if row.teacher is not None:
-        teacher = store.get(row.teacher[1], data.train)
-        more = {"teacher": row.teacher[0], "teacher_accuracy": teacher.accuracy}
+    if row.artefact is not None:
+        teacher = store.get(row.artefact, data.train)
+        more = students.about(row.artefact, teacher)
     supervision, size, loss = shown_to(row, teacher, options.work.with_name("label_stores"))
     result = evaluate(made.distilled, data.test, protocol=row.protocol, key=options.seed,
                       seeds=options.seeds, supervision=supervision)
@@ -243,7 +243,7 @@ def fill(options: Options, data: Split) -> list[dict[str, Any]]:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """Titles and rows, by set and teacher, in the order of bytes."""
+    """Titles and rows, one for each cell."""
     rows = [(cell["set"], cell.get("teacher", "-"), percent(cell.get("teacher_accuracy")),
              cell["told"]["told"], cell["loss"], accuracy(cell), f"{cell['bytes']:,}",
              f"{cell['bytes'] / cell['image_bytes']:.3g}") for cell in found]

@@ -214,6 +214,7 @@ _UNTOLD: Mapping[str, str] = MappingProxyType({
     "augmix": "compares three views of each image, and a batch here has one",
     "classes": "takes class numbers: it is a loss of labels, and a teacher's word is not asked",
     "Interpolated": "takes how far the teacher has come, which follows the losses of earlier steps",
+    "Contrast": "takes which images the student made, and without any it is skew_kl",
     "Private": "takes how private each image is, which nobody says of these images",
     "Shown": "takes in which of several ways an image is shown, and a head of class and way",
     "Committee": "takes several teachers and a gate that picks among them",

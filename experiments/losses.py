@@ -218,7 +218,7 @@ class Bench:
         """The figures of a cell."""
         by = lesson(loss, self.room)
         return {"name": name, "set": self.made.name, "of": loss.of, "takes": loss.targets,
-                "teacher_accuracy": self.room.master.accuracy, **self.timed(by),
+                **students.about(self.artefact, self.room.master), **self.timed(by),
                 **students.figures_of(self.tested(by))}
 
 

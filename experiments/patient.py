@@ -151,7 +151,7 @@ def measured(row: Row, options: Options, data: Split, store: ArtefactStore) -> d
         master = store.get(row.artefact, data.train)
         supervision = taught(made.distilled, [master], loss=parse(options.loss),
                              protocols=[row.protocol])
-        more = {"teacher_accuracy": master.accuracy}
+        more = students.about(row.artefact, master)
     result = evaluate(made.distilled, data.test, protocol=row.protocol, key=options.seed,
                       seeds=options.seeds, supervision=supervision)
     return {"set": made.name, "epochs": row.protocol.plan.epochs, **more,

@@ -14,7 +14,7 @@ from dd_jax import methods
 from dd_jax.data import Normaliser
 from dd_jax.data.conventions import DIGITS, known_as
 from dd_jax.distill.plan import Plan
-from dd_jax.distill.teachers import teacher
+from dd_jax.distill.teachers import Teacher, teacher
 from dd_jax.errors import ConfigError, require_whole
 from dd_jax.evaluate import Protocol, protocol
 from dd_jax.methods.families.budgets import evaluation_steps
@@ -197,6 +197,13 @@ def whole_numbers(name: str, text: str) -> list[int]:
 def accuracy(cell: Mapping[str, Any]) -> str:
     """Mean and deviation in percent."""
     return percent(cell["accuracy_mean"], cell["accuracy_std"])
+
+
+def about(artefact: Artefact, master: Teacher) -> dict[str, Any]:
+    """What a cell tells of its teacher."""
+    told = artefact.settings
+    return {"teacher": master.name, "teacher_accuracy": master.accuracy,
+            "teacher_options": dict(told["options"]), "teacher_training": dict(told["training"])}
 
 
 def figures_of(result: dd.evaluate.Evaluation) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def test_it_goes_on_where_it_was_stopped_and_computes_nothing_twice(
     each = ["one soft label", "live teacher", *STORES.split(",")]
     assert [cell["told"]["told"] for cell in kept] == ["labels", *each, *each[:-1]]
     assert [cell.get("teacher") for cell in kept] == [None, *["mlp"] * 6, *["convnet"] * 5]
+    assert kept[1]["teacher_options"] == {"width": 4}
     for cell in kept:
         assert len(cell["accuracies"]) == 2 and all(0 <= a <= 1 for a in cell["accuracies"])
         assert {"command", "versions", "device", "load", "git_commit"} <= set(cell)
@@ -64,7 +65,7 @@ def test_it_goes_on_where_it_was_stopped_and_computes_nothing_twice(
     found = [cell["bytes"] for cell in kept[:7]]
     data = experiment.dd.data.load(str(file))
     row = experiment.rows_of(wanted, data, ArtefactStore(wanted.work))[2]
-    variables = row.teacher[1].stand_in().variables
+    variables = row.artefact.stand_in().variables
     assert found[:2] == [16, 16] and found[3:5] == [80, 80] and row.told == "live teacher"
     assert found[2] == sum(4 * leaf.size for leaf in jax.tree.leaves(variables))
     assert [cell["loss"] for cell in kept[:7]] == [

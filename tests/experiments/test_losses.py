@@ -33,7 +33,7 @@ def test_every_loss_is_told_or_has_a_reason(file, tmp_path):
     refused = {name: bench.refused(parse(name)) for name in LOSSES}
     reasons = {name: reason for name, reason in refused.items() if reason}
     assert set(reasons) == {"augmix", "integer_cross_entropy", "ldr", "adaptive_ldr", "taid",
-                            "swing", "sla", "mst"}
+                            "swing", "sla", "mst", "distillm2"}
     assert "three views" in reasons["augmix"] and "class numbers" in reasons["ldr"]
     assert "several teachers" in reasons["mst"]
     assert not (tmp_path / "work").exists() or not [
