@@ -172,7 +172,8 @@ def own_labels_bytes(made: NamedSet) -> int:
     """Bytes of a set's own labels or of its label store; hard ones are class numbers of 4."""
     if made.distilled.label_store is not None:
         return made.distilled.cost_bytes.label_store
-    if named_classes(made.distilled) is not None:
+    hard = made.distilled.label_kind in ("classes", "one_hot")
+    if hard and named_classes(made.distilled) is not None:
         return 4 * made.images
     return array_bytes([made.distilled.synthetic.labels])
 
