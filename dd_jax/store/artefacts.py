@@ -262,13 +262,10 @@ class ArtefactStore:
                 if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
     def find(self, name: str) -> tuple[pathlib.Path, Entry]:
-        """The folder of a finished artefact and what is known of it, whatever data made it.
-
-        Args:
-          name: of the folder.
+        """The folder of the finished artefact of that name and what is known of it.
 
         Raises:
-          CheckpointError: there is none of that name, it is not finished, or it is damaged.
+          CheckpointError: there is none, it is not finished, or it is damaged.
         """
         found = {entry.name: entry for entry in self.entries()}.get(name)
         if found is None or not found.finished:
