@@ -20,6 +20,7 @@ MAPPINGS = ("auto", "map", "vmap")
 # Switches of JAX that change numbers, not only their last bits, as they are where nobody set them.
 SWITCHES = {"jax_enable_x64": False, "jax_threefry_partitionable": True,
             "jax_default_matmul_precision": None, "jax_default_prng_impl": "threefry2x32"}
+_NO_BOUND = 2**62  # bytes, of a device that does not say what it has
 _first_user: int | None = None  # the process in which this library computed first
 
 
@@ -108,6 +109,16 @@ def device_bytes() -> int | None:
     if device.platform == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+def memory_bound(given: int | None = None) -> int:
+    """The bytes that may be held on the device at once: those given, or all that there are.
+
+    Example:
+      >>> memory_bound(10**9)
+      1000000000
+    """
+    return given or device_bytes() or _NO_BOUND
 
 
 def check_mapping(how: str | int) -> None:

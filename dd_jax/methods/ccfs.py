@@ -51,6 +51,7 @@ from dd_jax.select.curriculum import (
     warmed_up,
 )
 from dd_jax.select.dynamic_scores import SCORES, check_epochs, of_dynamics
+from dd_jax.select.memory import NUMBER, shown
 from dd_jax.store import load
 from dd_jax.store.artefacts import Artefact
 from dd_jax.synthetic import targets
@@ -68,8 +69,8 @@ class CCFS(Recorded):
       supervision: networks of the rounds learn from the "teacher" or from "labels".
       temperature: of the teacher's and the networks' probabilities.
       area: smallest crop that networks of the rounds see.
-      filter_epochs, filter_rate, filter_decay, filter_warmup: of their SGD with momentum of 0.9,
-        whose rate rises for the last so many epochs, then falls to 0 by a cosine.
+      filter_epochs, filter_rate, filter_decay: of their SGD with momentum of 0.9.
+      filter_warmup: epochs in which the rate rises, before it falls to 0 by a cosine.
       filter_batch_size: of them; None: 32, 64 or 128, by the set's share of the real images.
       filter_seed: of their training.
     """
@@ -119,6 +120,10 @@ class CCFS(Recorded):
 
     def selector(self) -> Selector:
         return of_dynamics(self.difficulty, order="bottom")
+
+    def told(self, at: Site) -> str:
+        images = self.ipc * at.classes
+        return f"{super().told(at)}; the set {shown(NUMBER * images * math.prod(at.spec.shape))}"
 
     def check(self, at: Site) -> None:
         super().check(at)

@@ -136,6 +136,14 @@ def test_images_on_the_host_are_chosen_alike_block_by_block(name, store, elsewhe
     assert 0 < Asked.most <= 16  # a block, or a batch of the networks
 
 
+def test_a_start_keeps_a_bound_or_is_refused():
+    addresses = [tiny.plan("dm", ipc=2, start="facility_location", memory=memory).needs[
+        "start"].address(members.toy_data()) for memory in (None, "20kB")]
+    assert addresses[0] == addresses[1]
+    with pytest.raises(ConfigError, match="memory is 1.0 kB"):
+        tiny.plan("dm", ipc=2, start="facility_location", memory="1kB")
+
+
 def test_a_start_is_chosen_from_images_on_the_host(store, elsewhere):
     toy = members.toy_data()
     host = dataclasses.replace(toy, images=np.asarray(toy.images))

@@ -80,7 +80,7 @@ def test_what_is_flat_never_crosses_and_what_lies_on_the_boundary_has():
 @pytest.mark.parametrize("on_host", [False, True])
 def test_all_images_block_by_block(on_host, monkeypatch):
     monkeypatch.setattr(looks, "block_rows", lambda data: 24)
-    monkeypatch.setattr(boundary, "_MOST_IMAGES", 5)
+    monkeypatch.setattr(boundary, "MOST_IMAGES", 5)
     toy, network = members.toy_data(), nets.convnet(members.SPEC, depth=1, width=2)
     variables, normaliser = network.init(jax.random.key(0)), standardise(toy)
     data = dataclasses.replace(toy, images=np.asarray(toy.images)) if on_host else toy

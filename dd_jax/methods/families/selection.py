@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dd_jax.backend import device_bytes
+from dd_jax.backend import memory_bound
 from dd_jax.data import gather
 from dd_jax.distill.needs import teacher
 from dd_jax.distill.selection_needs import chosen, dynamics, features, gradients
@@ -45,7 +45,6 @@ from dd_jax.synthetic import Labels
 from dd_jax.types import Objective, RealData
 
 _CHOSEN = "its images are real ones that were chosen"
-_NO_BOUND = 2**62
 # Budgets of a method that needs as many images of every class: what `ipc` says, and no other.
 _PER_CLASS = {"total": None, "share": None, "within": "class", "short": "refuse"}
 
@@ -139,7 +138,7 @@ class Selection(Tested):
           ConfigError: no blocks do.
         """
         if "fitted" not in at.kept:
-            bound = at.memory or device_bytes() or _NO_BOUND
+            bound = memory_bound(at.memory)
             sizes = sizes_of(at.data, self.budget(), **self.looked(at))
             look = self.look(at)
             at.kept["fitted"] = Fitted(

@@ -6,15 +6,18 @@ the same images are shared by all that ask for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.backend import memory_bound
 from dd_jax.data import Normaliser, gather, normalise
 from dd_jax.distill.selection_needs import chosen
 from dd_jax.select import OF_FEATURES, Budget, counts_of
+from dd_jax.select.selector import sizes_of, within
 from dd_jax.store.artefacts import Artefact
 from dd_jax.synthetic import check_start, targets
 from dd_jax.types import RealData, SyntheticSet
@@ -35,13 +38,19 @@ def check_any_start(name: str, data: RealData, ipc: int) -> None:
 
 
 def start_needs(
-    name: str, data: RealData, ipc: int, normaliser: Artefact
+    name: str, data: RealData, ipc: int, normaliser: Artefact, *, memory: int | None = None
 ) -> Mapping[str, Artefact]:
-    """The chosen rows that a start of that name needs; nothing for all others."""
+    """The chosen rows that a start of that name needs; nothing for all others.
+
+    Raises:
+      ConfigError: pixels of a class that have no room in so many bytes of memory.
+    """
     if name not in OF_FEATURES:
         return {}
-    return {NEED: chosen(name, OF_FEATURES[name](), data, Budget(ipc),
-                         settings={}, needs={"normaliser": normaliser})}
+    sizes = sizes_of(data, Budget(ipc), width=math.prod(data.spec.shape))
+    selector, _ = within(OF_FEATURES[name](), sizes, memory_bound(memory))
+    return {NEED: chosen(name, selector, data, Budget(ipc), settings={},
+                         needs={"normaliser": normaliser})}
 
 
 def rows_start(

@@ -351,7 +351,8 @@ def plan_of(
                 memory=memory)
     settings.check(site)
     needs = {"normaliser": site.whitening, **settings.needs(site)}
-    needs |= start_needs(getattr(settings, "start", ""), data, settings.ipc, site.whitening)
+    needs |= start_needs(getattr(settings, "start", ""), data, settings.ipc, site.whitening,
+                         memory=memory)
     later = settings.later(site)
     made = {name: need.value for name, need in needs.items() if need.make is None}
     plain, told = dataclasses.asdict(settings), settings.told(site)
