@@ -65,13 +65,13 @@ def told_of(
     if not protocols:
         raise ConfigError("networks is 'none': there are no students for --teacher",
                           fix="name a network")
-    stores, name, mode = None, options.supervision or DEFAULT, options.teacher_mode or "running"
+    stores, by, mode = None, options.supervision or DEFAULT, options.teacher_mode or "running"
     check_mode(mode)
     if options.label_store is not None:
         stores = asked_for(options.label_store, options.supervision, distilled, protocols,
                            mode=mode)
-        name = stores.loss.name if options.supervision is None else name
-    loss = parse(name)
+        by = stores.loss.name if options.supervision is None else by
+    loss = parse(by)
     told_to(loss)
     for protocol in protocols:
         check_protocol(protocol)
@@ -80,7 +80,7 @@ def told_of(
                          protocols=protocols, mode=mode, strict=options.strict)
     for name, teacher in found:
         print(f"{shown(teacher)}, {name}", file=sys.stderr)
-    notes = {"loss": name, "mode": mode, "teachers": [
+    notes = {"loss": by, "mode": mode, "teachers": [
         {"artefact": name, "network": teacher.name, "accuracy": teacher.accuracy}
         for name, teacher in found]}
     if stores is None:

@@ -29,6 +29,9 @@ def _logits(logits: jax.Array, labels: PyTree, temperature: float) -> jax.Array:
 
 
 def _with_labels(logits: jax.Array, labels: jax.Array, temperature: float) -> Taught:
+    if jnp.ndim(labels) != 2:
+        raise ConfigError("the labels are class numbers, and the loss takes probabilities [B, K]",
+                          fix="pass one-hot labels, or a loss of class numbers")
     return Taught(logits, labels)
 
 

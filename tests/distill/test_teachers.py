@@ -25,12 +25,12 @@ from dd_jax.distill.taught import (
 from dd_jax.distill.teachers import KIND, Teacher, Training, stored_teacher, teacher
 from dd_jax.errors import CheckpointError, ConfigError, DataError
 from dd_jax.evaluate import protocol
+from dd_jax.labels import Views
 from dd_jax.labels.losses import parse
 from dd_jax.run.networks import STATE
 from dd_jax.store import DistilledSet
 from dd_jax.store.artefacts import MANIFEST, ArtefactStore
 from dd_jax.synthetic import targets
-from dd_jax.train import Views
 from dd_jax.types import DataSpec, Split, SyntheticSet
 from tests.laws import members
 

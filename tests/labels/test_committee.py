@@ -10,10 +10,11 @@ import pytest
 
 from dd_jax import nets
 from dd_jax.errors import ConfigError
+from dd_jax.labels import Views, teacher
 from dd_jax.labels.committee import ByAgreement, ByLabel, averaged, committee
 from dd_jax.labels.live import look
 from dd_jax.labels.losses import parse
-from dd_jax.train import Views, fit, permuted_epochs, rows_of, teacher
+from dd_jax.train import fit, permuted_epochs, rows_of
 from dd_jax.types import DataSpec, Network, Outputs
 
 B, K = 5, 3

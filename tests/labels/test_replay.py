@@ -17,13 +17,13 @@ from dd_jax.backend import switches
 from dd_jax.data import from_arrays
 from dd_jax.errors import ConfigError, SetFileError
 from dd_jax.evaluate.replayed import settings_for
-from dd_jax.labels import draws
+from dd_jax.labels import Views, draws, teacher
 from dd_jax.labels.draws import drawn_for, show
 from dd_jax.labels.losses import mean_squared_error
 from dd_jax.labels.pruning import Decay
 from dd_jax.store import open_views, replay, view_store
 from dd_jax.store.view_store import views_of
-from dd_jax.train import Views, fit, rows_of, teacher
+from dd_jax.train import fit, rows_of
 from tests.faults.mutate import spoilt_bytes, spoilt_json
 from tests.labels import stored
 

@@ -12,9 +12,11 @@ import pytest
 
 from dd_jax import augment
 from dd_jax.errors import ConfigError
+from dd_jax.labels import Views, own_labels, teacher
 from dd_jax.labels.calibrated import calibrated
 from dd_jax.labels.draws import drawn_for, pruned_batches, show
 from dd_jax.labels.interpolated import interpolated, mean_logits, mixed
+from dd_jax.labels.losses import squared_error
 from dd_jax.labels.projector import (
     LogitsAndLabels,
     SquaresAndClasses,
@@ -27,15 +29,7 @@ from dd_jax.labels.projector import (
 )
 from dd_jax.store import replay
 from dd_jax.store.view_store import read_views, views_of
-from dd_jax.train import (
-    Views,
-    fit,
-    own_labels,
-    permuted_epochs,
-    rows_of,
-    squared_error,
-    teacher,
-)
+from dd_jax.train import fit, permuted_epochs, rows_of
 from dd_jax.train.by_image import by_image
 from dd_jax.train.hard_between import HardBetween, Heated, hard_between, heated_cross_entropy
 from tests.labels import stored
