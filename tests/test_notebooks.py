@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
-OPTIMISED = {"04_trajectories", "05_selection"}  # which compute for longer than they compile
+OPTIMISED = {"04_trajectories", "05_selection", "06_soft_labels"}  # which compute for longer than they compile
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda p: p.stem)

@@ -126,7 +126,7 @@ def test_the_table_by_hand():
 
 @pytest.mark.parametrize("change,said", [
     ({"losses": ("kk",)}, "'kk'"), ({"losses": ("kl@0",)}, "temperature is 0"),
-    ({"losses": ("kl+js",)}, "sum of losses"), ({"ipc": 99}, "99"),
+    ({"losses": ("kl+js",)}, "sum of losses"), ({"ipc": 99}, "198 are asked for"),
     ({"teacher": "convnett"}, "convnet"), ({"augmentation": "blur"}, "'blur'"),
     ({"steps": 0}, "steps is 0"), ({"set": "nowhere.safetensors"}, "nowhere"),
 ], ids=str)
