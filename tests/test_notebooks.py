@@ -10,7 +10,8 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
-OPTIMISED = {"04_trajectories", "05_selection", "06_soft_labels"}  # which compute for longer than they compile
+# Which compute for longer than they compile.
+OPTIMISED = {"04_trajectories", "05_selection", "06_soft_labels"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda p: p.stem)

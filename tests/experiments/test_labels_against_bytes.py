@@ -129,7 +129,7 @@ def test_the_table_and_the_lines_by_hand():
 @pytest.mark.parametrize("change,said", [
     ({"stores": "full,half"}, "'half'"), ({"stores": "top9"}, "9"), ({"stores": "full:kk"}, "kk"),
     ({"stores": "top1:kl@4"}, "compares logits"), ({"ipc": "2,x"}, "ipc is '2,x'"),
-    ({"ipc": "0"}, "ipc is 0"), ({"ipc": "99"}, "198 are asked for"), ({"ipc": ""}, "there is no set"),
+    ({"ipc": "0"}, "ipc is 0"), ({"ipc": "99"}, "198 are asked"), ({"ipc": ""}, "there is no set"),
     ({"teachers": "convnett,mlp"}, "convnet"), ({"teacher_widths": "4"}, "teacher_widths is '4'"),
     ({"augmentation": "blur"}, "'blur'"), ({"steps": 0}, "steps is 0"),
     ({"sets": ("nowhere.safetensors",)}, "nowhere"),
