@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.augment.mixing import mixing as mixing_by_name
-from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, require_above_zero
+from dd_jax.labels.live import look
 from dd_jax.labels.losses import Loss, cross_entropy, require_loss
 from dd_jax.labels.supervision import Supervision, Views, tempered
 from dd_jax.types import Augmentation, Network, PyTree
@@ -43,8 +43,7 @@ def mean_logits(
       >>> mean_logits([pair, pair], jnp.ones((3, 2, 2, 1))).shape
       (3, 2)
     """
-    found = [in_chunks(lambda x, n=network, v=variables: n.apply(v, x).logits, images)
-             for network, variables in teachers]
+    found = [look(network, variables, images) for network, variables in teachers]
     if len({z.shape[-1] for z in found}) != 1:
         raise ConfigError(f"teachers have {[z.shape[-1] for z in found]} classes, expected those "
                           "of one data set", fix="pass one teacher or more, all of the same data")

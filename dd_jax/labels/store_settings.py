@@ -12,10 +12,9 @@ import jax
 from dd_jax.errors import ConfigError, require_above_zero, unknown
 from dd_jax.labels.codecs import CODECS, Codec
 from dd_jax.labels.codecs.codec import Shapes, size_of
+from dd_jax.labels.committee import AVERAGES
 from dd_jax.labels.draws import ViewRule, draw_shapes
-
-STATISTICS = ("running", "batch")
-AVERAGES = ("probabilities", "logits")
+from dd_jax.labels.live import MODES
 
 
 class StorePlan(NamedTuple):
@@ -93,7 +92,7 @@ class StoreSettings:
                 raise unknown(f"option of the codec {self.codec!r}", name, fields)
         require_above_zero("temperature", self.temperature, why="logits are divided by it",
                            example=1.0)
-        for name, known in (("statistics", STATISTICS), ("average", AVERAGES)):
+        for name, known in (("statistics", MODES), ("average", AVERAGES)):
             if getattr(self, name) not in known:
                 raise unknown(f"{name} of teachers", getattr(self, name), known)
 

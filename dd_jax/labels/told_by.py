@@ -11,6 +11,7 @@ import numpy as np
 
 from dd_jax.backend import in_chunks
 from dd_jax.errors import ConfigError, DataError, require_whole
+from dd_jax.labels.live import look
 from dd_jax.labels.losses.pseudo_classes import (
     PseudoClasses,
     PseudoTargets,
@@ -254,5 +255,5 @@ class _Reweighted:
 
     def __call__(self, arrays: PyTree, views: Views) -> Weighted:
         variables, weights = arrays
-        logits = in_chunks(lambda x: self.network.apply(variables, x).logits, views.images)
+        logits = look(self.network, variables, views.images)
         return Weighted(logits, weights[views.rows])

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from dd_jax.backend import as_key, in_chunks, own_dtypes
+from dd_jax.backend import as_key, own_dtypes
 from dd_jax.data import Normaliser
 from dd_jax.errors import CheckpointError, ConfigError, NonFiniteError, require_kind, require_whole
+from dd_jax.labels import committee
 from dd_jax.labels.draws import drawn_in, order_of, pruned_batches, show, to_arrays
+from dd_jax.labels.live import look
 from dd_jax.labels.store_settings import StorePlan, StoreSettings
 from dd_jax.run.lock import RunLock, prepare_folder
 from dd_jax.run.progress import progress
@@ -133,16 +135,11 @@ def labeller(
     Returns:
       (list of variables, arrays, key, batches [n] int32) -> (name -> [n, ...], finite [n] bool).
     """
-    rule, codec, whole = plan.rule, plan.codec, settings.statistics == "batch"
+    rule, codec = plan.rule, plan.codec
 
     def labels_of(variables, images):
-        def one(network, own):
-            def logits(x):
-                return network.apply(own, x, whole).logits
-
-            return logits(images) if whole else in_chunks(logits, images)
-
-        mean = averaged([*map(one, networks, variables)], settings)
+        mean = averaged([look(network, own, images, mode=settings.statistics)
+                         for network, own in zip(networks, variables)], settings)
         return mean if codec.kind == "logits" else jax.nn.softmax(mean / settings.temperature)
 
     @jax.jit
@@ -178,11 +175,10 @@ def averaged(logits: Sequence[jax.Array], settings: StoreSettings) -> jax.Array:
       >>> jnp.exp(averaged(two, StoreSettings())).round(2).tolist()
       [0.69..., 0.29...]
     """
-    if len(logits) == 1 or settings.average == "logits":
-        return sum(logits) / len(logits)
-    heat = settings.temperature
-    logs = jnp.stack([jax.nn.log_softmax(z / heat) for z in logits])
-    return heat * (jax.nn.logsumexp(logs, axis=0) - jnp.log(len(logits)))
+    if len(logits) == 1:
+        return logits[0]
+    same = jnp.full((len(logits),), 1.0 / len(logits), jnp.float32)
+    return committee.averaged(jnp.stack(logits), same, settings.average, settings.temperature)
 
 
 def _write_parts(
