@@ -166,14 +166,14 @@ def labeller(
 
 
 def averaged(logits: Sequence[jax.Array], settings: StoreSettings) -> jax.Array:
-    """One label of those of several teachers, as logits: mean z, or T log(mean softmax(z / T)).
+    """One label of several teachers' [B, K] each, as logits: mean z, or T log(mean softmax(z / T)).
 
     One teacher's logits are left as they are.
 
     Example:
-      >>> two = [jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.9, 0.1]))]
+      >>> two = [jnp.log(jnp.array([[0.5, 0.5]])), jnp.log(jnp.array([[0.9, 0.1]]))]
       >>> jnp.exp(averaged(two, StoreSettings())).round(2).tolist()
-      [0.69..., 0.29...]
+      [[0.69..., 0.29...]]
     """
     if len(logits) == 1:
         return logits[0]
